@@ -1,0 +1,38 @@
+"""Print the time in ms of one energy-and-forces call of an exported model through ASE.
+
+Usage: ``python time_model.py model.pt structure.xyz`` (the first structure of the file), in a
+folder that holds ``extensions/`` where the model needs it.
+"""
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from ase.io import iread
+from metatomic_ase import MetatomicCalculator
+
+WARM_UP = 20  # TorchScript optimises during the first calls
+CALLS = 60
+
+
+def main() -> None:
+    """Call the model as dynamics would: positions that move a little every time."""
+    model, structure = sys.argv[1:]
+    atoms = next(iread(structure))
+    extensions = "extensions" if Path("extensions").is_dir() else None
+    atoms.calc = MetatomicCalculator(model, extensions_directory=extensions)
+    start, rng = atoms.positions.copy(), np.random.default_rng(0)
+    times = []
+    for _ in range(WARM_UP + CALLS):
+        atoms.positions = start + rng.normal(scale=0.01, size=start.shape)
+        begin = time.perf_counter()
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        times.append(time.perf_counter() - begin)
+    print(f"{1000 * median(times[WARM_UP:]):.3f}")
+
+
+if __name__ == "__main__":
+    main()

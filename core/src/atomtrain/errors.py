@@ -1,0 +1,40 @@
+"""One family of errors for users.
+
+Every error a user can cause is an :class:`AtomtrainError` whose message says what is wrong, where,
+and what to do about it. The command line prints the message without a traceback and exits with 1.
+Anything else that escapes is a bug of ours (or of a plugin) and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class AtomtrainError(Exception):
+    """Base of all errors that are shown to a user as one message."""
+
+
+class OptionsError(AtomtrainError):
+    """The options file (or an override) is wrong: file, line, key path, remedy."""
+
+
+class PluginError(AtomtrainError):
+    """An installed plugin is broken, missing, or answers its hooks wrongly."""
+
+
+class DataError(AtomtrainError):
+    """A data file cannot be read, or what it holds is not what the options promise."""
+
+
+class TargetError(AtomtrainError):
+    """A target is described inconsistently or an architecture cannot fit it."""
+
+
+class CheckpointError(AtomtrainError):
+    """A checkpoint or model file is missing, damaged, unsafe, or of another version."""
+
+
+class DeviceError(AtomtrainError):
+    """The requested device or precision is not available."""
+
+
+class OutputError(AtomtrainError):
+    """Something cannot be written where the user asked for it."""

@@ -1,0 +1,78 @@
+"""AtomGraph: a batch of structures as flat tensors. It is all that an architecture ever sees.
+
+The structures of a batch are concatenated atom by atom and pair by pair, so that one tensor
+operation serves the whole batch. An :class:`AtomGraph` is a plain NamedTuple because TorchScript
+can carry one through an exported model; helpers are functions because it cannot carry methods, and annotated
+without ``from __future__ import annotations`` because TorchScript does not resolve strings here.
+"""
+
+from typing import Dict, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AtomGraph(NamedTuple):
+    """A batch of ``n_structures`` structures with ``n_atoms`` atoms and ``n_pairs`` pairs in all.
+
+    The pair list is full (i-j and j-i), cut at the model's ``cutoff``, and holds periodic images
+    (an atom may be its own neighbour). Batches made by :mod:`atomtrain.data` order their pairs by
+    center, then by the neighbour's atomic number; an exported model gets them in any order.
+
+    Lengths are in the length unit of the data set (angstrom unless the options say otherwise).
+    """
+
+    positions: Tensor
+    """[n_atoms, 3]"""
+    types: Tensor
+    """[n_atoms] int64, atomic numbers"""
+    cells: Tensor
+    """[n_structures, 3, 3], rows are the cell vectors, zero where not periodic"""
+    pbc: Tensor
+    """[n_structures, 3] bool"""
+    structure: Tensor
+    """[n_atoms] int64, the structure each atom belongs to, ascending"""
+    centers: Tensor
+    """[n_pairs] int64, index of the atom a pair starts from"""
+    neighbors: Tensor
+    """[n_pairs] int64, index of the atom a pair points to"""
+    shifts: Tensor
+    """[n_pairs, 3] cell shifts (integers, stored in the float dtype of the positions)"""
+    vectors: Tensor
+    """[n_pairs, 3], positions[neighbors] - positions[centers] + shifts @ cells"""
+    extras: Dict[str, Tensor]
+    """further inputs by name: metatomic's extra inputs (``charge``, ``spin_multiplicity``) and what
+    :meth:`atomtrain.model.Model.constants` kept for this batch"""
+
+
+def n_structures(graph: AtomGraph) -> int:
+    """Number of structures in the batch."""
+    return graph.cells.shape[0]
+
+
+def sum_over_structures(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:
+    """Sum per-atom ``values [n_atoms, ...]`` over each structure: ``[n_structures, ...]``."""
+    shape = [n_structures] + list(values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(
+        0, structure, values
+    )
+
+
+def pair_vectors(
+    positions: Tensor,
+    cells: Tensor,
+    structure: Tensor,
+    centers: Tensor,
+    neighbors: Tensor,
+    shifts: Tensor,
+) -> Tensor:
+    """Vectors ``[n_pairs, 3]`` from centers to neighbours, periodic images included.
+
+    ``index_select`` rather than indexing: its backward is repeatable bit for bit on CPUs.
+    """
+    pair_cells = cells.index_select(0, structure.index_select(0, centers))  # [n_pairs, 3, 3]
+    return (
+        positions.index_select(0, neighbors)
+        - positions.index_select(0, centers)
+        + torch.bmm(shifts.unsqueeze(1), pair_cells).squeeze(1)
+    )

@@ -1,0 +1,19 @@
+"""Models and what surrounds them at prediction: base classes, baselines, gradients, export.
+
+Nothing here reads data files or trains. An architecture author needs :class:`Model` (or one of the
+easier levels) and nothing else.
+"""
+
+from atomtrain.model.base import Constants, Model, PotentialModel
+from atomtrain.model.gradients import forces_and_strain, with_leaves
+from atomtrain.model.predictor import Affine, Predictor
+
+__all__ = [
+    "Affine",
+    "Constants",
+    "Model",
+    "PotentialModel",
+    "Predictor",
+    "forces_and_strain",
+    "with_leaves",
+]

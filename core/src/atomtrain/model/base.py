@@ -1,0 +1,108 @@
+"""The modules an architecture subclasses: one base class per level of ambition.
+
+TorchScript cannot branch on types, so every level ends in the same ``forward``:
+an :class:`~atomtrain.graph.AtomGraph` and the names of the wanted outputs go in, per-atom blocks
+come out. Nothing here computes gradients, baselines or scales: the engine and the
+:class:`~atomtrain.model.predictor.Predictor` do that around any model.
+
+No ``from __future__ import annotations`` here: TorchScript reads the attribute annotations of the
+classes it compiles and does not understand strings.
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.errors import TargetError
+from atomtrain.graph import AtomGraph
+from atomtrain.targets import DatasetInfo
+
+
+@dataclass
+class Constants:
+    """What a model can compute of a batch once because no weight enters it.
+
+    ``per_atom`` tensors lead with ``n_atoms``, ``per_pair`` ones with ``n_pairs``, so the core can
+    store them structure by structure and hand any batch its part back in ``graph.extras``.
+    """
+
+    per_atom: Dict[str, Tensor] = field(default_factory=dict)
+    per_pair: Dict[str, Tensor] = field(default_factory=dict)
+
+
+class Model(nn.Module):
+    """Level 2: a module that predicts its targets itself.
+
+    Attributes
+    ----------
+    cutoff: radius of the pair list the model wants, in the length unit of the data set.
+    interaction_range: distance beyond which atoms cannot influence each other (``inf`` for
+        long-ranged models); what the exported model reports.
+    """
+
+    cutoff: float
+    interaction_range: float
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """Predict the wanted ``outputs``.
+
+        Returns for each name the blocks of its layout, in order, each
+        ``[n_atoms, *components, n_properties]``: per-structure targets are sums of these.
+        """
+        raise NotImplementedError
+
+    @torch.jit.ignore
+    def constants(self, graph: AtomGraph) -> Constants:
+        """What does not depend on weights; kept between epochs as far as memory allows.
+
+        Must be all that ``forward`` finds in ``graph.extras`` under the same names; ``forward``
+        computes what it does not find there.
+        """
+        return Constants()
+
+    @torch.jit.ignore
+    def is_head(self, parameter: str) -> bool:
+        """Whether the parameter of this name belongs to a target rather than to the encoder.
+
+        Fine-tuning may freeze the encoder or leave heads behind; override it where the modules
+        that belong to targets are not called ``heads``, ``head`` or ``last_layers``.
+        """
+        return parameter.split(".")[0] in ("head", "heads", "last_layers")
+
+    @torch.jit.ignore
+    def retarget(self, dataset_info: DatasetInfo) -> None:
+        """Prepare for another data set: new targets get new, freshly initialised last layers.
+
+        Called when a checkpoint is fine-tuned or restarted on other targets. Refuse what the
+        model cannot take (atomic types it was not built for) with a clear error.
+        """
+        raise TargetError(
+            f"{type(self).__name__} cannot be given other targets or elements than it was built for"
+        )
+
+
+class PotentialModel(Model):
+    """An interatomic potential and nothing else: write :meth:`atomic_energies`, get the rest."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__()
+        unfit = [t.name for t in dataset_info.targets.values() if not t.is_energy]
+        if unfit or len(dataset_info.targets) != 1:
+            raise TargetError(
+                f"{type(self).__name__} predicts one energy per structure (with forces and "
+                f"stress) and cannot fit: {', '.join(unfit or dataset_info.targets)}"
+            )
+        self.energy_name: str = next(iter(dataset_info.targets))
+
+    def atomic_energies(self, graph: AtomGraph) -> Tensor:
+        """Energies ``[n_atoms]`` of the atoms, in units of the (scaled) target."""
+        raise NotImplementedError
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """See :meth:`Model.forward`."""
+        predictions: Dict[str, List[Tensor]] = {}
+        if self.energy_name in outputs:
+            predictions[self.energy_name] = [self.atomic_energies(graph).unsqueeze(-1)]
+        return predictions

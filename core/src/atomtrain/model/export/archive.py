@@ -1,0 +1,168 @@
+"""Writing, checking and opening the file of an exported model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import tempfile
+import tokenize
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from metatomic.torch import AtomisticModel, load_atomistic_model
+
+from atomtrain.errors import CheckpointError, OutputError, PluginError
+from atomtrain.files import replacing
+
+AVAILABLE = frozenset(
+    {"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"}
+)
+"""Namespaces of TorchScript operators and classes that exist wherever metatomic-torch runs."""
+
+
+def save_model(
+    model: AtomisticModel, path: Path | str, *, extensions: Path | str | None = None
+) -> list[str]:
+    """Write ``model`` to ``path``, whole or not at all.
+
+    The file is refused (PluginError naming the operators) where it would need a library beside
+    metatomic-torch, unless ``extensions`` names a folder to collect such libraries in: then those
+    loaded in this process are copied there and recorded in the file. Returns the foreign
+    operators found (empty for a file that needs nothing beside it). Raises OutputError where the
+    file or the folder cannot be written.
+    """
+    path = Path(path)
+    with replacing(path) as temporary, quiet_torchscript():
+        with _no_recorded_libraries():
+            _script_and_save(model, temporary)
+        foreign = foreign_operators(temporary)
+        if foreign and extensions is None:
+            raise PluginError(
+                "the exported model would need libraries that are not part of metatomic-torch, "
+                f"for the operators {', '.join(foreign)}: the architecture must write them in "
+                "plain torch for export, or name a folder to collect the libraries in (-e)"
+            )
+        if foreign and extensions is not None:
+            _save_with_extensions(model, temporary, Path(extensions))
+        load_model(temporary, extensions=extensions if foreign else None)
+    return foreign
+
+
+def load_model(path: Path | str, *, extensions: Path | str | None = None) -> AtomisticModel:
+    """Open an exported model on the CPU. Raises CheckpointError with what to do about it."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no model '{path}'")
+    names = archive_names(path)
+    if "constants.pkl" not in names:
+        remedy = (
+            "is a checkpoint, not an exported model; 'atomtrain export' makes one of it"
+            if "data.pkl" in names
+            else "is not an exported model (or was cut off while it was copied): expected a file "
+            "written by 'atomtrain train' or 'atomtrain export'"
+        )
+        raise CheckpointError(f"'{path}' {remedy}")
+    try:
+        with quiet_torchscript():
+            return load_atomistic_model(path, extensions_directory=extensions)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = _first_line(error.__cause__ or error)
+        raise CheckpointError(f"the model '{path}' cannot be opened: {reason}") from error
+
+
+def archive_names(path: Path) -> set[str]:
+    """Names of the members of a torch archive without its leading folder; empty if it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.split("/", 1)[-1] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return set()
+
+
+def foreign_operators(path: Path) -> list[str]:
+    """Operators and classes in a TorchScript archive that torch and metatomic do not bring.
+
+    Reads the archive's code, which is all that can run: methods, functions and classes alike.
+    """
+    found: set[str] = set()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if "/code/" in name and name.endswith(".py"):
+                found |= _operators(archive.read(name))
+    return sorted(name for name in found if name.split("::")[0] not in AVAILABLE)
+
+
+def _operators(source: bytes) -> set[str]:
+    """``namespace::name`` of each ``ops.namespace.name`` and ``torch.classes.namespace.Name``.
+
+    Tokenised rather than searched, since texts in the code (error messages) may say anything.
+    """
+    tokens = [
+        token.string
+        for token in tokenize.tokenize(io.BytesIO(source).readline)
+        if token.type in (tokenize.NAME, tokenize.OP)
+    ]
+    found = set()
+    for k, token in enumerate(tokens):
+        before = tokens[k - 1] if k else ""
+        if token == "ops" and before != "." and tokens[k + 1 : k + 4 : 2] == [".", "."]:
+            found.add(f"{tokens[k + 2]}::{tokens[k + 4]}")
+        elif token == "classes" and tokens[max(k - 2, 0) : k] == ["torch", "."]:
+            if tokens[k + 1 : k + 4 : 2] == [".", "."]:
+                found.add(f"{tokens[k + 2]}::{tokens[k + 4]}")
+    return found
+
+
+@contextlib.contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Hide torch's announcements that TorchScript is deprecated: users cannot act on them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..* is (deprecated|not supported)")
+        yield
+
+
+@contextlib.contextmanager
+def _no_recorded_libraries() -> Iterator[None]:
+    """metatomic records every library loaded in this process as needed by the model."""
+    loaded = torch.ops.loaded_libraries
+    torch.ops.loaded_libraries = set()
+    try:
+        yield
+    finally:
+        torch.ops.loaded_libraries = loaded
+
+
+def _script_and_save(model: AtomisticModel, path: Path, collect: Path | None = None) -> None:
+    try:
+        model.save(str(path), collect_extensions=None if collect is None else str(collect))
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if "PytorchStreamWriter" in str(error):  # a full disk, for instance
+            raise OutputError(f"cannot write '{path}': {_first_line(error)}") from error
+        raise PluginError(
+            "the model cannot be compiled by TorchScript, which exported models are made of:\n"
+            f"{error.__cause__ or error}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _save_with_extensions(model: AtomisticModel, path: Path, folder: Path) -> None:
+    """Save again, recording libraries; they are merged into ``folder``.
+
+    metatomic would delete an existing folder first, whatever it holds: hence a folder of its own.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        collected = Path(scratch) / folder.name
+        _script_and_save(model, path, collected)
+        try:
+            shutil.copytree(collected, folder, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise OutputError(f"cannot collect libraries in '{folder}': {error}") from error

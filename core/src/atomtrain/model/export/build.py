@@ -1,0 +1,84 @@
+"""Wraps a predictor as a metatomic model and says what it can do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
+
+from atomtrain.errors import TargetError
+from atomtrain.model.export.metadata import complete_metadata
+from atomtrain.model.export.wrapper import ExportedModel
+from atomtrain.model.predictor import Predictor
+from atomtrain.targets import TargetInfo
+
+
+def export_predictor(
+    predictor: Predictor,
+    metadata: Mapping[str, Any],
+    *,
+    dtype: str | None = None,
+    devices: Sequence[str] = ("cuda", "cpu"),
+) -> AtomisticModel:
+    """The metatomic model of a trained ``predictor``, which is copied and not changed.
+
+    ``metadata`` has the keys ``name``, ``description``, ``authors``, ``references`` (``implementation``,
+    ``architecture``, ``model``) and ``extra`` (any of them may be missing), ``devices`` are in order of preference.
+    ``dtype`` is ``float32`` or ``float64``; by default that of the model's weights, float32 for
+    models trained in half precision. Every target is offered per atom too: its atomic contributions.
+
+    Raises TargetError where metatomic refuses a target's name or unit, OptionsError for metadata of
+    the wrong form.
+    """
+    predictor = copy.deepcopy(predictor).cpu().eval()
+    torch_dtype = _dtype(dtype) if dtype else _natural_dtype(predictor.model)
+    predictor.model.to(torch_dtype)
+    info = predictor.dataset_info
+
+    outputs = {name: _output(target) for name, target in info.targets.items()}
+    try:
+        capabilities = ModelCapabilities(
+            outputs=outputs,
+            atomic_types=list(info.atomic_types),
+            interaction_range=float(predictor.model.interaction_range),
+            length_unit=info.length_unit,
+            supported_devices=list(devices),
+            dtype=str(torch_dtype).removeprefix("torch."),
+        )
+    except (ValueError, RuntimeError) as error:
+        raise TargetError(f"the model cannot be exported: {_first_line(error)}") from error
+    return AtomisticModel(
+        ExportedModel(predictor).eval(),
+        ModelMetadata(**complete_metadata(metadata, info)),
+        capabilities,
+    )
+
+
+def _output(target: TargetInfo) -> ModelOutput:
+    try:
+        return ModelOutput(
+            unit=target.unit, sample_kind="atom", description=target.description
+        )
+    except (ValueError, RuntimeError) as error:
+        raise TargetError(f"target '{target.name}': {_first_line(error)}") from error
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtypes = {"float32": torch.float32, "float64": torch.float64}
+    if name not in dtypes:
+        raise TargetError(f"a model can be exported as float32 or float64, not as '{name}'")
+    return dtypes[name]
+
+
+def _natural_dtype(model: torch.nn.Module) -> torch.dtype:
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return torch.float32
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

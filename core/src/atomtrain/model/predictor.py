@@ -1,0 +1,99 @@
+"""Predictor: a model together with what turns its outputs into physical quantities.
+
+Networks are trained on dimensionless targets: the composition baseline is subtracted and the rest
+divided by a scale. The predictor puts both back. It is what is evaluated and exported.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.graph import AtomGraph
+from atomtrain.model.base import Model
+from atomtrain.targets import DatasetInfo, TargetInfo
+
+
+class Affine(nn.Module):
+    """Scale and shift of one target, by atomic type: ``physical = output * scale + shift``.
+
+    ``scale`` and ``shift`` are ``[n_types, n_properties]`` with the properties of all blocks side by
+    side, in float64: totals of thousands of eV would lose meV in float32. ``reference [n_types]``
+    is the part of the scale that the loss divides by (see :mod:`atomtrain.model.baselines`).
+    """
+
+    def __init__(self, target: TargetInfo, n_types: int) -> None:
+        super().__init__()
+        self.n_blocks = len(target.blocks)
+        widths = [block.n_properties for block in target.blocks]
+        self.offsets: List[int] = [sum(widths[:k]) for k in range(len(widths) + 1)]
+        self.register_buffer("scale", torch.ones(n_types, sum(widths), dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(n_types, sum(widths), dtype=torch.float64))
+        self.register_buffer("reference", torch.ones(n_types, dtype=torch.float64))
+        self.scale: Tensor
+        self.shift: Tensor
+        self.reference: Tensor
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """Follow the model's device but stay in float64."""
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_precision, recurse)
+
+    def forward(self, blocks: List[Tensor], type_index: Tensor) -> List[Tensor]:
+        """Physical blocks ``[n_atoms, *components, n_properties]`` in float64."""
+        scale = self.scale.index_select(0, type_index)
+        shift = self.shift.index_select(0, type_index)
+        physical: List[Tensor] = []
+        for k in range(len(blocks)):
+            block = blocks[k]
+            start, stop = self.offsets[k], self.offsets[k + 1]
+            block_scale, block_shift = scale[:, start:stop], shift[:, start:stop]
+            for _ in range(block.dim() - 2):  # broadcast over the component axes
+                block_scale, block_shift = block_scale.unsqueeze(1), block_shift.unsqueeze(1)
+            physical.append(block.to(torch.float64) * block_scale + block_shift)
+        return physical
+
+
+class Predictor(nn.Module):
+    """``model`` plus an :class:`Affine` per target. TorchScript can compile it."""
+
+    def __init__(self, model: Model, dataset_info: DatasetInfo) -> None:
+        super().__init__()
+        self.model = model
+        self.dataset_info = dataset_info
+        self.target_names: List[str] = list(dataset_info.targets)
+        n_types = len(dataset_info.atomic_types)
+        self.affine = nn.ModuleList(
+            Affine(target, n_types) for target in dataset_info.targets.values()
+        )
+        index = torch.full((max(dataset_info.atomic_types) + 1,), -1, dtype=torch.int64)
+        index[torch.tensor(dataset_info.atomic_types)] = torch.arange(n_types)
+        self.register_buffer("type_index", index)
+        self.type_index: Tensor
+
+    @torch.jit.unused
+    def affine_of(self, target: str) -> Affine:
+        """The scale and shift of a target."""
+        module = self.affine[self.target_names.index(target)]
+        assert isinstance(module, Affine)
+        return module
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """Per-atom blocks of each wanted output, in physical units and float64.
+
+        Targets that belong to structures are to be summed over atoms. Outputs that are no targets
+        (``feature``) pass through unchanged.
+        """
+        predictions = self.model(graph, outputs)
+        type_index = self.type_index.index_select(0, graph.types)
+        for k, affine in enumerate(self.affine):
+            name = self.target_names[k]
+            if name in predictions:
+                predictions[name] = affine(predictions[name], type_index)
+        return predictions

@@ -1,0 +1,171 @@
+"""The ``type`` of a target: one word, or one word with its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_serializer, model_validator
+
+from atomtrain.options._names import atomic_number
+from atomtrain.options._problems import Problems, nearest, shown
+from atomtrain.options._section import Section
+from atomtrain.targets.layout import Irrep
+
+KINDS = (
+    "scalar",
+    "cartesian",
+    "spherical",
+    "binary",
+    "classes",
+    "spacegroup",
+    "pointgroup",
+    "crystal_system",
+    "denoising",
+)
+"""Kinds the core has a word for. Tasks may bring others; an architecture says which it can fit."""
+
+
+class CartesianSection(Section):
+    """A cartesian tensor: 3, 3 x 3, ... components."""
+
+    rank: Annotated[int, Field(ge=1, le=2)]
+    """Number of axes: 1 for vectors, 2 for matrices."""
+
+
+class IrrepSection(Section):
+    """Spherical tensors of one degree and parity."""
+
+    o3_lambda: Annotated[int, Field(ge=0)]
+    """Degree: 0 scalars, 1 vectors, and so on; there are ``2 o3_lambda + 1`` components."""
+    o3_sigma: Literal[1, -1]
+    """1 for proper tensors (a vector changes sign under inversion), -1 for pseudotensors."""
+    num: Annotated[int, Field(ge=1)] = 1
+    """How many of them (multiplied by ``num_subtargets``)."""
+
+
+class SphericalSection(Section):
+    """A list of irreducible spherical tensors."""
+
+    irreps: list[IrrepSection] | dict[int, list[IrrepSection]]
+    """The irreducible tensors; also ``{type: list}``, with a list for every type of atom."""
+    product: Literal["coupled", "cartesian"] | None = None
+    """``coupled``: the target is the product of the irreps with themselves (as in the blocks of a
+    density matrix), coupled to irreducible tensors. ``cartesian``, the uncoupled product, is
+    refused. Absent: the target is the irreps themselves."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("irreps"), dict):
+            return {**data, "irreps": by_number(data["irreps"], ("irreps",))}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> SphericalSection:
+        if not self.irreps:
+            raise Problems((("irreps",), "expected at least one irrep"))
+        if self.product == "cartesian":
+            raise Problems(
+                (
+                    ("product",),
+                    "uncoupled products are not supported: they are not irreducible; "
+                    "'coupled' describes the same numbers as irreducible tensors",
+                )
+            )
+        return self
+
+    def layout(self, num_subtargets: int) -> tuple[Irrep, ...]:
+        """The irreps of the target, products carried out. Empty for irreps per type of atom."""
+        if isinstance(self.irreps, dict):
+            return ()
+        base = tuple(Irrep(i.o3_lambda, i.o3_sigma, i.num * num_subtargets) for i in self.irreps)
+        return couple(base) if self.product == "coupled" else base
+
+
+class TypeSection(Section):
+    """``scalar``, ``cartesian: {rank: 1}``, ``spherical: {...}``, or the word of another task."""
+
+    model_config = ConfigDict(extra="allow")
+
+    scalar: dict[str, Any] | None = None
+    """One number, or ``num_subtargets`` of them."""
+    cartesian: CartesianSection | None = None
+    """A vector or matrix in x, y, z."""
+    spherical: SphericalSection | None = None
+    """Irreducible spherical tensors."""
+
+    @property
+    def kind(self) -> str:
+        """The word."""
+        return next(name for name, value in self._all().items() if value is not None)
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments of a kind that is neither scalar, cartesian nor spherical."""
+        return dict((self.model_extra or {}).get(self.kind) or {})
+
+    def _all(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return {**fields, **(self.model_extra or {})}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {data: {}}
+        if not isinstance(data, dict):
+            return data
+        if len(data) != 1:
+            raise ValueError(f"expected one kind of target, got {', '.join(map(str, data))}")
+        ((kind, args),) = data.items()
+        near = nearest(kind, KINDS)
+        if not isinstance(kind, str) or not kind.isidentifier() or (kind not in KINDS and near):
+            hint = f"; did you mean '{near}'?" if near else ""
+            raise ValueError(f"unknown kind of target {shown(kind)}{hint}")
+        args = {} if args is None else args
+        if kind not in cls.model_fields and not isinstance(args, dict):
+            raise Problems(((kind,), f"expected a section, got {shown(args)}"))
+        return {kind: args}
+
+    @model_serializer
+    def _short(self) -> Any:
+        value = self._all()[self.kind]
+        args = value.model_dump(exclude_none=True) if isinstance(value, Section) else value
+        return {self.kind: args} if args else self.kind
+
+
+def couple(irreps: tuple[Irrep, ...]) -> tuple[Irrep, ...]:
+    """Irreps of all products of ``irreps`` with themselves, in order of first appearance.
+
+    A product of degrees l1, l2 has the degrees ``|l1 - l2|`` to ``l1 + l2``, with sigma
+    ``sigma1 sigma2 (-1)^(l1 + l2 + l)``. Parts with sigma -1 are left out: they vanish, because the
+    product of a basis with itself on one center is symmetric.
+    """
+    counts: dict[tuple[int, int], int] = {}
+    for a in irreps:
+        for b in irreps:
+            for degree in range(abs(a.o3_lambda - b.o3_lambda), a.o3_lambda + b.o3_lambda + 1):
+                odd = (a.o3_lambda + b.o3_lambda + degree) % 2
+                sigma = a.o3_sigma * b.o3_sigma * (-1 if odd else 1)
+                if sigma == 1:
+                    counts[degree, sigma] = counts.get((degree, sigma), 0) + a.num * b.num
+    return tuple(Irrep(degree, sigma, num) for (degree, sigma), num in counts.items())
+
+
+def by_number(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> dict[int, Any]:
+    """A mapping from atomic types, given as numbers or symbols, with numbers as keys."""
+    numbered: dict[int, Any] = {}
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for key, value in mapping.items():
+        try:
+            number = atomic_number(key)
+        except ValueError as error:
+            problems.append(((*path, str(key)), str(error)))
+            continue
+        if number in numbered:
+            problems.append(((*path, str(key)), f"atomic type {number} is given twice"))
+        numbered[number] = value
+    if problems:
+        raise Problems(*problems)
+    return numbered

@@ -1,0 +1,179 @@
+"""What a target looks like: its kind, its blocks, its unit. Plain data, no tensors.
+
+A *target* is one named quantity. Its *layout* is a list of blocks (one for scalars and cartesian
+tensors, one per irrep for spherical ones), each of shape ``[n_samples, *components, n_properties]``
+where a sample is an atom or a structure. A model predicts blocks; labels are stored as one flat row
+per sample, the blocks flattened and concatenated in order (``width`` numbers).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from atomtrain.errors import TargetError
+
+SampleKind = Literal["system", "atom"]
+GRADIENTS = ("forces", "strain")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a target.
+
+    ``key`` are the metatensor key names and values (``{"_": 0}``, or ``o3_lambda`` and ``o3_sigma``),
+    ``components`` the names and sizes of the component axes (``(("xyz", 3),)``),
+    ``n_properties`` the size of the last axis.
+    """
+
+    key: tuple[tuple[str, int], ...]
+    components: tuple[tuple[str, int], ...]
+    n_properties: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample: ``(*components, n_properties)``."""
+        return (*(size for _, size in self.components), self.n_properties)
+
+    @property
+    def width(self) -> int:
+        """Numbers per sample."""
+        return math.prod(self.shape)
+
+    @property
+    def invariant(self) -> bool:
+        """Whether rotations and inversion leave it unchanged (a baseline may then be subtracted)."""
+        return not self.components or dict(self.key) == {"o3_lambda": 0, "o3_sigma": 1}
+
+
+@dataclass(frozen=True)
+class Irrep:
+    """``num`` copies of the spherical tensor of degree ``o3_lambda`` and parity sign ``o3_sigma``."""
+
+    o3_lambda: int
+    o3_sigma: int
+    num: int = 1
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """Everything the rest of the code needs to know of a target.
+
+    ``kind`` is the word of the options file (``scalar``, ``cartesian``, ``spherical``, ...),
+    ``per_atom`` tells the sample kind, ``gradients`` which of :data:`GRADIENTS` are trained,
+    ``unit`` any unit expression metatomic understands, empty if not given.
+    """
+
+    name: str
+    kind: str = "scalar"
+    quantity: str = ""
+    unit: str = ""
+    per_atom: bool = False
+    num_subtargets: int = 1
+    rank: int = 0
+    irreps: tuple[Irrep, ...] = ()
+    gradients: tuple[str, ...] = ()
+    description: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.num_subtargets < 1:
+            raise TargetError(f"target '{self.name}': num_subtargets must be at least 1")
+        if self.gradients and not self.is_energy:
+            raise TargetError(
+                f"target '{self.name}': forces, stress and virial exist only for a target that is "
+                "an energy (quantity: energy, one scalar per system)"
+            )
+
+    @property
+    def is_energy(self) -> bool:
+        """One scalar per structure whose quantity is an energy."""
+        return (
+            self.quantity == "energy"
+            and self.kind == "scalar"
+            and not self.per_atom
+            and self.num_subtargets == 1
+        )
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in order."""
+        if self.kind == "spherical":
+            return tuple(
+                Block(
+                    (("o3_lambda", i.o3_lambda), ("o3_sigma", i.o3_sigma)),
+                    (("o3_mu", 2 * i.o3_lambda + 1),),
+                    i.num,
+                )
+                for i in self.irreps
+            )
+        if self.kind == "cartesian":
+            names = ("xyz",) if self.rank == 1 else tuple(f"xyz_{k + 1}" for k in range(self.rank))
+            return (Block((("_", 0),), tuple((n, 3) for n in names), self.num_subtargets),)
+        return (Block((("_", 0),), (), self.num_subtargets),)
+
+    @property
+    def width(self) -> int:
+        """Numbers per sample over all blocks."""
+        return sum(block.width for block in self.blocks)
+
+    @property
+    def property_name(self) -> str:
+        """Name of the last axis in exported TensorMaps (metatomic's rule for its own outputs)."""
+        if self.quantity == "energy":
+            return "energy"
+        return self.name.split("::")[-1].split("/")[0].replace("-", "_")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint (numbers, strings, lists, dicts only)."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "per_atom": self.per_atom,
+            "num_subtargets": self.num_subtargets,
+            "rank": self.rank,
+            "irreps": [[i.o3_lambda, i.o3_sigma, i.num] for i in self.irreps],
+            "gradients": list(self.gradients),
+            "description": self.description,
+            "extra": dict(self.extra),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TargetInfo:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            **{
+                **data,
+                "irreps": tuple(Irrep(*i) for i in data["irreps"]),
+                "gradients": tuple(data["gradients"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a model is built for: length unit, sorted atomic numbers, targets by name."""
+
+    length_unit: str
+    atomic_types: tuple[int, ...]
+    targets: dict[str, TargetInfo]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {
+            "length_unit": self.length_unit,
+            "atomic_types": list(self.atomic_types),
+            "targets": {name: info.to_dict() for name, info in self.targets.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DatasetInfo:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            length_unit=data["length_unit"],
+            atomic_types=tuple(data["atomic_types"]),
+            targets={k: TargetInfo.from_dict(v) for k, v in data["targets"].items()},
+        )

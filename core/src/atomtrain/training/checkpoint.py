@@ -1,0 +1,159 @@
+"""Checkpoint files: whole or absent, readable without running anybody's code.
+
+A checkpoint is a dict of tensors, numbers, strings, lists and dicts::
+
+    format, format_version, atomtrain_version
+    architecture   {name, distribution, version, model_version, trainer_version}
+    options        the completed options of the run
+    hypers         {model, trainer}
+    dataset_info   DatasetInfo.to_dict()
+    splits, fingerprint
+    model          {last, best, average}: state dicts of the architecture's module (best, average
+                   may be None)
+    core           {version, affine}: baselines and scales
+    trainer        optimiser, step, epoch, random state, best metric ... (None: nothing to go on)
+    metrics, metadata
+
+It is written to a temporary file, flushed, read back, and renamed over its final name: a kill at
+any moment leaves the previous file whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.errors import CheckpointError, OutputError
+
+FORMAT = "atomtrain checkpoint"
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write atomically. Raises OutputError where the file cannot be written."""
+    buffer = io.BytesIO()
+    torch.save(_detached(checkpoint), buffer)
+    data = buffer.getvalue()
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        load_checkpoint(temporary)  # what cannot be read back must not replace what can
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends without error."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files private
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # not every file system lets a folder be flushed
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read and check a checkpoint onto the CPU; never runs code from the file.
+
+    Raises CheckpointError for a missing or damaged file, for one that is no checkpoint of ours, of
+    a newer format, or that holds anything but plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint '{path}'")
+    kind = _archive_kind(path)
+    if kind == "torchscript":
+        raise CheckpointError(
+            f"'{path}' is an exported model, not a checkpoint; training and export need the "
+            "'.ckpt' file written beside it"
+        )
+    if kind == "other":
+        raise CheckpointError(
+            f"'{path}' is not a checkpoint (or was cut off while it was copied): expected a file "
+            "written by 'atomtrain train'"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        # torch's own message tells people to switch the protection off
+        raise CheckpointError(
+            f"'{path}' holds something other than tensors and plain data, which could run code "
+            "when loaded; it was refused and nothing of it was run. Checkpoints written by "
+            "atomtrain never do: get the file from a source you trust"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise CheckpointError(f"'{path}' is damaged and cannot be read ({_first(error)})") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise CheckpointError(
+            f"'{path}' was saved with torch but is no atomtrain checkpoint (a checkpoint of "
+            "another program, or a bare state dict?)"
+        )
+    version = checkpoint.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has checkpoint format {version}, written by atomtrain "
+            f"{checkpoint.get('atomtrain_version', '?')}; this version reads formats up to "
+            f"{FORMAT_VERSION}: install a newer atomtrain"
+        )
+    return checkpoint
+
+
+def _archive_kind(path: Path) -> str:
+    """``torch`` for torch.save archives, ``torchscript`` for exported models, else ``other``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.split("/", 1)[-1] for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError):
+        # a pickle from before torch's zip format may still be one; let torch refuse it safely
+        with open(path, "rb") as file:
+            return "torch" if file.read(1) == b"\x80" else "other"
+    if "constants.pkl" in names:
+        return "torchscript"
+    return "torch" if "data.pkl" in names else "other"
+
+
+def _detached(value: Any) -> Any:
+    """Copy with every tensor on the CPU and owning its storage (views would drag theirs along)."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, dict):
+        return {key: _detached(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_detached(item) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(
+        f"a checkpoint holds tensors and plain data only, not {type(value).__module__}."
+        f"{type(value).__qualname__}"
+    )
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,388 @@
+"""The training engine: what every architecture gets without writing a trainer.
+
+One epoch: batches in an order that depends on seed and epoch alone, a step on each, validation,
+observers, a checkpoint at intervals. Everything a restart needs is in the checkpoint, and everything
+else is a pure function of the options, so a resumed run on the CPU repeats the uninterrupted one
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.data import BatchSource, epoch_batches
+from atomtrain.errors import AtomtrainError, OptionsError
+from atomtrain.training.checkpoint import save_checkpoint
+from atomtrain.training.finetune import parameter_groups
+from atomtrain.training.interrupt import Interruption
+from atomtrain.training.loss import loss_terms
+from atomtrain.training.metrics import ErrorSums, label_keys, score
+from atomtrain.training.observers import EpochRecord, Errors, Observers
+from atomtrain.training.optimisation import (
+    AveragedWeights,
+    build_optimizer,
+    learning_rate_factor,
+)
+from atomtrain.training.predict import normalised_store, physical_factor, predict
+from atomtrain.training.run import TrainingOutcome, TrainingRun
+
+if TYPE_CHECKING:
+    from atomtrain.data import Batch
+    from atomtrain.model.base import Model
+
+log = logging.getLogger("atomtrain")
+CORE_VERSION = 1
+
+
+def train(model: Model, run: TrainingRun) -> TrainingOutcome:
+    """Train ``model`` (the one inside ``run.predictor``) and return how it ended."""
+    with Interruption() as interruption:
+        return _Engine(run, interruption).train()
+
+
+class _Engine:
+    def __init__(self, run: TrainingRun, interruption: Interruption) -> None:
+        self.run = run
+        self.hypers = run.hypers
+        self.interruption = interruption
+        self.observers = Observers(run.observers if run.processes.is_main else [])
+        self.predictor = run.predictor.to(device=run.device, dtype=run.dtype)
+        self.model = self.predictor.model
+        self.terms = loss_terms(run.dataset_info, self.hypers)
+        self.keys = label_keys(run.dataset_info)
+
+        self.sources = {
+            part: BatchSource(
+                normalised_store(store, self.predictor),
+                cutoff=self.model.cutoff,
+                dtype=run.dtype,
+                constants=self.model.constants,
+                device=run.device,
+                memory_budget=budget,
+                num_workers=self.hypers.num_workers,
+            )
+            for part, store, budget in self._stores()
+        }
+        self.n_steps = len(self._batches("train", 0))
+        if self.n_steps == 0:
+            raise OptionsError(
+                "architecture.training: no training batch is left; batch_atom_bounds, "
+                "max_atoms_per_batch or min_atoms_per_batch exclude every one"
+            )
+
+        groups = parameter_groups(self.model, self.hypers)
+        self.groups = groups
+        self.parameters: list[Tensor] = [p for g in groups for p in g["params"]]
+        self.optimizer = build_optimizer(groups, self.hypers)
+        self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
+        self.average = (
+            AveragedWeights(self.parameters, self.hypers.ema_decay)
+            if self.hypers.ema_decay
+            else None
+        )
+
+        self.epoch = 0  # the one to be done next
+        self.step_in_epoch = 0
+        self.loss_sum = 0.0
+        self.best_score = math.inf
+        self.best_epoch = -1
+        self.best_weights: dict[str, Tensor] | None = None
+        self.metrics: dict[str, Any] = {}
+        torch.manual_seed(run.seed)
+        if run.checkpoint is not None and run.checkpoint.get("trainer"):
+            self._resume(run.checkpoint)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def train(self) -> TrainingOutcome:
+        run, hypers = self.run, self.hypers
+        self._say_start()
+        stopped_early = False
+        start, first_epoch = time.monotonic(), self.epoch
+        while self.epoch < hypers.num_epochs and not stopped_early:
+            epoch_start = time.monotonic()
+            logged = self.epoch == first_epoch or self.epoch % hypers.log_interval == 0
+            train_loss, train_errors = self._train_epoch(with_errors=logged)
+            if self.interruption.requested:
+                break
+            validation_loss, errors = self._validate()
+            value = score(hypers.best_model_metric, validation_loss, errors)
+            is_best = value < self.best_score
+            if is_best:
+                self.best_score, self.best_epoch = value, self.epoch
+                self.best_weights = self._validated_weights()
+            self.metrics = {
+                "epoch": self.epoch,
+                "train_loss": train_loss,
+                "validation_loss": validation_loss,
+                "validation_errors": errors,
+                "best_epoch": self.best_epoch,
+                "best_score": self.best_score,
+                "best_errors": errors if is_best else self.metrics.get("best_errors", errors),
+            }
+            now = time.monotonic()
+            done = self.epoch - first_epoch + 1
+            record = EpochRecord(
+                epoch=self.epoch,
+                num_epochs=hypers.num_epochs,
+                learning_rate=self.optimizer.param_groups[0]["lr"],
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                train_errors=train_errors,
+                validation_errors=errors,
+                score=value,
+                is_best=is_best,
+                to_be_logged=logged or self.epoch == hypers.num_epochs - 1,
+                seconds=now - epoch_start,
+                structures_per_second=len(run.train) / max(now - epoch_start, 1e-9),
+                seconds_left=(now - start) / done * (hypers.num_epochs - self.epoch - 1),
+            )
+            self.epoch += 1
+            self.step_in_epoch, self.loss_sum = 0, 0.0
+            self.observers.tell(lambda o, r=record: o.on_epoch(r))  # type: ignore[misc]
+            if hypers.checkpoint_interval and self.epoch % hypers.checkpoint_interval == 0:
+                self._write(f"model_{self.epoch}.ckpt")
+            patience = hypers.early_stopping_patience
+            stopped_early = patience is not None and self.epoch - 1 - self.best_epoch >= patience
+
+        interrupted = self.epoch < hypers.num_epochs and not stopped_early
+        if interrupted:
+            self._write("interrupted.ckpt")
+        outcome = TrainingOutcome(
+            checkpoint=self._checkpoint(),
+            best_weights=self.best_weights or self._validated_weights(),
+            interrupted=interrupted,
+            stopped_early=stopped_early,
+        )
+        self.observers.tell(lambda o: o.on_end(outcome))
+        return outcome
+
+    def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
+        run = self.run
+        self.model.train()
+        sums = ErrorSums(self.keys, run.device)
+        loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=run.device)
+        batches = self._batches("train", self.epoch)[self.step_in_epoch :]
+        shares = [b[run.processes.rank :: run.processes.size] for b in batches]
+        local = self.sources["train"].epoch([s for s in shares if len(s)])
+        for share in shares:
+            batch = next(local) if len(share) else None
+            self._set_learning_rate()
+            loss, predictions = self._loss(batch, create_graph=True)
+            self._update(loss)
+            loss_sum += loss.detach()
+            if with_errors and batch is not None:
+                self._add_errors(sums, predictions, batch)
+            self.step_in_epoch += 1
+            self.observers.tell(lambda o: o.on_step(self.epoch, self.step_in_epoch, self.n_steps))
+            if self._stop_requested():
+                break
+        self.loss_sum = float(loss_sum)
+        total = loss_sum.clone()
+        run.processes.sum_(total)
+        run.processes.sum_(sums.sums)
+        if not math.isfinite(float(total)):
+            raise AtomtrainError(
+                f"the training loss became {float(total)} in epoch {self.epoch}: the learning "
+                f"rate ({self.hypers.learning_rate}) is probably too high, or a label is far off; "
+                "lower architecture.training.learning_rate or set grad_clip_norm. The last "
+                f"checkpoint in '{run.directory}' is unharmed"
+            )
+        done = self.step_in_epoch
+        return float(total) / max(done, 1), sums.results() if with_errors else {}
+
+    def _validate(self) -> tuple[float, Errors]:
+        """Loss and errors on the validation set (of the averaged weights where there are any)."""
+        run = self.run
+        self.model.eval()
+        if self.average is not None:
+            self.average.swap()
+        sums = ErrorSums(self.keys, run.device)
+        loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
+        batches = self._batches("validation", 0)
+        shares = [b[run.processes.rank :: run.processes.size] for b in batches]
+        local = self.sources["validation"].epoch([s for s in shares if len(s)])
+        for share in shares:
+            batch = next(local) if len(share) else None
+            loss, predictions = self._loss(batch, create_graph=False)
+            loss_sum += loss.detach()
+            if batch is not None:
+                self._add_errors(sums, predictions, batch)
+        if self.average is not None:
+            self.average.swap()
+        run.processes.sum_(loss_sum)
+        run.processes.sum_(sums.sums)
+        return float(loss_sum) / max(len(batches), 1), sums.results()
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _loss(
+        self, batch: Batch | None, create_graph: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's part of the batch's loss; the parts of all processes add up to it."""
+        predictions: dict[str, Tensor] = {}
+        if batch is not None:
+            predictions = predict(self.predictor, batch, create_graph=create_graph)
+        numerators: list[Tensor | None] = []
+        counts: list[Tensor | float] = []
+        for term in self.terms:
+            if batch is None or term.key not in predictions:
+                numerators.append(None)
+                counts.append(0.0)
+                continue
+            numerator, count = term(
+                predictions[term.key],
+                batch.labels[term.key],
+                batch.masks.get(term.key),
+                batch.n_atoms,
+            )
+            numerators.append(numerator)
+            counts.append(count)
+        if self.run.processes.size > 1:
+            shared = torch.tensor(
+                [float(c) for c in counts], dtype=torch.float64, device=self.run.device
+            )
+            self.run.processes.sum_(shared)
+            counts = shared.tolist()
+        loss = torch.zeros((), dtype=self.run.dtype, device=self.run.device)
+        for term, numerator, count in zip(self.terms, numerators, counts, strict=True):
+            if numerator is None:
+                continue
+            if term.mean:
+                positive = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+                numerator = numerator / positive
+            loss = loss + numerator
+        return loss, predictions
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward(inputs=self.parameters)
+        self.run.processes.sum_gradients(self.parameters)
+        if self.hypers.grad_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+
+    def _set_learning_rate(self) -> None:
+        factor = learning_rate_factor(
+            self.epoch * self.n_steps + self.step_in_epoch,
+            self.hypers.num_epochs * self.n_steps,
+            self.hypers.warmup_fraction,
+            self.hypers.scheduler,
+        )
+        frozen = self.hypers.finetune is not None and self.epoch < self.hypers.finetune.freeze_epochs
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = 0.0 if frozen and group["name"] == "encoder" else rate * factor
+
+    def _add_errors(self, sums: ErrorSums, predictions: dict[str, Tensor], batch: Batch) -> None:
+        for key, prediction in predictions.items():
+            error = (prediction.detach() - batch.labels[key]) * physical_factor(
+                self.predictor, batch, key
+            )
+            sums.add(key, error, batch.masks.get(key))
+
+    def _stop_requested(self) -> bool:
+        """Whether a signal reached any of the processes."""
+        if self.run.processes.size > 1:
+            flag = torch.tensor(float(self.interruption.requested), device=self.run.device)
+            self.interruption.requested = bool(self.run.processes.sum_(flag) > 0)
+        return self.interruption.requested
+
+    # -- batches -------------------------------------------------------------------------------
+
+    def _stores(self) -> list[tuple[str, Any, int]]:
+        """Both stores, with the memory budget shared out by their size."""
+        train, validation = self.run.train, self.run.validation
+        budget = self.hypers.memory_budget_bytes
+        share = len(train.types) / max(1, len(train.types) + len(validation.types))
+        return [
+            ("train", train, int(budget * share)),
+            ("validation", validation, int(budget * (1 - share))),
+        ]
+
+    def _batches(self, part: str, epoch: int) -> list[Tensor]:
+        store = self.run.train if part == "train" else self.run.validation
+        training = part == "train"
+        return epoch_batches(
+            store.n_atoms,
+            batch_size=self.hypers.batch_size,
+            seed=self.run.seed,
+            epoch=epoch,
+            shuffle=training,
+            drop_last=training,
+            max_atoms=self.hypers.max_atoms_per_batch,
+            min_atoms=self.hypers.min_atoms_per_batch if training else 0,
+            bounds=self.hypers.batch_atom_bounds if training else (None, None),
+        )
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _validated_weights(self) -> dict[str, Tensor]:
+        """A copy of the weights that validation saw."""
+        if self.average is not None:
+            self.average.swap()
+        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        if self.average is not None:
+            self.average.swap()
+        return weights
+
+    def _checkpoint(self) -> dict[str, Any]:
+        affine = {k: v for k, v in self.predictor.state_dict().items() if k.startswith("affine.")}
+        return {
+            **self.run.header,
+            "model": {"last": self.model.state_dict(), "best": self.best_weights},
+            "core": {"version": CORE_VERSION, "affine": affine},
+            "trainer": {
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.average,
+                "epoch": self.epoch,
+                "step_in_epoch": self.step_in_epoch,
+                "loss_sum": self.loss_sum,
+                "best_score": self.best_score,
+                "best_epoch": self.best_epoch,
+                "random_state": torch.get_rng_state(),
+            },
+            "metrics": copy.deepcopy(self.metrics),
+        }
+
+    def _write(self, name: str) -> None:
+        if self.run.processes.is_main:
+            path = self.run.directory / name
+            save_checkpoint(self._checkpoint(), path)
+            self.observers.tell(lambda o: o.on_checkpoint(path))
+        self.run.processes.barrier()
+
+    def _resume(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the training state; weights and baselines were loaded when the model was."""
+        state = checkpoint["trainer"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None and state["average"] is not None:
+            for mine, saved in zip(self.average.average, state["average"], strict=True):
+                mine.copy_(saved)
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self.loss_sum = state["loss_sum"]
+        self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
+        best = checkpoint["model"]["best"]
+        if best is not None:
+            self.best_weights = {k: v.to(self.run.device) for k, v in best.items()}
+        self.metrics = dict(checkpoint.get("metrics") or {})
+        torch.set_rng_state(state["random_state"])
+
+    def _say_start(self) -> None:
+        info = {
+            "n_parameters": sum(p.numel() for p in self.parameters),
+            "first_epoch": self.epoch,
+            "num_epochs": self.hypers.num_epochs,
+            "n_steps": self.n_steps,
+            "kept": {part: source.report() for part, source in self.sources.items()},
+        }
+        self.observers.tell(lambda o: o.on_start(self.run, info))

@@ -1,0 +1,32 @@
+"""Starting from somebody's weights: which are taken over, which are trained, how fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atomtrain.model.base import Model
+    from atomtrain.options import TrainerHypers
+
+
+def parameter_groups(model: Model, hypers: TrainerHypers) -> list[dict[str, Any]]:
+    """The optimiser's groups: ``encoder`` and ``heads``, each with its learning rate.
+
+    Without fine-tuning both have the same rate. ``method: heads`` leaves the encoder out.
+    """
+    finetune = hypers.finetune
+    encoder, heads = [], []
+    for name, parameter in model.named_parameters():
+        (heads if model.is_head(name) else encoder).append(parameter)
+    groups: list[dict[str, Any]] = []
+    if encoder and not (finetune is not None and finetune.method == "heads"):
+        rate = hypers.learning_rate
+        if finetune is not None and finetune.encoder_learning_rate is not None:
+            rate = finetune.encoder_learning_rate
+        groups.append({"params": encoder, "lr": rate, "name": "encoder"})
+    elif encoder:
+        for parameter in encoder:
+            parameter.requires_grad_(False)
+    if heads:
+        groups.append({"params": heads, "lr": hypers.learning_rate, "name": "heads"})
+    return groups

@@ -1,0 +1,137 @@
+"""From a batch to dimensionless predictions, in the form the stored labels have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from atomtrain.data.store import Label, StructureStore
+from atomtrain.graph import n_structures, sum_over_structures
+from atomtrain.model.baselines import Samples, normalise
+from atomtrain.model.gradients import forces_and_strain, with_leaves
+from atomtrain.model.predictor import Predictor
+
+if TYPE_CHECKING:
+    from atomtrain.data import Batch
+    from atomtrain.targets import TargetInfo
+
+
+def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]) -> Samples:
+    """The labels of one target as the baselines want them."""
+    label = store.labels[target.name]
+    mask = label.mask if label.mask is not None else torch.ones_like(label.values, dtype=torch.bool)
+    index = torch.full((max(types) + 1,), -1, dtype=torch.int64)
+    index[torch.tensor(types)] = torch.arange(len(types))
+    structure = torch.repeat_interleave(torch.arange(len(store)), store.n_atoms)
+    return Samples(
+        label.values, mask, index[store.types], structure, len(types), len(store)
+    )
+
+
+def normalised_store(store: StructureStore, predictor: Predictor) -> StructureStore:
+    """The same structures with the labels a network is trained on.
+
+    Values: residual over the reference scale, per atom where the target is a sum; forces over the
+    reference; strain derivative over the reference, per atom.
+    """
+    info = predictor.dataset_info
+    labels: dict[str, Label] = {}
+    n_atoms = store.n_atoms.to(torch.float64)
+    for name, target in info.targets.items():
+        if name not in store.labels:
+            continue
+        affine = predictor.affine_of(name)
+        label = store.labels[name]
+        values = normalise(affine, target, samples_of(store, target, info.atomic_types))
+        labels[name] = Label(values, label.per_atom, label.mask)
+        reference = float(affine.reference[0])
+        for gradient in target.gradients:
+            key = f"{name}:{gradient}"
+            label = store.labels[key]
+            values = label.values / reference
+            if gradient == "strain":
+                values = values / n_atoms[:, None]
+            labels[key] = Label(values, label.per_atom, label.mask)
+    return StructureStore(
+        positions=store.positions,
+        types=store.types,
+        cells=store.cells,
+        pbc=store.pbc,
+        offsets=store.offsets,
+        labels=labels,
+        extra=store.extra,
+        files=store.files,
+        origins=store.origins,
+    )
+
+
+def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[str, Tensor]:
+    """Predictions of every label in the batch, shaped and scaled like the stored labels.
+
+    ``create_graph`` keeps the gradients differentiable with respect to the weights, for training.
+    """
+    targets = {n: t for n, t in predictor.dataset_info.targets.items() if n in batch.labels}
+    differentiated = [n for n, t in targets.items() if t.gradients]
+    graph = with_leaves(batch.graph) if differentiated else batch.graph
+    outputs = predictor.model(graph, list(targets))
+
+    n = n_structures(graph)
+    type_index = None
+    inverse_n_atoms = (1.0 / batch.n_atoms).to(graph.positions.dtype).unsqueeze(1)
+    predictions: dict[str, Tensor] = {}
+    for name, target in targets.items():
+        affine = predictor.affine_of(name)
+        blocks = outputs[name]
+        if affine.scale.shape[1] > 1:
+            if type_index is None:
+                type_index = predictor.type_index.index_select(0, graph.types)
+            relative = (affine.scale / affine.reference[:, None]).to(blocks[0].dtype)
+            blocks = [
+                block
+                * relative[:, start:stop]
+                .index_select(0, type_index)
+                .reshape(-1, *[1] * (block.dim() - 2), stop - start)
+                for block, start, stop in zip(
+                    blocks, affine.offsets, affine.offsets[1:], strict=False
+                )
+            ]
+        rows = [block.reshape(block.shape[0], -1) for block in blocks]
+        row = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        if target.per_atom:
+            predictions[name] = row
+            continue
+        predictions[name] = sum_over_structures(row, graph.structure, n) * inverse_n_atoms
+        if target.gradients:
+            forces, strain = forces_and_strain(
+                row,
+                graph,
+                strain="strain" in target.gradients,
+                create_graph=create_graph,
+                retain_graph=name != differentiated[-1],
+            )
+            if "forces" in target.gradients:
+                predictions[f"{name}:forces"] = forces
+            if strain is not None:
+                predictions[f"{name}:strain"] = strain * inverse_n_atoms
+    return predictions
+
+
+def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:
+    """What a dimensionless error of label ``key`` is multiplied by to be one in physical units.
+
+    Values stay per atom where they are sums; the strain derivative becomes stress (0 where a
+    structure has no volume).
+    """
+    name, _, gradient = key.partition(":")
+    affine = predictor.affine_of(name)
+    target = predictor.dataset_info.targets[name]
+    if target.per_atom:
+        index = predictor.type_index.index_select(0, batch.graph.types)
+        return affine.reference.index_select(0, index).unsqueeze(1)
+    if gradient == "strain":
+        volume = torch.linalg.det(batch.graph.cells.to(torch.float64)).abs()
+        per_volume = torch.where(volume > 0, batch.n_atoms / volume, torch.zeros_like(volume))
+        return (affine.reference[0] * per_volume).unsqueeze(1)
+    return affine.reference[0]

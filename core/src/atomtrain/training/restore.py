@@ -1,0 +1,74 @@
+"""From a checkpoint back to a predictor, and from options and data to a fresh one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.contract import BuildContext, open_architecture
+from atomtrain.errors import CheckpointError
+from atomtrain.model.predictor import Predictor
+from atomtrain.targets import DatasetInfo
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from atomtrain.contract import Architecture, Purpose
+
+
+def restore(
+    checkpoint: dict[str, Any], purpose: Purpose, trainer_hypers: BaseModel | None = None
+) -> tuple[Architecture, Predictor]:
+    """Build the architecture's model from a checkpoint and load its weights and baselines.
+
+    ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
+    checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
+    """
+    architecture = open_architecture(checkpoint["architecture"]["name"])
+    checkpoint = architecture.upgrade_checkpoint(checkpoint)
+    hypers = architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"])
+    dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])
+    model = architecture.build_model(
+        hypers, dataset_info, BuildContext(purpose, trainer_hypers, checkpoint)
+    )
+    predictor = Predictor(model, dataset_info)
+    states = checkpoint["model"]
+    weights = states["last"]
+    if purpose != "restart" and states.get("best") is not None:
+        weights = states["best"]
+    _load(model, weights, "model")
+    _load_affine(predictor, checkpoint["core"]["affine"])
+    return architecture, predictor
+
+
+def _load(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    # the model takes the precision of its weights, so that nothing is rounded on the way in
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            module.to(tensor.dtype)
+            break
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in the checkpoint do not fit the {what} the installed plugin builds "
+            f"({str(error).splitlines()[-1].strip()}); install the plugin version that wrote it"
+        ) from error
+
+
+def _load_affine(predictor: Predictor, state: Mapping[str, Tensor]) -> None:
+    own = predictor.state_dict()
+    for name, value in state.items():
+        if name not in own or own[name].shape != value.shape:
+            raise CheckpointError(
+                f"the checkpoint's baselines do not fit its own data set information ({name})"
+            )
+        own[name].copy_(value)
+
+
+def copy_affine(target: Predictor, source: Predictor, name: str) -> None:
+    """Take over the baseline and scale of a target that both predictors have."""
+    target.affine_of(name).load_state_dict(source.affine_of(name).state_dict())

@@ -1,0 +1,292 @@
+"""How a training starts: from scratch, from a checkpoint of the same run, or from other weights."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from atomtrain.contract import BuildContext
+from atomtrain.data import BatchSource, epoch_batches
+from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
+from atomtrain.model.baselines import fit_composition, fit_scale
+from atomtrain.model.predictor import Affine, Predictor
+from atomtrain.targets import DatasetInfo
+from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.predict import normalised_store, predict, samples_of
+from atomtrain.training.restore import copy_affine, restore
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from atomtrain.contract import Architecture
+    from atomtrain.data import StructureStore
+    from atomtrain.options import TrainerHypers
+
+log = logging.getLogger("atomtrain")
+
+
+def from_scratch(
+    architecture: Architecture,
+    model_hypers: BaseModel,
+    hypers: TrainerHypers,
+    info: DatasetInfo,
+    train: StructureStore,
+    seed: int,
+) -> Predictor:
+    """A fresh model with baselines and scales fitted to the training data."""
+    torch.manual_seed(seed)
+    model = architecture.build_model(model_hypers, info, BuildContext("train", hypers))
+    predictor = Predictor(model, info)
+    fit_baselines(predictor, train, hypers, list(info.targets))
+    return predictor
+
+
+def from_restart(
+    checkpoint: dict[str, Any],
+    model_hypers: BaseModel,
+    hypers: TrainerHypers,
+    info: DatasetInfo,
+    fingerprint: str,
+) -> Predictor:
+    """The model of an earlier run with its last weights, baselines and scales.
+
+    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise.
+    """
+    _, predictor = restore(checkpoint, "restart", hypers)
+    before = checkpoint["hypers"]["model"]
+    now = model_hypers.model_dump(mode="json")
+    if before != now:
+        changed = ", ".join(
+            f"{path}: {old!r} in the checkpoint, {new!r} in the options"
+            for path, old, new in _differences(before, now)
+        )
+        raise CheckpointError(
+            f"cannot restart with another model ({changed}); use the checkpoint's values, or "
+            "train anew without --restart"
+        )
+    old = predictor.dataset_info
+    if old.atomic_types != info.atomic_types or old.targets != info.targets:
+        raise CheckpointError(
+            "cannot restart on other targets or elements than the checkpoint's "
+            f"({', '.join(old.targets)}; atomic numbers {list(old.atomic_types)}); to train it "
+            "further on new data use architecture.training.finetune.read_from"
+        )
+    if checkpoint.get("fingerprint") != fingerprint:
+        log.warning(
+            "the data are not those the checkpoint was trained on; baselines and scales stay "
+            "those of the checkpoint"
+        )
+    return predictor
+
+
+def from_finetune(
+    architecture: Architecture,
+    hypers: TrainerHypers,
+    info: DatasetInfo,
+    train: StructureStore,
+    seed: int,
+) -> Predictor:
+    """The model of another run with its best weights, made ready for these targets and data.
+
+    Elements may be fewer than the checkpoint's, not others. Targets it knows keep their heads,
+    new ones get fresh heads (or copies, ``inherit_heads``). The composition baseline of a known
+    target is corrected by what the network leaves unexplained, so that data of another reference
+    energy start well.
+    """
+    finetune = hypers.finetune
+    assert finetune is not None
+    checkpoint = load_checkpoint(finetune.read_from)
+    name = checkpoint["architecture"]["name"]
+    if name != architecture.info.name:
+        raise CheckpointError(
+            f"architecture.training.finetune.read_from: '{finetune.read_from}' holds a model of "
+            f"'{name}', but the options train '{architecture.info.name}'"
+        )
+    torch.manual_seed(seed)
+    _, source = restore(checkpoint, "finetune", hypers)
+    unknown = sorted(set(info.atomic_types) - set(source.dataset_info.atomic_types))
+    if unknown:
+        from ase.data import chemical_symbols
+
+        symbols = ", ".join(chemical_symbols[z] for z in unknown)
+        known = ", ".join(chemical_symbols[z] for z in source.dataset_info.atomic_types)
+        raise DataError(
+            f"the training data contain {symbols}, which the checkpoint "
+            f"'{finetune.read_from}' was not trained for (it knows {known}); fine-tune on data "
+            "with these elements only, or train anew"
+        )
+    if info.length_unit != source.dataset_info.length_unit:
+        raise TargetError(
+            f"the data are in '{info.length_unit}', the checkpoint in "
+            f"'{source.dataset_info.length_unit}': give both the same length_unit"
+        )
+    info = DatasetInfo(info.length_unit, source.dataset_info.atomic_types, info.targets)
+    model = source.model
+    trained = {n: p.detach().clone() for n, p in model.state_dict().items()}
+    if info.targets != source.dataset_info.targets or finetune.method == "encoder":
+        model.retarget(info)
+    if finetune.method == "encoder":  # heads start anew
+        fresh = architecture.build_model(
+            architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"]),
+            info,
+            BuildContext("train", hypers),
+        ).state_dict()
+        own = model.state_dict()
+        for n, p in fresh.items():
+            if model.is_head(n):
+                own[n].copy_(p)
+    _inherit_heads(model, trained, finetune.inherit_heads, info)
+    predictor = Predictor(model, info)
+    known_targets = [
+        t
+        for t in info.targets
+        if t in source.dataset_info.targets and finetune.method != "encoder"
+    ]
+    for target in known_targets:
+        copy_affine(predictor, source, target)
+    fit_baselines(predictor, train, hypers, [t for t in info.targets if t not in known_targets])
+    _correct_composition(predictor, train, known_targets, hypers)
+    return predictor
+
+
+def fit_baselines(
+    predictor: Predictor, store: StructureStore, hypers: TrainerHypers, targets: list[str]
+) -> None:
+    """Fit (or take from the options) composition and scale of these targets."""
+    info = predictor.dataset_info
+    for name in targets:
+        target = info.targets[name]
+        affine = predictor.affine_of(name)
+        if isinstance(hypers.atomic_baseline, str):
+            _baseline_from(hypers.atomic_baseline, affine, name, info)
+        else:
+            fixed = _by_index(hypers.atomic_baseline.get(name), info.atomic_types)
+            fit_composition(affine, target, samples_of(store, target, info.atomic_types), fixed)
+        if isinstance(hypers.fixed_scaling_weights, str):
+            continue  # taken from the checkpoint with the baseline
+        if hypers.scale_targets:
+            weights = hypers.fixed_scaling_weights.get(name)
+            fit_scale(
+                affine,
+                target,
+                samples_of(store, target, info.atomic_types),
+                weights
+                if isinstance(weights, (int, float)) or weights is None
+                else _by_index(weights, info.atomic_types),
+            )
+
+
+def _baseline_from(path: str, affine: Affine, name: str, info: DatasetInfo) -> None:
+    """Take the whole baseline (and scale) of a target from another checkpoint."""
+    _, source = restore(load_checkpoint(path), "export")
+    if name not in source.dataset_info.targets:
+        raise OptionsError(
+            f"architecture.training.atomic_baseline: '{path}' has no target '{name}' (it has "
+            f"{', '.join(source.dataset_info.targets)})"
+        )
+    missing = sorted(set(info.atomic_types) - set(source.dataset_info.atomic_types))
+    if missing:
+        raise OptionsError(
+            f"architecture.training.atomic_baseline: '{path}' knows nothing of the atomic "
+            f"numbers {missing}"
+        )
+    rows = torch.tensor([source.dataset_info.atomic_types.index(z) for z in info.atomic_types])
+    other = source.affine_of(name)
+    if other.shift.shape[1] != affine.shift.shape[1]:
+        raise OptionsError(
+            f"architecture.training.atomic_baseline: target '{name}' has another shape in '{path}'"
+        )
+    affine.shift.copy_(other.shift[rows])
+    affine.scale.copy_(other.scale[rows])
+    affine.reference.copy_(other.reference[rows])
+
+
+def _correct_composition(
+    predictor: Predictor, store: StructureStore, targets: list[str], hypers: TrainerHypers
+) -> None:
+    """Refit the composition baseline of known targets to what the network leaves unexplained."""
+    info = predictor.dataset_info
+    for name in targets:
+        target = info.targets[name]
+        if target.per_atom or not all(b.invariant for b in target.blocks):
+            continue
+        affine = predictor.affine_of(name)
+        left = normalised_store(store, predictor)
+        left.labels = {name: left.labels[name]}
+        source = BatchSource(
+            left,
+            cutoff=predictor.model.cutoff,
+            dtype=next(predictor.model.parameters()).dtype,
+            constants=None,
+            device=torch.device("cpu"),
+            memory_budget=0,
+            num_workers=0,
+        )
+        order = epoch_batches(store.n_atoms, batch_size=32, seed=0, epoch=0, shuffle=False)
+        parts = []
+        for batch in source.epoch(order):
+            parts.append(predict(predictor, batch, create_graph=False)[name].detach())
+        network = torch.cat(parts).to(torch.float64)
+        samples = samples_of(store, target, info.atomic_types)
+        explained = network * affine.reference[0] * samples.composition.sum(1, keepdim=True)
+        before = affine.shift.clone()
+        rest = type(samples)(
+            samples.values - explained - samples.composition @ before,
+            samples.mask,
+            samples.type_index,
+            samples.structure,
+            samples.n_types,
+            samples.n_structures,
+        )
+        fit_composition(affine, target, rest)
+        affine.shift += before
+
+
+def _inherit_heads(
+    model: torch.nn.Module,
+    trained: dict[str, torch.Tensor],
+    inherit: dict[str, str],
+    info: DatasetInfo,
+) -> None:
+    """Start the head of each new target from a trained one, by the targets' names in the weights."""
+    own = model.state_dict()
+    for new, old in inherit.items():
+        if new not in info.targets:
+            raise OptionsError(
+                f"architecture.training.finetune.inherit_heads: there is no target '{new}'"
+            )
+        copied = 0
+        for name, value in trained.items():
+            parts = name.split(".")
+            if old not in parts:
+                continue
+            counterpart = ".".join(new if part == old else part for part in parts)
+            if counterpart in own and own[counterpart].shape == value.shape:
+                own[counterpart].copy_(value)
+                copied += 1
+        if not copied:
+            raise OptionsError(
+                f"architecture.training.finetune.inherit_heads: the checkpoint has no head "
+                f"'{old}' that fits '{new}'"
+            )
+
+
+def _by_index(
+    values: float | dict[int, float] | None, types: tuple[int, ...]
+) -> dict[int, float]:
+    """Values by atomic number (or one for all) as values by index of the type."""
+    if values is None:
+        return {}
+    if isinstance(values, (int, float)):
+        return dict.fromkeys(range(len(types)), float(values))
+    return {types.index(z): value for z, value in values.items() if z in types}
+
+
+def _differences(a: Any, b: Any, path: str = "model") -> list[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [
+            d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{path}.{k}")
+        ]
+    return [] if a == b else [(path, a, b)]
