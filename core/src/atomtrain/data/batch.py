@@ -1,0 +1,250 @@
+"""Batches: structures gathered from a store into one graph, with what is kept between epochs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
+from atomtrain.data.store import StructureStore, slices
+from atomtrain.graph import AtomGraph, pair_vectors
+from atomtrain.model.base import Constants
+
+log = logging.getLogger("atomtrain")
+
+CHUNK = 32
+"""Structures that are looked at together when constants are computed ahead"""
+
+
+@dataclass
+class Batch:
+    """``n`` structures as a graph, their labels and masks by key (see StructureStore.labels).
+
+    ``n_atoms [n]`` is in the float dtype of the graph, ready to divide by. ``structures [n]`` are
+    the indices in the store.
+    """
+
+    graph: AtomGraph
+    labels: dict[str, Tensor]
+    masks: dict[str, Tensor | None]
+    structures: Tensor
+    n_atoms: Tensor
+
+    def pin_memory(self) -> Batch:
+        """In page-locked memory, from which a GPU copies without waiting."""
+        return self._map(lambda t: t.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """On ``device``; the copy does not wait where the memory is pinned."""
+        return self._map(lambda t: t.to(device, non_blocking=True))
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
+        *tensors, extras = self.graph
+        return Batch(
+            AtomGraph(*(f(t) for t in tensors), {k: f(v) for k, v in extras.items()}),
+            {k: f(v) for k, v in self.labels.items()},
+            {k: None if v is None else f(v) for k, v in self.masks.items()},
+            self.structures,
+            f(self.n_atoms),
+        )
+
+
+class BatchSource:
+    """Makes batches of a store's structures.
+
+    Pairs are found once if they fit ``memory_budget`` (bytes), else whenever a batch is made. What
+    the model's ``constants`` computes of a graph is kept likewise, in what is left of the budget;
+    where it does not fit, batches come without and the model computes it each time. With
+    ``num_workers`` processes batches are made ahead of their use.
+    """
+
+    def __init__(
+        self,
+        store: StructureStore,
+        *,
+        cutoff: float,
+        dtype: torch.dtype,
+        constants: Callable[[AtomGraph], Constants] | None,
+        device: torch.device,
+        memory_budget: int,
+        num_workers: int | None,
+    ) -> None:
+        self.store = store
+        self.cutoff = cutoff
+        self.dtype = dtype
+        self.device = device
+        self.labels = {
+            key: (label.values.to(dtype), label.mask, label.per_atom)
+            for key, label in store.labels.items()
+        }
+        self.pairs: PairList | None = None
+        self.per_atom: dict[str, Tensor] = {}
+        self.per_pair: dict[str, Tensor] = {}
+        self._keep_pairs(memory_budget)
+        used = self.memory
+        if constants is not None and self.pairs is not None and device.type == "cpu":
+            self._keep_constants(constants, memory_budget - used)
+        # Gathering kept pairs is cheaper than a message to another process.
+        self.num_workers = num_workers or 0
+        if num_workers is None and self.pairs is None and len(store) > 0:
+            self.num_workers = 1 if (torch.get_num_threads() > 1 and memory_budget > 0) else 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes kept for pairs and constants."""
+        kept = [*self.per_atom.values(), *self.per_pair.values()]
+        if self.pairs is not None:
+            kept += [self.pairs.centers, self.pairs.neighbors, self.pairs.shifts]
+        return sum(t.numel() * t.element_size() for t in kept)
+
+    def report(self) -> str:
+        """What is kept between epochs, in words."""
+        if self.pairs is None:
+            return "pair lists made for every batch (memory_budget)"
+        what = "pair lists" + (" and descriptors" if self.per_atom or self.per_pair else "")
+        return f"{what} kept ({self.memory / 1e6:.0f} MB)"
+
+    def batch(self, structures: Tensor) -> Batch:
+        """One batch, on the CPU."""
+        store, dtype = self.store, self.dtype
+        atoms = store.atom_indices(structures)
+        counts = store.n_atoms.index_select(0, structures)
+        if self.pairs is not None:
+            chosen = slices(self.pairs.offsets, structures)
+            pairs = PairList(
+                self.pairs.centers.index_select(0, chosen),
+                self.pairs.neighbors.index_select(0, chosen),
+                self.pairs.shifts.index_select(0, chosen),
+                self.pairs.offsets,
+            )
+            n_pairs = (self.pairs.offsets[1:] - self.pairs.offsets[:-1])[structures]
+        else:
+            chosen = None
+            pairs = pair_list(store, structures, self.cutoff)
+            n_pairs = pairs.offsets[1:] - pairs.offsets[:-1]
+        first_atom = torch.repeat_interleave(counts.cumsum(0) - counts, n_pairs)
+        structure = torch.repeat_interleave(torch.arange(len(structures)), counts)
+        centers = pairs.centers.to(torch.int64) + first_atom
+        neighbors = pairs.neighbors.to(torch.int64) + first_atom
+        positions = store.positions.index_select(0, atoms)
+        cells = store.cells.index_select(0, structures)
+        shifts = pairs.shifts.to(torch.float64)
+        vectors = pair_vectors(positions, cells, structure, centers, neighbors, shifts)
+        extras: dict[str, Tensor] = {}
+        if chosen is not None:
+            extras = {k: v.index_select(0, atoms) for k, v in self.per_atom.items()}
+            extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
+        graph = AtomGraph(
+            positions=positions.to(dtype),
+            types=store.types.index_select(0, atoms),
+            cells=cells.to(dtype),
+            pbc=store.pbc.index_select(0, structures),
+            structure=structure,
+            centers=centers,
+            neighbors=neighbors,
+            shifts=shifts.to(dtype),
+            vectors=vectors.to(dtype),
+            extras=extras,
+        )
+        labels: dict[str, Tensor] = {}
+        masks: dict[str, Tensor | None] = {}
+        for key, (values, mask, per_atom) in self.labels.items():
+            rows = atoms if per_atom else structures
+            labels[key] = values.index_select(0, rows)
+            masks[key] = None if mask is None else mask.index_select(0, rows)
+        return Batch(graph, labels, masks, structures, counts.to(dtype))
+
+    def epoch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """The given batches in order, on the device."""
+        cuda = self.device.type == "cuda"
+        if self.num_workers == 0:
+            made: Iterator[Batch] = map(self.batch, batches)
+        else:
+            made = iter(
+                torch.utils.data.DataLoader(
+                    _Batches(self, list(batches)),
+                    batch_size=None,
+                    num_workers=self.num_workers,
+                    prefetch_factor=4,
+                    multiprocessing_context="fork",
+                )
+            )
+        for batch in made:
+            yield batch if self.device.type == "cpu" else (
+                batch.pin_memory() if cuda else batch
+            ).to(self.device)
+
+    def _keep_pairs(self, budget: int) -> None:
+        if len(self.store) == 0 or budget <= 0:
+            return
+        # Found in pieces, so that a data set beyond the budget is noticed before memory is full.
+        pieces: list[PairList] = []
+        total = 0
+        for part in torch.arange(len(self.store)).split(256):
+            piece = pair_list(self.store, part, self.cutoff)
+            total += len(piece.centers) * BYTES_PER_PAIR
+            if total > budget:
+                return
+            pieces.append(piece)
+        counts = torch.cat([p.offsets[1:] - p.offsets[:-1] for p in pieces])
+        self.pairs = PairList(
+            torch.cat([p.centers for p in pieces]),
+            torch.cat([p.neighbors for p in pieces]),
+            torch.cat([p.shifts for p in pieces]),
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        )
+
+    @torch.no_grad()
+    def _keep_constants(self, constants: Callable[[AtomGraph], Constants], budget: int) -> None:
+        n_atoms, n_pairs = len(self.store.types), 0
+        if self.pairs is not None:
+            n_pairs = len(self.pairs.centers)
+        parts = torch.arange(len(self.store)).split(CHUNK)
+        if not parts:
+            return
+        per_atom: dict[str, Tensor] = {}
+        per_pair: dict[str, Tensor] = {}
+        atom = pair = 0
+        for k, part in enumerate(parts):
+            graph = self.batch(part).graph
+            found = constants(graph)
+            if k == 0:
+                size = sum(_row_bytes(t) * n_atoms for t in found.per_atom.values())
+                size += sum(_row_bytes(t) * n_pairs for t in found.per_pair.values())
+                if size == 0 or size > budget:
+                    return
+                per_atom = {n: _table(t, n_atoms) for n, t in found.per_atom.items()}
+                per_pair = {n: _table(t, n_pairs) for n, t in found.per_pair.items()}
+            atoms, pairs = len(graph.types), len(graph.centers)
+            for name, tensor in found.per_atom.items():
+                per_atom[name][atom : atom + atoms] = tensor
+            for name, tensor in found.per_pair.items():
+                per_pair[name][pair : pair + pairs] = tensor
+            atom, pair = atom + atoms, pair + pairs
+        self.per_atom, self.per_pair = per_atom, per_pair
+
+
+class _Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """The batches of an epoch, made where they are asked for."""
+
+    def __init__(self, source: BatchSource, batches: list[Tensor]) -> None:
+        self.source = source
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.source.batch(self.batches[index])
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    return (tensor.numel() // max(1, tensor.shape[0])) * tensor.element_size()
+
+
+def _table(example: Tensor, rows: int) -> Tensor:
+    return torch.empty((rows, *example.shape[1:]), dtype=example.dtype)
