@@ -1,0 +1,132 @@
+"""Radial functions and spherical harmonics of pair vectors, in plain torch operations."""
+
+import math
+from typing import List, Tuple
+
+import torch
+from spex.radial import LaplacianEigenstates
+from torch import Tensor, nn
+
+
+class RadialBasis(nn.Module):
+    """Laplacian eigenstates (doi 10.1063/5.0124363) times the cutoff function.
+
+    torch-spex computes the splines' knots; here one look-up of cubic polynomials gives all degrees
+    at once, ``sum(n_per_l)`` functions side by side.
+    """
+
+    def __init__(self, cutoff: float, width: float, max_angular: int, max_radial: int) -> None:
+        super().__init__()
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # or torch-spex rounds the knots to float32
+        try:
+            basis = LaplacianEigenstates(
+                cutoff=cutoff, max_radial=max_radial, max_angular=max_angular, trim=True
+            )
+        finally:
+            torch.set_default_dtype(default)
+        self.n_per_l: List[int] = [int(n) for n in basis.n_per_l]
+        self.cutoff = float(cutoff)
+        self.width = float(width)
+        knots = basis.spliner.spline_values.to(torch.float64)  # [n_knots + 1, n_functions]
+        slopes = basis.spliner.spline_derivatives.to(torch.float64)
+        self.spacing = float(basis.spliner.spline_spacing)
+        rise = knots[1:] - knots[:-1]
+        left, right = slopes[:-1] * self.spacing, slopes[1:] * self.spacing
+        # cubic Hermite interpolation as a polynomial in t = (r - knot) / spacing
+        table = torch.stack(
+            [knots[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1
+        )
+        self.register_buffer("table", table, persistent=False)  # [n_knots, 4, n_functions]
+
+    def cutoff_function(self, r: Tensor) -> Tensor:
+        """Shifted cosine ``[n]``: 1 up to ``cutoff - width``, then smoothly to 0 at the cutoff."""
+        x = ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
+        return 0.5 * (1.0 + torch.cos(math.pi * x))
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Values ``[n_pairs, n_functions]`` at distances ``r [n_pairs]``."""
+        x = r / self.spacing
+        k = x.detach().floor().clamp(0, self.table.shape[0] - 1)
+        t = (x - k).unsqueeze(1)
+        c0, c1, c2, c3 = self.table.index_select(0, k.to(torch.int64)).unbind(1)
+        return (c0 + t * (c1 + t * (c2 + t * c3))) * self.cutoff_function(r).unsqueeze(1)
+
+    @torch.jit.ignore
+    def values_and_derivatives(self, r: Tensor) -> Tuple[Tensor, Tensor]:
+        """Values and d/dr, both ``[n_pairs, n_functions]``."""
+        x = r / self.spacing
+        k = x.floor().clamp(0, self.table.shape[0] - 1)
+        t = (x - k).unsqueeze(1)
+        c0, c1, c2, c3 = self.table.index_select(0, k.to(torch.int64)).unbind(1)
+        value = c0 + t * (c1 + t * (c2 + t * c3))
+        slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) / self.spacing
+        phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
+        fade = (0.5 * (1.0 + torch.cos(phase))).unsqueeze(1)
+        fading = (-0.5 * math.pi / self.width * torch.sin(phase)).unsqueeze(1)
+        return value * fade, slope * fade + value * fading
+
+
+class SphericalHarmonics(nn.Module):
+    """Real spherical harmonics, orthonormal on the sphere, m from -l to l, degrees side by side.
+
+    ``Y_lm = Q_lm(z) Re or Im (x + i y)^|m|`` with a polynomial Q of the unit vector's z: powers of z
+    times constants, times powers of x + i y. Nothing is singular anywhere on the sphere, and no
+    custom operator is needed. Same convention as sphericart.
+    """
+
+    def __init__(self, max_angular: int) -> None:
+        super().__init__()
+        self.max_angular = max_angular
+        size = (max_angular + 1) ** 2
+        polynomial = torch.zeros(max_angular + 1, size, dtype=torch.float64)
+        select = torch.zeros(2 * (max_angular + 1), size, dtype=torch.float64)
+        for degree in range(max_angular + 1):
+            legendre = _legendre(degree)
+            for m in range(-degree, degree + 1):
+                k = abs(m)
+                norm = math.sqrt(
+                    (2 * degree + 1)
+                    / (4 * math.pi)
+                    * math.factorial(degree - k)
+                    / math.factorial(degree + k)
+                    * (2.0 if m else 1.0)
+                )
+                column = degree * degree + degree + m
+                for power, c in enumerate(_derivative(legendre, k)):
+                    polynomial[power, column] = norm * c
+                select[2 * k + (1 if m < 0 else 0), column] = 1.0
+        self.register_buffer("polynomial", polynomial, persistent=False)
+        self.register_buffer("select", select, persistent=False)
+
+    def forward(self, directions: Tensor) -> Tensor:
+        """Harmonics ``[n_pairs, (max_angular + 1)^2]`` of unit vectors ``[n_pairs, 3]``."""
+        x, y, z = directions.unbind(1)
+        w = torch.complex(x, y)
+        one = torch.ones_like(z)
+        heights = [one]
+        powers = [torch.complex(one, torch.zeros_like(one))]
+        for _ in range(self.max_angular):
+            heights.append(heights[-1] * z)
+            powers.append(powers[-1] * w)
+        around = torch.view_as_real(torch.stack(powers, dim=1)).flatten(1)
+        return (torch.stack(heights, dim=1) @ self.polynomial) * (around @ self.select)
+
+
+def _legendre(degree: int) -> List[float]:
+    """Coefficients of the Legendre polynomial, lowest power first (Bonnet's recursion)."""
+    before, current = [1.0], [0.0, 1.0]
+    if degree == 0:
+        return before
+    for n in range(1, degree):
+        following = [0.0] + [(2 * n + 1) / (n + 1) * c for c in current]
+        for power, c in enumerate(before):
+            following[power] -= n / (n + 1) * c
+        before, current = current, following
+    return current
+
+
+def _derivative(coefficients: List[float], order: int) -> List[float]:
+    for _ in range(order):
+        coefficients = [power * c for power, c in enumerate(coefficients)][1:]
+    return coefficients

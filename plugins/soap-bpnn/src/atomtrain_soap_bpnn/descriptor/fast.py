@@ -1,0 +1,190 @@
+"""The fast path: the density's derivative is known in closed form and is linear.
+
+Nothing before the network has a trainable parameter (with elements kept apart), so the features x
+of a batch and their derivative J with respect to the pair vectors are constants. With an energy
+E(x), training on forces needs
+
+* J^T g with g = dE/dx, for the forces, which are linear in g;
+* J v with v = dL/d(forces), the derivative of the former with respect to g.
+
+Both are explicit products with arrays that do not depend on weights; two autograd functions wrap
+them, so autograd sees only the small network and the engine needs to know nothing. The second
+derivative of the descriptor is never formed: training does not need it. Derivatives of forces with
+respect to positions (Hessians) do: for those set ``SoapBpnn.plain``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomtrain_soap_bpnn.descriptor.density import Groups, density, padded, power_spectrum
+
+
+@dataclass
+class PairBasis:
+    """The basis at every pair: values, and derivatives along the pair vector's components."""
+
+    harmonics: Tensor
+    """[n_pairs, (L + 1)^2]"""
+    harmonics_gradient: Tensor
+    """[n_pairs, 3, (L + 1)^2]"""
+    radial: Tensor
+    """[n_pairs, n_radial]"""
+    radial_gradient: Tensor
+    """[n_pairs, n_radial], d/dr"""
+    directions: Tensor
+    """[n_pairs, 3] unit vectors"""
+    groups: Groups
+    n_species: int
+    n_per_l: list[int]
+
+    def density(self) -> list[Tensor]:
+        """See :func:`.density.density`."""
+        return density(self.harmonics, self.radial, self.groups, self.n_species, self.n_per_l)
+
+    def adjoint(self, gradients: list[Tensor]) -> Tensor:
+        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in each density block."""
+        groups, s = self.groups, self.n_species
+        angular, radial = padded(self.harmonics, groups), padded(self.radial, groups)
+        by_harmonics, by_radial = [], []
+        start = 0
+        for degree, n in enumerate(self.n_per_l):
+            m = 2 * degree + 1
+            g = gradients[degree].reshape(-1, m, s, n).transpose(1, 2).reshape(-1, m, n)
+            by_harmonics.append(torch.bmm(radial[:, :, start : start + n], g.transpose(1, 2)))
+            by_radial.append(torch.bmm(angular[:, :, degree * degree : degree * degree + m], g))
+            start += n
+        on_y = torch.cat(by_harmonics, dim=2).flatten(0, 1).index_select(0, groups.slots)
+        on_r = torch.cat(by_radial, dim=2).flatten(0, 1).index_select(0, groups.slots)
+        along = (on_r * self.radial_gradient).sum(1, keepdim=True)
+        turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
+        return turning + along * self.directions
+
+    def tangent(self, vectors: Tensor) -> list[Tensor]:
+        """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
+        turning = torch.bmm(vectors.unsqueeze(1), self.harmonics_gradient).squeeze(1)
+        along = (vectors * self.directions).sum(1, keepdim=True) * self.radial_gradient
+        first = density(turning, self.radial, self.groups, self.n_species, self.n_per_l)
+        second = density(self.harmonics, along, self.groups, self.n_species, self.n_per_l)
+        return [a + b for a, b in zip(first, second, strict=True)]
+
+
+@dataclass
+class Spectrum:
+    """Features of a batch: the power spectrum, normalised if ``inverse_deviation`` is there."""
+
+    features: Tensor
+    """[n_atoms, n_features]"""
+    inverse_deviation: Tensor | None
+    """[n_atoms, 1]"""
+    densities: list[Tensor]
+
+    def adjoint(self, gradient: Tensor) -> list[Tensor]:
+        """Derivative in the density blocks, given the derivative ``[n_atoms, n_features]``."""
+        g = self._through_norm(gradient)
+        parts, start = [], 0
+        for c in self.densities:
+            q = c.shape[2]
+            block = g[:, start : start + q * q].reshape(-1, q, q)
+            parts.append(torch.bmm(c, block + block.transpose(1, 2)))
+            start += q * q
+        return parts
+
+    def tangent(self, changes: list[Tensor]) -> Tensor:
+        """Change of the features when the density blocks change."""
+        parts = []
+        for c, dc in zip(self.densities, changes, strict=True):
+            half = torch.bmm(c.transpose(1, 2), dc)
+            parts.append((half + half.transpose(1, 2)).flatten(1))
+        return self._through_norm(torch.cat(parts, dim=1))
+
+    def _through_norm(self, g: Tensor) -> Tensor:
+        """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
+        if self.inverse_deviation is None:
+            return g
+        x = self.features
+        mean = g.mean(1, keepdim=True)
+        projection = (g * x).mean(1, keepdim=True)
+        return (g - mean - x * projection) * self.inverse_deviation
+
+
+def spectrum_of(densities: list[Tensor], normalise: bool, eps: float) -> Spectrum:
+    """Features from the density, normalised to mean 0 and variance 1 over the features of an atom."""
+    p = power_spectrum(densities)
+    if not normalise:
+        return Spectrum(p, None, densities)
+    variance, mean = torch.var_mean(p, dim=1, keepdim=True, correction=0)
+    inverse = torch.rsqrt(variance + eps)
+    return Spectrum((p - mean) * inverse, inverse, densities)
+
+
+class _Features(torch.autograd.Function):
+    """x(vectors), already computed; its backward is J^T g."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
+        ctx.constants = (spectrum, basis)
+        return spectrum.features.view_as(spectrum.features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        return _FeaturesAdjoint.apply(gradient, *ctx.constants), None, None
+
+
+class _FeaturesAdjoint(torch.autograd.Function):
+    """J^T g, linear in g; its backward is J v."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
+        ctx.constants = (spectrum, basis)
+        return basis.adjoint(spectrum.adjoint(gradient))
+
+    @staticmethod
+    def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]
+        spectrum, basis = ctx.constants
+        return spectrum.tangent(basis.tangent(vectors)), None, None
+
+
+class _Density(torch.autograd.Function):
+    """The density blocks as functions of the vectors, already computed."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, basis: PairBasis, *blocks: Tensor) -> Any:
+        ctx.basis = basis
+        return tuple(block.view_as(block) for block in blocks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        none = (None,) * (1 + len(gradients))
+        if not ctx.needs_input_grad[0]:
+            return (None, *none)
+        return (_DensityAdjoint.apply(ctx.basis, *gradients), *none)
+
+
+class _DensityAdjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, basis: PairBasis, *gradients: Tensor) -> Tensor:
+        ctx.basis = basis
+        return basis.adjoint(list(gradients))
+
+    @staticmethod
+    def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]
+        return (None, *ctx.basis.tangent(vectors))
+
+
+def features(vectors: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
+    """The features as a function of the pair vectors (see the module's text)."""
+    result = _Features.apply(vectors, spectrum, basis)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def densities(vectors: Tensor, blocks: list[Tensor], basis: PairBasis) -> list[Tensor]:
+    """The density blocks as functions of the pair vectors, for models that train what follows."""
+    return list(_Density.apply(vectors, basis, *blocks))

@@ -1,0 +1,94 @@
+"""The hypers of SOAP-BPNN; the docstrings are their documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=False)
+
+
+class Cutoff(_Section):
+    """Where a neighbourhood ends."""
+
+    radius: Annotated[float, Field(gt=0)] = 5.0
+    """Radius of the neighbourhood, in the data's length unit."""
+    width: Annotated[float, Field(gt=0)] = 0.5
+    """Over this length before the radius neighbours fade out (shifted cosine)."""
+
+    @model_validator(mode="after")
+    def _width_fits(self) -> Cutoff:
+        if self.width > self.radius:
+            raise ValueError("the cutoff's width cannot be larger than its radius")
+        return self
+
+
+class Soap(_Section):
+    """The expansion of a neighbourhood."""
+
+    max_angular: Annotated[int, Field(ge=0, le=12)] = 6
+    """Largest degree of the spherical harmonics (included)."""
+    max_radial: Annotated[int, Field(ge=0, le=30)] = 7
+    """Largest radial index at degree 0 (included); higher degrees have fewer radial functions, up
+    to the same eigenvalue of the Laplacian."""
+    cutoff: Cutoff = Cutoff()
+    """Where the neighbourhood ends."""
+
+
+class Bpnn(_Section):
+    """The networks behind the features."""
+
+    num_hidden_layers: Annotated[int, Field(ge=0)] = 2
+    """Hidden layers of each network."""
+    num_neurons_per_layer: Annotated[int, Field(ge=1)] = 32
+    """Neurons in each hidden layer."""
+    layernorm: bool = True
+    """Whether the features are normalised before the network."""
+
+
+class LongRange(_Section):
+    """Long-range interactions through learnt charges."""
+
+    enable: bool = False
+    """Whether to use them."""
+    use_ewald: bool = False
+    """Whether to train with Ewald sums instead of P3M."""
+    smearing: Annotated[float, Field(gt=0)] = 1.4
+    """Width of the smeared charges, in the data's length unit."""
+    kspace_resolution: Annotated[float, Field(gt=0)] = 1.33
+    """Resolution in reciprocal space."""
+    interpolation_nodes: Annotated[int, Field(ge=1)] = 5
+    """Nodes of the interpolation onto the mesh."""
+
+
+class ModelHypers(_Section):
+    """What the model is."""
+
+    soap: Soap = Soap()
+    """The expansion of a neighbourhood."""
+    legacy: bool = True
+    """Whether elements are kept apart (one density and one network per element). If false, elements
+    are mixed into 4 learnt pseudo-elements and share one network."""
+    bpnn: Bpnn = Bpnn()
+    """The networks."""
+    add_lambda_basis: bool = True
+    """For tensor targets: whether to add a contraction of the density of the same degree."""
+    heads: dict[str, Literal["linear", "mlp"]] = {}
+    """Head of each target: ``linear`` (default) or ``mlp`` (one more hidden layer, scalars only)."""
+    zbl: bool = False
+    """Whether to add a screened nuclear repulsion at short distances."""
+    long_range: LongRange = LongRange()
+    """Long-range interactions."""
+
+    @model_validator(mode="after")
+    def _not_yet(self) -> ModelHypers:
+        if self.zbl:
+            raise ValueError("zbl: true is not available in this version of atomtrain-soap-bpnn")
+        if self.long_range.enable:
+            raise ValueError(
+                "long_range.enable: true is not available in this version of atomtrain-soap-bpnn"
+            )
+        return self
