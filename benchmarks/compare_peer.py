@@ -348,8 +348,7 @@ def main() -> None:
     lines = [
         f"Machine: {described}. Device: {device}.",
         *(f"{side.name}: {versions(side)}." for side in sides),
-        f"Median of {repetitions} repetitions, in turn; ratio: median (range), above 1 is in"
-        " atomtrain's favour.",
+        f"Median of {repetitions} repetitions, in turn. Ratio: median (range); above 1, atomtrain is better.",
     ]
     table = ["| | metatrain | atomtrain | ratio |", "|---|---|---|---|"]
     table += [series.row(ours.name, peer.name) for series in rows]
