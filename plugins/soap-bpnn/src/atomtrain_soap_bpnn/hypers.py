@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from atomtrain.options import Section
+from pydantic import Field, model_validator
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, strict=False)
-
-
-class Cutoff(_Section):
+class Cutoff(Section):
     """Where a neighbourhood ends."""
 
     radius: Annotated[float, Field(gt=0)] = 5.0
@@ -26,7 +23,7 @@ class Cutoff(_Section):
         return self
 
 
-class Soap(_Section):
+class Soap(Section):
     """The expansion of a neighbourhood."""
 
     max_angular: Annotated[int, Field(ge=0, le=12)] = 6
@@ -38,7 +35,7 @@ class Soap(_Section):
     """Where the neighbourhood ends."""
 
 
-class Bpnn(_Section):
+class Bpnn(Section):
     """The networks behind the features."""
 
     num_hidden_layers: Annotated[int, Field(ge=0)] = 2
@@ -49,7 +46,7 @@ class Bpnn(_Section):
     """Whether the features are normalised before the network."""
 
 
-class LongRange(_Section):
+class LongRange(Section):
     """Long-range interactions through learnt charges."""
 
     enable: bool = False
@@ -64,7 +61,7 @@ class LongRange(_Section):
     """Nodes of the interpolation onto the mesh."""
 
 
-class ModelHypers(_Section):
+class ModelHypers(Section):
     """What the model is."""
 
     soap: Soap = Soap()

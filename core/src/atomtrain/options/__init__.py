@@ -1,0 +1,49 @@
+"""The options file: what a user may write, validated and completed. Needs no torch.
+
+Every section is a pydantic model whose docstrings are the documentation; every problem is answered
+with file, line, key and the nearest known name. Nothing here reads data or knows an architecture.
+"""
+
+from atomtrain.options._section import Section
+from atomtrain.options.dataset import (
+    DatasetSection,
+    GradientSection,
+    SystemsSection,
+    TargetSection,
+)
+from atomtrain.options.options import (
+    ArchitectureSection,
+    IndicesSection,
+    Options,
+    check_units,
+    complete,
+    dump_yaml,
+    load_eval_options,
+    load_options,
+    read_indices,
+    target_info,
+    validate_hypers,
+)
+from atomtrain.options.trainer import Finetune, LossSpec, TrainerHypers
+
+__all__ = [
+    "ArchitectureSection",
+    "DatasetSection",
+    "Finetune",
+    "GradientSection",
+    "IndicesSection",
+    "LossSpec",
+    "Options",
+    "Section",
+    "SystemsSection",
+    "TargetSection",
+    "TrainerHypers",
+    "check_units",
+    "complete",
+    "dump_yaml",
+    "load_eval_options",
+    "load_options",
+    "read_indices",
+    "target_info",
+    "validate_hypers",
+]

@@ -1,0 +1,258 @@
+"""The hypers of the core's engine. Architectures use them as they are or with other defaults."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+
+from atomtrain.options._problems import Problems, suggestion
+from atomtrain.options._section import Section
+from atomtrain.options.target_type import by_number
+from atomtrain.targets.layout import TargetInfo
+
+LOSSES = ("mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber")
+_GRADIENTS = {"positions": "forces", "forces": "forces", "strain": "strain", "stress": "strain",
+              "virial": "strain"}  # fmt: skip
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+
+class LossSpec(Section):
+    """The loss of one target. In the file also just the name of its type."""
+
+    type: Literal["mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber"] = "mse"
+    """Which loss: mean squared, mean absolute, or Huber. Missing labels never count; the names with
+    ``masked_`` mean the same."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight in the sum of all losses."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Whether the entries of a batch are averaged or summed."""
+    delta: Annotated[float, Field(gt=0)] = 1.0
+    """Where the Huber loss turns from a square to a line."""
+    gradients: dict[str, LossSpec] = {}
+    """Losses of an energy's gradients: ``positions`` (forces) and ``strain`` (stress or virial),
+    also written as ``forces``, ``stress``, ``virial`` beside the other keys."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"type": data}
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        gradients = data.get("gradients") or {}
+        if not isinstance(gradients, dict):
+            return data
+        gradients = dict(gradients)
+        for name in ("forces", "stress", "virial"):
+            if name in data:
+                gradients[name] = data.pop(name)
+        renamed: dict[str, Any] = {}
+        for name, value in gradients.items():
+            if name not in _GRADIENTS:
+                raise Problems(
+                    (
+                        ("gradients", name),
+                        f"unknown gradient{suggestion(name, ('positions', 'strain'))}",
+                    )
+                )
+            renamed[_GRADIENTS[name]] = value
+        if renamed:
+            data["gradients"] = renamed
+        return data
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in LOSSES:
+            raise ValueError(f"there is no loss '{value}'{suggestion(value, LOSSES)}")
+        return value
+
+
+class Finetune(Section):
+    """Start from the best weights of another training."""
+
+    read_from: str
+    """Path of the checkpoint."""
+    method: Literal["full", "heads", "encoder"] = "full"
+    """``full``: take over everything and train everything; ``heads``: take over everything, train
+    only the output heads; ``encoder``: take over all but the heads, which start anew."""
+    inherit_heads: dict[str, str] = {}
+    """For a new target the known target whose head it starts from."""
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """Leave the encoder as it is during this many epochs."""
+    encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the encoder. Absent: that of the heads."""
+
+
+class TrainerHypers(Section):
+    """How a model is trained (``architecture.training``)."""
+
+    distributed: bool | None = None
+    """Train with several processes (torchrun or Slurm tasks). Absent: if several were started."""
+    distributed_port: Annotated[int, Field(ge=1, le=65535)] = 39591
+    """Port on which Slurm tasks find each other."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Structures in a batch, shared out among the processes."""
+    batch_atom_bounds: list[Annotated[int, Field(ge=1)] | None] = [None, None]
+    """Least and most atoms of a batch; batches outside are skipped."""
+    max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
+    """Pack structures greedily into batches of up to this many atoms (``batch_size`` then does not
+    count); larger structures are skipped."""
+    min_atoms_per_batch: Annotated[int, Field(ge=0)] = 0
+    """Packed batches of fewer atoms are dropped."""
+    num_epochs: Annotated[int, Field(ge=0)] = 100
+    """How often every structure is seen."""
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Part of all steps in which the learning rate rises from 0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate after the warmup."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Which optimiser."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of the optimiser."""
+    scheduler: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on after the warmup: down to 0 on a cosine, or as it is."""
+    grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Clip the norm of all gradients together to this. Absent: no clipping."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and export an exponential moving average of the weights with this decay (0.999, for
+    instance). Absent: the weights themselves."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many epochs without a better model. Absent: never."""
+    log_interval: Annotated[int, Field(ge=1)] = 5
+    """Epochs between lines of the log."""
+    checkpoint_interval: Annotated[int, Field(ge=0)] = 25
+    """Epochs between checkpoints; 0 for none but the last."""
+    atomic_baseline: dict[str, float | dict[int, float]] | str = {}
+    """Fixed contribution of each atom to a target, a number or ``{type: number}``; types that are
+    not named are fitted. Or the path of a checkpoint to take the whole baseline from."""
+    scale_targets: bool = True
+    """Whether targets are divided by the size of what the baseline leaves."""
+    fixed_scaling_weights: dict[str, float | dict[int, float]] | str = {}
+    """Fixed scales of targets instead of fitted ones, a number or ``{type: number}``. Or the path of
+    a checkpoint (then ``atomic_baseline`` is that path too)."""
+    per_structure_targets: list[str] = []
+    """Targets of whole structures that enter the loss as totals, not per atom."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
+    memory_budget: int | str = "4 GB"
+    """Memory for what is computed once and kept between epochs (pair lists, descriptors): bytes, or
+    text such as ``500 MB``. What does not fit is computed again when it is needed."""
+    log_mae: bool = False
+    """Whether mean absolute errors are logged beside root mean square ones."""
+    log_separate_blocks: bool = False
+    """Whether errors of targets with several blocks are logged block by block."""
+    best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
+    """What the best model has the least of on the validation set: the product of all RMSEs, of all
+    MAEs, or the loss."""
+    loss: LossSpec | dict[str, LossSpec] = LossSpec()
+    """The loss: one name for all targets, or a name or section for each target."""
+    finetune: Finetune | None = None
+    """Start from another training's weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for name in ("atomic_baseline", "fixed_scaling_weights"):
+            values = data.get(name)
+            if isinstance(values, dict):
+                data[name] = {
+                    target: by_number(value, (name, str(target)))
+                    if isinstance(value, dict)
+                    else value
+                    for target, value in values.items()
+                }
+        loss = data.get("loss")
+        if isinstance(loss, str):
+            data["loss"] = {"type": loss}
+        if isinstance(loss, dict) and not _is_one_loss(loss):
+            data["loss"] = {t: {"type": s} if isinstance(s, str) else s for t, s in loss.items()}
+        finetune = data.get("finetune")
+        if isinstance(finetune, dict) and not finetune.get("read_from"):
+            data["finetune"] = None  # the peer's files carry an empty section
+        return data
+
+    @field_validator("batch_atom_bounds")
+    @classmethod
+    def _two_bounds(cls, value: list[int | None]) -> list[int | None]:
+        if len(value) != 2:
+            raise ValueError("expected two bounds, [minimum, maximum], each a number or null")
+        low, high = value
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"the minimum {low} is larger than the maximum {high}")
+        return value
+
+    @field_validator("memory_budget")
+    @classmethod
+    def _a_size(cls, value: int | str) -> int | str:
+        _bytes(value)
+        return value
+
+    @model_validator(mode="after")
+    def _paths_together(self) -> TrainerHypers:
+        fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
+        if isinstance(fixed, str) and fixed != baseline:
+            raise Problems(
+                (
+                    ("fixed_scaling_weights",),
+                    "is the path of a checkpoint: atomic_baseline must be the same path",
+                )
+            )
+        return self
+
+    @property
+    def memory_budget_bytes(self) -> int:
+        """``memory_budget`` as a number."""
+        return _bytes(self.memory_budget)
+
+    def loss_for(self, target: TargetInfo) -> LossSpec:
+        """The loss of a target, with one for each gradient it has (the target's, if not given)."""
+        spec = self.loss if isinstance(self.loss, LossSpec) else self.loss.get(target.name)
+        spec = spec or LossSpec()
+        plain = spec.model_copy(update={"gradients": {}, "weight": 1.0})
+        if isinstance(self.loss, LossSpec):
+            plain = spec.model_copy(update={"gradients": {}})
+        gradients = {g: spec.gradients.get(g, plain) for g in target.gradients}
+        return spec.model_copy(update={"gradients": gradients})
+
+    def check_targets(self, names: list[str]) -> list[tuple[tuple[str, ...], str]]:
+        """Located problems where hypers name targets that do not exist."""
+        problems = []
+        for field in ("loss", "atomic_baseline", "fixed_scaling_weights"):
+            value = getattr(self, field)
+            if isinstance(value, dict):
+                problems += [
+                    ((field, name), f"there is no such target{suggestion(name, names)}")
+                    for name in value
+                    if name not in names
+                ]
+        problems += [
+            (("per_structure_targets",), f"there is no target '{name}'{suggestion(name, names)}")
+            for name in self.per_structure_targets
+            if name not in names
+        ]
+        return problems
+
+
+def _is_one_loss(section: dict[str, Any]) -> bool:
+    """Whether a section is a loss itself, not one per target."""
+    own = {*LossSpec.model_fields, "forces", "stress", "virial"}
+    return bool(section) and set(section) <= own
+
+
+def _bytes(value: int | str) -> int:
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([A-Za-z]*)\s*", str(value))
+    if isinstance(value, bool) or not found or found[2].upper() not in _UNITS:
+        raise ValueError(f"expected bytes or a size such as '4 GB', got '{value}'")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+
