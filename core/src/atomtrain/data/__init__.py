@@ -1,0 +1,26 @@
+"""From files to batches: readers, the packed store, splits, pair lists, batches.
+
+Nothing here knows an architecture or trains; metatensor does not appear.
+"""
+
+from atomtrain.data.batch import Batch, BatchSource
+from atomtrain.data.datasets import Datasets, build_datasets, fingerprint, read_section
+from atomtrain.data.neighbors import PairList, pair_list
+from atomtrain.data.readers import Files
+from atomtrain.data.sampling import epoch_batches
+from atomtrain.data.store import Label, StructureStore
+
+__all__ = [
+    "Batch",
+    "BatchSource",
+    "Datasets",
+    "Files",
+    "Label",
+    "PairList",
+    "StructureStore",
+    "build_datasets",
+    "epoch_batches",
+    "fingerprint",
+    "pair_list",
+    "read_section",
+]
