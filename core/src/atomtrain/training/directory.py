@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from atomtrain.errors import CheckpointError, OutputError
-from atomtrain.training.checkpoint import load_checkpoint, replacing
+from atomtrain.files import replacing
+from atomtrain.training.checkpoint import load_checkpoint
 
 log = logging.getLogger("atomtrain")
 

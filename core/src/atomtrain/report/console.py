@@ -1,0 +1,184 @@
+"""What a person sees of a training: the log, a progress bar, ``train.csv``."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from atomtrain.report.units import errors_line, quantities
+from atomtrain.training.observers import EpochRecord, Observer
+
+if TYPE_CHECKING:
+    from atomtrain.targets import DatasetInfo
+    from atomtrain.training.run import TrainingOutcome, TrainingRun
+
+log = logging.getLogger("atomtrain")
+FORMAT = logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+@contextmanager
+def logging_to(file: Path | None, console: Console, quiet: bool = False) -> Iterator[None]:
+    """Log to the console and to ``file`` while the block runs. ``quiet``: warnings only."""
+    handlers: list[logging.Handler] = [_ConsoleHandler(console)]
+    handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(FORMAT)
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Lines above the progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        self.console.print(
+            self.format(record), style=style, markup=False, highlight=False, soft_wrap=True
+        )
+
+
+class ConsoleObserver(Observer):
+    """A progress bar on terminals and a line of the log every few epochs."""
+
+    def __init__(self, info: DatasetInfo, console: Console, with_mae: bool) -> None:
+        self.info = info
+        self.kinds = ("rmse", "mae") if with_mae else ("rmse",)
+        self.console = console
+        self.progress: Progress | None = None
+        self.task: Any = None
+        self.last = ""
+
+    def on_start(self, run: TrainingRun, info: dict[str, Any]) -> None:
+        log.info(
+            "training %s parameters on %d structures (%d atoms), validating on %d; device %s, %s",
+            f"{info['n_parameters']:,}",
+            len(run.train),
+            len(run.train.types),
+            len(run.validation),
+            run.device,
+            str(run.dtype).removeprefix("torch."),
+        )
+        log.info("%s", "; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
+        if info["first_epoch"]:
+            log.info("going on after epoch %d of %d", info["first_epoch"], info["num_epochs"])
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:3.0f}% {task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=self.console,
+            )
+            self.n_steps = max(1, info["n_steps"])
+            self.task = self.progress.add_task(
+                "Epoch",
+                total=info["num_epochs"] * self.n_steps,
+                completed=info["first_epoch"] * self.n_steps,
+                rate="",
+                left="",
+            )
+            self.progress.start()
+
+    def on_step(self, epoch: int, step: int, n_steps: int) -> None:
+        if self.progress is not None:
+            self.progress.update(
+                self.task, completed=epoch * n_steps + step, description=f"Epoch {epoch}"
+            )
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        if self.progress is not None:
+            self.progress.update(
+                self.task,
+                rate=f"{record.structures_per_second:.0f} structures/s",
+                left=f"{_duration(record.seconds_left)} left",
+            )
+        if not record.to_be_logged:
+            return
+        parts = [
+            f"Epoch {record.epoch:>4}/{record.num_epochs}",
+            f"learning rate {record.learning_rate:.2e}",
+            f"training loss {record.train_loss:.4g}",
+        ]
+        if record.train_errors:
+            parts.append("training " + errors_line(self.info, record.train_errors, self.kinds))
+        parts += [
+            f"validation loss {record.validation_loss:.4g}",
+            "validation " + errors_line(self.info, record.validation_errors, self.kinds),
+            f"{record.structures_per_second:.0f} structures/s",
+            f"{_duration(record.seconds_left)} left",
+        ]
+        log.info("%s", " | ".join(parts))
+
+    def on_checkpoint(self, path: Path) -> None:
+        log.info("checkpoint written: %s", path)
+
+    def on_end(self, outcome: TrainingOutcome) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+
+class CsvObserver(Observer):
+    """``train.csv``: a row per epoch, units in the header; flushed, so that it can be watched."""
+
+    def __init__(self, path: Path, info: DatasetInfo) -> None:
+        self.path = path
+        self.quantities = quantities(info)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        row: dict[str, Any] = {
+            "epoch": record.epoch,
+            "learning rate": record.learning_rate,
+            "training loss": record.train_loss,
+            "validation loss": record.validation_loss,
+            "seconds": round(record.seconds, 4),
+            "time": round(time.time(), 3),
+        }
+        for part, errors in (
+            ("training", record.train_errors),
+            ("validation", record.validation_errors),
+        ):
+            for q in self.quantities:
+                for kind in ("rmse", "mae"):
+                    value = errors.get(q.key, {}).get(kind, math.nan) * q.factor
+                    unit = f" [{q.unit}]" if q.unit else ""
+                    row[f"{part} {q.name} {kind.upper()}{unit}"] = (
+                        "" if math.isnan(value) else value
+                    )
+        new = not self.path.exists()
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -1,0 +1,61 @@
+"""Errors as people of the field write them: meV per atom, meV/A, meV/A^3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atomtrain.targets import DatasetInfo
+
+LENGTHS = {"angstrom": "A", "a": "A", "bohr": "bohr", "nm": "nm", "nanometer": "nm"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How the errors of one label are shown: its name, a factor, the unit after it."""
+
+    key: str
+    name: str
+    factor: float
+    unit: str
+
+    def show(self, value: float) -> str:
+        """``12.3 meV/A``; four significant digits."""
+        number = f"{value * self.factor:.4g}"
+        return f"{number} {self.unit}".strip()
+
+
+def quantities(info: DatasetInfo) -> list[Quantity]:
+    """How to show the error of every label key, in order."""
+    length = LENGTHS.get(info.length_unit.lower(), info.length_unit)
+    shown = []
+    for name, target in info.targets.items():
+        milli = target.unit.lower() == "ev"
+        unit, factor = ("meV", 1e3) if milli else (target.unit, 1.0)
+        title = name.removeprefix("mtt::")
+        if target.per_atom:
+            shown.append(Quantity(name, title, factor, unit))
+        else:
+            per_atom = f"{unit}/atom" if unit else ""
+            suffix = "" if unit else " (per atom)"
+            shown.append(Quantity(name, title + suffix, factor, per_atom))
+        prefix = "" if name == "energy" else f"{title} "
+        for gradient in target.gradients:
+            if gradient == "forces":
+                per = f"{unit}/{length}" if unit else ""
+                shown.append(Quantity(f"{name}:forces", f"{prefix}forces", factor, per))
+            else:
+                per = f"{unit}/{length}^3" if unit else ""
+                shown.append(Quantity(f"{name}:strain", f"{prefix}stress", factor, per))
+    return shown
+
+
+def errors_line(
+    info: DatasetInfo, errors: dict[str, dict[str, float]], kinds: tuple[str, ...] = ("rmse",)
+) -> str:
+    """``energy RMSE 0.71 meV/atom, forces RMSE 36.9 meV/A`` for what was counted."""
+    return ", ".join(
+        f"{q.name} {kind.upper()} {q.show(errors[q.key][kind])}"
+        for kind in kinds
+        for q in quantities(info)
+        if q.key in errors and errors[q.key]["count"] > 0
+    )
