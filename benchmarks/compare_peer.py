@@ -340,7 +340,7 @@ def main() -> None:
         workload = Workload(ethanol.stem, ethanol, 4, 8, 1 / 6, 1200, ("forces",))
         rows += time_training(workload, sides, repetitions, device, work)
     if "crystal" in arguments.only:
-        workload = Workload(crystal.stem, crystal, 2, 4, 0.1, 10**6, ("forces", "stress"))
+        workload = Workload(crystal.stem, crystal, 6, 4, 0.1, 10**6, ("forces", "stress"))
         rows += time_training(workload, sides, repetitions, device, work)
     if "model" in arguments.only:
         rows += time_models(ethanol, sides, repetitions, device, work)

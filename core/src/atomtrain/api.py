@@ -27,7 +27,6 @@ from atomtrain.errors import (
 from atomtrain.evaluation import Evaluation, evaluate_model
 from atomtrain.model.export import (
     describe_checkpoint,
-    export_predictor,
     load_model,
     read_metadata,
     save_model,
@@ -528,7 +527,6 @@ __all__ = [
     "TrainingResult",
     "evaluate",
     "export",
-    "export_predictor",
     "load",
     "show",
     "train",

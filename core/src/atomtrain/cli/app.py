@@ -1,0 +1,91 @@
+"""The ``atomtrain`` command: what it offers, and how its errors look."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from atomtrain import __version__
+from atomtrain.cli import architectures, eval_, export, show, train
+from atomtrain.errors import AtomtrainError
+
+
+class _WithPlugins(TyperGroup):
+    """Also offers the commands of plugins; their modules are imported when they are called."""
+
+    def list_commands(self, ctx):  # type: ignore[no-untyped-def]
+        return [*super().list_commands(ctx), *sorted(_plugin_commands())]
+
+    def get_command(self, ctx, cmd_name):  # type: ignore[no-untyped-def]
+        own = super().get_command(ctx, cmd_name)
+        found = _plugin_commands()
+        if own is not None or cmd_name not in found:
+            return own
+        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+            import click
+
+            return click.Command(cmd_name, short_help=f"(from {found[cmd_name].origin})")
+        app = found[cmd_name].entry_point.load()
+        return typer.main.get_command(app)
+
+
+def _plugin_commands():  # type: ignore[no-untyped-def]
+    from atomtrain.contract import catalog
+
+    return {c.name: c for c in catalog.installed(catalog.COMMANDS)}
+
+
+app = typer.Typer(
+    name="atomtrain",
+    cls=_WithPlugins,
+    help="Train machine-learned models of atoms from one YAML file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(eval_.evaluate)
+app.command("export")(export.export)
+app.command("show")(show.show)
+app.command("architectures")(architectures.architectures)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"atomtrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks (also: ATOMTRAIN_DEBUG=1).")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["ATOMTRAIN_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line: errors of users are one message and exit code 1, no traceback."""
+    try:
+        app()
+    except AtomtrainError as error:
+        if os.environ.get("ATOMTRAIN_DEBUG"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,116 @@
+"""``atomtrain architectures``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from atomtrain.contract import ArchitectureInfo
+
+
+def architectures(
+    name: Annotated[Optional[str], typer.Argument(help="Show this one in full.")] = None,
+) -> None:
+    """List what is installed, or show one architecture."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if name is None:
+        _list(console)
+    else:
+        _show(console, name)
+
+
+def _list(console: Console) -> None:
+    from rich.table import Table
+
+    from atomtrain.contract import Architecture, catalog
+    from atomtrain.errors import PluginError
+
+    found = catalog.architectures()
+    if not found:
+        console.print(
+            "No architecture is installed. Architectures are packages of their own:\n"
+            "  pip install atomtrain-soap-bpnn"
+        )
+        return
+    grid = Table(box=None, pad_edge=False)
+    for title in ("name", "distribution", "version", "stage", "summary"):
+        grid.add_column(title, overflow="fold")
+    names = [one.name for one in found]
+    for one in found:
+        stage, summary = "broken", ""
+        try:
+            if names.count(one.name) > 1:
+                raise PluginError("several distributions provide this name; uninstall all but one")
+            info = Architecture(one).info
+            stage, summary = info.stage, info.summary
+        except PluginError as error:
+            summary = str(error)
+        grid.add_row(one.name, one.distribution, one.version, stage, summary)
+    console.print(grid)
+
+
+def _show(console: Console, name: str) -> None:
+    from atomtrain.contract import open_architecture
+
+    architecture = open_architecture(name)
+    info, installed = architecture.info, architecture.installed
+    console.print(f"[bold]{info.name}[/] ({installed.origin}, {info.stage}): {info.summary}")
+    if info.deprecation is not None:
+        d = info.deprecation
+        console.print(f"deprecated since {d.since}, until {d.until}; use {d.instead}")
+    if info.description:
+        console.print(info.description)
+    for title, rows in _facts(info):
+        if rows:
+            console.print(f"\n[bold]{title}[/]")
+            for row in rows:
+                console.print(f"  {row}", markup=False)
+    for title, cls in (
+        ("architecture.model", architecture.model_hypers_class()),
+        ("architecture.training", architecture.trainer_hypers_class()),
+    ):
+        console.print(f"\n[bold]{title}[/]")
+        _hypers(console, cls, 1)
+
+
+def _facts(info: ArchitectureInfo) -> list[tuple[str, list[str]]]:
+    def people(persons: Any) -> list[str]:
+        return [
+            " ".join(x for x in (p.name, p.email and f"<{p.email}>", p.handle and f"@{p.handle}") if x)
+            for p in persons
+        ]
+
+    return [
+        ("targets", [", ".join(info.target_kinds)]),
+        ("devices, dtypes", [f"{', '.join(info.devices)}; {', '.join(info.dtypes)}"]),
+        ("authors", people(info.authors)),
+        ("maintainers", people(info.maintainers)),
+        *((f"references ({kind})", list(refs)) for kind, refs in info.references.items()),
+    ]
+
+
+def _hypers(console: Console, cls: Any, depth: int) -> None:
+    """Every hyper with its default and documentation, sections indented."""
+    from pydantic import BaseModel
+
+    for name, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        text = " ".join((field.description or "").split())
+        if isinstance(default, BaseModel):
+            console.print(f"{'  ' * depth}{name}:  {text}", markup=False)
+            _hypers(console, type(default), depth + 1)
+        else:
+            shown = "(required)" if field.is_required() else _yaml(default)
+            console.print(f"{'  ' * depth}{name}: {shown}  {text}", markup=False)
+
+
+def _yaml(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)

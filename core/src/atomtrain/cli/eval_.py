@@ -1,0 +1,39 @@
+"""``atomtrain eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="An exported model.", metavar="MODEL")],
+    options: Annotated[
+        Path, typer.Argument(help="Structures and targets (YAML).", metavar="OPTIONS")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File for the predictions.")
+    ] = Path("output.xyz"),
+    batch_size: Annotated[
+        int, typer.Option("-b", "--batch-size", min=1, help="Structures at once.")
+    ] = 1,
+    extensions: Annotated[
+        Optional[Path], typer.Option("-e", "--extensions", help="Folder of libraries of the model.")
+    ] = None,
+    check_consistency: Annotated[
+        bool, typer.Option("--check-consistency", help="Let metatomic check in- and outputs.")
+    ] = False,
+) -> None:
+    """Evaluate an exported model on structures."""
+    from atomtrain import api
+
+    api.evaluate(
+        model,
+        options,
+        output=output,
+        batch_size=batch_size,
+        extensions=extensions,
+        check_consistency=check_consistency,
+    )

@@ -1,0 +1,42 @@
+"""``atomtrain train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def train(
+    options: Annotated[Path, typer.Argument(help="The options file (YAML).", metavar="OPTIONS")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The exported model; the checkpoint goes beside.")
+    ] = Path("model.pt"),
+    extensions: Annotated[
+        Optional[Path],
+        typer.Option(
+            "-e", "--extensions", help="Folder for libraries a third party's model may need."
+        ),
+    ] = None,
+    override: Annotated[
+        Optional[list[str]],
+        typer.Option("-r", "--override", help="Override a key: a.b.c=value. Repeatable."),
+    ] = None,
+    restart: Annotated[
+        Optional[str],
+        typer.Option(help="Checkpoint to go on from, or 'auto' for the newest that fits."),
+    ] = None,
+) -> None:
+    """Train a model from an options file."""
+    from atomtrain import api
+
+    result = api.train(
+        options,
+        output=output,
+        extensions=extensions,
+        overrides=override or [],
+        restart=restart,
+    )
+    if result.interrupted:
+        raise typer.Exit(code=130)

@@ -1,0 +1,366 @@
+"""Run an exported model on structures: predictions, errors, time per atom.
+
+Works on any metatomic model, not only on ours: structures go in as metatomic systems, forces and
+stress come from autograd on positions and strain, exactly as an engine would ask for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from metatensor.torch import Labels, TensorBlock
+from metatomic.torch import (
+    AtomisticModel,
+    ModelEvaluationOptions,
+    ModelOutput,
+    NeighborListOptions,
+    System,
+    register_autograd_neighbors,
+)
+from torch import Tensor
+
+from atomtrain.data import Files, StructureStore, pair_list, read_section
+from atomtrain.errors import DataError, OptionsError, OutputError, TargetError
+from atomtrain.files import replacing
+from atomtrain.model.export import load_model
+from atomtrain.model.export.archive import quiet_torchscript
+from atomtrain.report.units import errors_line
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.training.metrics import ErrorSums, label_keys
+
+if TYPE_CHECKING:
+    from atomtrain.options import DatasetSection
+
+log = logging.getLogger("atomtrain")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on one section of an eval file.
+
+    ``errors``: label key -> rmse, mae, count (energies per atom, strain as stress), in the units of
+    ``info``'s targets. ``predictions``: label key -> values like labels (``<target>:stress`` is
+    [n_structures, 9], zero without volume). ``output``: the file written, if any.
+    """
+
+    info: DatasetInfo
+    errors: dict[str, dict[str, float]]
+    predictions: dict[str, Tensor]
+    seconds_per_atom: float
+    output: Path | None
+
+
+def evaluate_model(
+    path: Path,
+    sections: Sequence[DatasetSection],
+    output: Path | None,
+    *,
+    batch_size: int = 1,
+    extensions: str | Path | None = None,
+    check_consistency: bool = False,
+) -> list[Evaluation]:
+    """Evaluate the model in ``path`` on each section; see :func:`atomtrain.api.evaluate`."""
+    if batch_size < 1:
+        raise OptionsError(f"the batch size must be at least 1, got {batch_size}")
+    outputs = _output_paths(output, len(sections))
+    model = load_model(path, extensions=extensions)
+    device = "cuda" if _runs_on_cuda(model) else "cpu"
+    model = model.to(device)
+    files = Files()
+    notes: list[str] = []
+    work = []
+    for section in sections:  # everything is read and checked before anything is computed
+        loaded = read_section(section, files, notes)
+        work.append((loaded.store, _targets(model, section, loaded.targets)))
+        _check_elements(model, loaded.store)
+    results = []
+    for (store, info), section, file in zip(work, sections, outputs, strict=True):
+        result = _evaluate(model, device, store, info, section, batch_size, check_consistency)
+        if file is not None:
+            _write_xyz(file, store, info, result.predictions)
+            result = Evaluation(**{**vars(result), "output": file})
+            log.info("predictions written: %s", file)
+        line = errors_line(info, result.errors, ("rmse", "mae"))
+        log.info("%s: %s", section.systems.read_from, line or "no targets to compare with")
+        log.info("time: %.4g ms per atom", result.seconds_per_atom * 1e3)
+        results.append(result)
+    return results
+
+
+def _evaluate(
+    model: AtomisticModel,
+    device: str,
+    store: StructureStore,
+    info: DatasetInfo,
+    section: DatasetSection,
+    batch_size: int,
+    check_consistency: bool,
+) -> Evaluation:
+    dtype = getattr(torch, model.capabilities().dtype)
+    lists = model.requested_neighbor_lists()
+    options = ModelEvaluationOptions(
+        length_unit=info.length_unit,
+        outputs={
+            name: ModelOutput(
+                unit=target.unit, sample_kind="atom" if target.per_atom else "system"
+            )
+            for name, target in info.targets.items()
+        },
+    )
+    energies = [name for name, target in info.targets.items() if target.is_energy]
+    collected: dict[str, list[Tensor]] = {}
+    seconds = 0.0
+    # the first calls of a TorchScript model compile it; they are not what is to be timed
+    warmup = torch.arange(min(batch_size, len(store)))
+    for part in [warmup, warmup, *torch.arange(len(store)).split(batch_size)]:
+        counted = part is not warmup
+        systems, leaves = _systems(store, part, lists, info, dtype, device, bool(energies))
+        start = time.perf_counter()
+        with quiet_torchscript():
+            found = model(systems, options, check_consistency=check_consistency)
+        batch: dict[str, Tensor] = {}
+        for name in info.targets:
+            blocks = [block.values.flatten(1) for block in found[name].blocks()]
+            batch[name] = torch.cat(blocks, dim=1)
+        for k, name in enumerate(energies):
+            gradients = torch.autograd.grad(
+                batch[name].sum(),
+                leaves,
+                retain_graph=k < len(energies) - 1,
+                allow_unused=True,
+            )
+            parts = [
+                torch.zeros_like(leaf) if g is None else g
+                for g, leaf in zip(gradients, leaves, strict=True)
+            ]
+            batch[f"{name}:forces"] = -torch.cat(parts[: len(systems)])
+            volumes = torch.stack(
+                [
+                    torch.linalg.det(s.cell.detach().to(torch.float64)).abs()
+                    if bool(s.pbc.all())
+                    else torch.zeros((), dtype=torch.float64, device=s.cell.device)
+                    for s in systems
+                ]
+            )
+            strain = torch.stack(parts[len(systems) :]).reshape(-1, 9).to(torch.float64)
+            batch[f"{name}:strain"] = strain
+            safe = torch.where(volumes > 0, volumes, torch.ones_like(volumes))
+            batch[f"{name}:stress"] = strain * ((volumes > 0) / safe)[:, None]
+        if counted:
+            seconds += time.perf_counter() - start
+            for key, value in batch.items():
+                collected.setdefault(key, []).append(value.detach().to("cpu", torch.float64))
+    predictions = {key: torch.cat(values) for key, values in collected.items()}
+    errors = _errors(store, info, section, predictions)
+    return Evaluation(info, errors, predictions, seconds / len(store.types), None)
+
+
+def _systems(
+    store: StructureStore,
+    part: Tensor,
+    lists: list[NeighborListOptions],
+    info: DatasetInfo,
+    dtype: torch.dtype,
+    device: str,
+    gradients: bool,
+) -> tuple[list[System], list[Tensor]]:
+    """metatomic systems with the neighbour lists the model asks for; positions, then strains."""
+    systems, all_positions, strains = [], [], []
+    for k in part.tolist():
+        start, stop = int(store.offsets[k]), int(store.offsets[k + 1])
+        positions = store.positions[start:stop].to(device, dtype).requires_grad_(gradients)
+        cell = store.cells[k].to(device, dtype)
+        strain = torch.eye(3, dtype=dtype, device=device, requires_grad=gradients)
+        system = System(
+            types=store.types[start:stop].to(device, torch.int32),
+            positions=positions @ strain,
+            cell=cell @ strain,
+            pbc=store.pbc[k].to(device),
+        )
+        all_positions.append(positions)
+        strains.append(strain)
+        for options in lists:
+            # the model states its cutoffs in its own unit of length
+            cutoff = options.engine_cutoff(info.length_unit)
+            pairs = pair_list(store, torch.tensor([k]), cutoff)
+            keep = torch.ones(len(pairs.centers), dtype=torch.bool)
+            if not options.full_list:
+                keep = _half(pairs.centers, pairs.neighbors, pairs.shifts)
+            i, j = pairs.centers[keep].long(), pairs.neighbors[keep].long()
+            shifts = pairs.shifts[keep].to(torch.float64)
+            local = store.positions[start:stop]
+            vectors = local[j] - local[i] + shifts @ store.cells[k]
+            samples = torch.cat(
+                [i[:, None], j[:, None], pairs.shifts[keep].long()], dim=1
+            ).to(torch.int32)
+            block = TensorBlock(
+                vectors.to(dtype).reshape(-1, 3, 1),
+                Labels(
+                    [
+                        "first_atom",
+                        "second_atom",
+                        "cell_shift_a",
+                        "cell_shift_b",
+                        "cell_shift_c",
+                    ],
+                    samples,
+                ),
+                [Labels.range("xyz", 3)],
+                Labels.range("distance", 1),
+            ).to(device)
+            if gradients:
+                register_autograd_neighbors(system, block)
+            system.add_neighbor_list(options, block)
+        systems.append(system)
+    return systems, [*all_positions, *strains]
+
+
+def _half(centers: Tensor, neighbors: Tensor, shifts: Tensor) -> Tensor:
+    """Each pair once: of i-j and j-i (with opposite shifts) the one that compares larger."""
+    first_nonzero = torch.zeros(len(centers), dtype=torch.int64)
+    for axis in (2, 1, 0):
+        s = shifts[:, axis].long()
+        first_nonzero = torch.where(s != 0, s, first_nonzero)
+    return (first_nonzero > 0) | ((first_nonzero == 0) & (neighbors > centers))
+
+
+def _targets(
+    model: AtomisticModel, section: DatasetSection, found: dict[str, TargetInfo]
+) -> DatasetInfo:
+    """What to compute: the section's targets, or all the model offers if it names none."""
+    capabilities = model.capabilities()
+    offered = {name: o for name, o in capabilities.outputs.items()}
+    targets: dict[str, TargetInfo] = {}
+    for name, target in found.items():
+        if name not in offered:
+            near = difflib.get_close_matches(name, list(offered), n=1, cutoff=0.5)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise TargetError(
+                f"{section.where('targets', name)}: the model does not predict '{name}'{hint} "
+                f"(it predicts {', '.join(offered)})"
+            )
+        targets[name] = TargetInfo.from_dict(
+            {**target.to_dict(), "unit": target.unit or offered[name].unit}
+        )
+    if not targets:
+        for name, output in offered.items():
+            if name.split("/")[0] == "energy":
+                targets[name] = TargetInfo(name, quantity="energy", unit=output.unit)
+        if not targets:
+            raise TargetError(
+                f"{section.where()}: name the targets to predict (the model offers "
+                f"{', '.join(offered)})"
+            )
+    return DatasetInfo(
+        section.systems.length_unit, tuple(sorted(capabilities.atomic_types)), targets
+    )
+
+
+def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
+    from ase.data import chemical_symbols
+
+    known = set(model.capabilities().atomic_types)
+    unknown = sorted(set(store.types.tolist()) - known)
+    if unknown:
+        raise DataError(
+            f"'{store.files[0]}' contains {', '.join(chemical_symbols[z] for z in unknown)}, which "
+            f"the model does not know (it knows "
+            f"{', '.join(chemical_symbols[z] for z in sorted(known))})"
+        )
+
+
+def _errors(
+    store: StructureStore,
+    info: DatasetInfo,
+    section: DatasetSection,
+    predictions: dict[str, Tensor],
+) -> dict[str, dict[str, float]]:
+    keys = [key for key in label_keys(info) if key in store.labels]
+    sums = ErrorSums(keys, torch.device("cpu"))
+    n_atoms = store.n_atoms.to(torch.float64)[:, None]
+    volume = torch.linalg.det(store.cells).abs()[:, None]
+    for key in keys:
+        label = store.labels[key]
+        error = predictions[key] - label.values
+        if key.endswith(":strain"):
+            error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
+        elif ":forces" not in key and not label.per_atom:
+            error = error / n_atoms
+        sums.add(key, error, label.mask)
+    return sums.results()
+
+
+def _output_paths(output: Path | None, n: int) -> list[Path | None]:
+    if output is None:
+        return [None] * n
+    if output.suffix not in (".xyz", ".extxyz"):
+        raise OutputError(
+            f"'{output}': predictions are written as extended xyz; give a name that ends in '.xyz'"
+        )
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write '{output}': there is no directory '{output.parent}'")
+    if n == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}_{k}{output.suffix}") for k in range(n)]
+
+
+def _write_xyz(
+    path: Path, store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor]
+) -> None:
+    """Predictions beside their structures; the target ``energy`` where ASE looks for results."""
+    import ase
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    frames = []
+    offsets = store.offsets.tolist()
+    for k in range(len(store)):
+        atoms = slice(offsets[k], offsets[k + 1])
+        frame = ase.Atoms(
+            numbers=store.types[atoms].numpy(),
+            positions=store.positions[atoms].numpy(),
+            cell=store.cells[k].numpy(),
+            pbc=store.pbc[k].numpy(),
+        )
+        results: dict[str, Any] = {}
+        for name, target in info.targets.items():
+            values = predictions[name]
+            if target.per_atom:
+                frame.arrays[name] = values[atoms].numpy().copy()
+                continue
+            row = values[k].numpy()
+            value = float(row[0]) if len(row) == 1 else row.copy()
+            parts: dict[str, Any] = {}
+            if target.is_energy:
+                parts["forces"] = predictions[f"{name}:forces"][atoms].numpy().copy()
+                if bool(store.pbc[k].all()):
+                    matrix = predictions[f"{name}:stress"][k].numpy().reshape(3, 3)
+                    parts["stress"] = np.array(
+                        [matrix[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
+                    )
+            if name == "energy":
+                results = {"energy": value, **parts}
+                continue
+            frame.info[name] = value
+            for part, array in parts.items():
+                where = frame.arrays if part == "forces" else frame.info
+                where[f"{name}_{part}"] = array
+        if results:
+            frame.calc = SinglePointCalculator(frame, **results)
+        frames.append(frame)
+    if path.exists():
+        log.info("replacing the earlier '%s'", path)
+    with replacing(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
+
+
+def _runs_on_cuda(model: AtomisticModel) -> bool:
+    return torch.cuda.is_available() and "cuda" in model.capabilities().supported_devices

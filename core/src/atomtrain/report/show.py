@@ -1,0 +1,80 @@
+"""What ``atomtrain show`` says of a checkpoint or an exported model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ase.data import chemical_symbols
+from rich.table import Table
+
+from atomtrain.report.units import errors_line
+from atomtrain.targets import DatasetInfo
+
+
+def describe(told: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The parts of a checkpoint (or of a model's metadata) a person asks for. Plain data."""
+    described: dict[str, Any] = {"what": what}
+    for key in ("architecture", "atomtrain_version", "hypers", "metrics", "metadata"):
+        if told.get(key):
+            described[key] = told[key]
+    if told.get("dataset_info"):
+        described["dataset_info"] = told["dataset_info"]
+    trainer = told.get("trainer") or {}
+    for key in ("epoch", "best_epoch"):
+        value = told.get(key, trainer.get(key))
+        if value is not None:
+            described[key] = value
+    splits = told.get("splits")
+    if splits:
+        described["structures"] = {
+            name: sum(len(frames) for frames in sections if frames)
+            for name, sections in splits.items()
+        }
+    return described
+
+
+def table(described: Mapping[str, Any], path: str) -> Table:
+    """The description as a two-column table."""
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row("file", f"{path} ({described['what']})")
+    architecture = described.get("architecture") or {}
+    if architecture:
+        grid.add_row(
+            "architecture",
+            f"{architecture.get('name')} ({architecture.get('distribution')} "
+            f"{architecture.get('version')}, model version {architecture.get('model_version')}, "
+            f"trainer version {architecture.get('trainer_version')})",
+        )
+    if "atomtrain_version" in described:
+        grid.add_row("written by", f"atomtrain {described['atomtrain_version']}")
+    if "dataset_info" in described:
+        info = DatasetInfo.from_dict(described["dataset_info"])
+        elements = " ".join(chemical_symbols[z] for z in info.atomic_types)
+        grid.add_row("elements", elements)
+        grid.add_row("length unit", info.length_unit)
+        for name, target in info.targets.items():
+            also = {"forces": "forces", "strain": "stress"}
+            parts = [target.kind, "per atom" if target.per_atom else "per structure"]
+            parts += [also[g] for g in target.gradients]
+            if target.unit:
+                parts.append(f"in {target.unit}")
+            if target.description:
+                parts.append(target.description)
+            grid.add_row(f"target {name}", ", ".join(parts))
+        errors = (described.get("metrics") or {}).get("best_errors")
+        if errors:
+            grid.add_row("best validation", errors_line(info, errors))
+    if "structures" in described:
+        sizes = ", ".join(f"{n} {name}" for name, n in described["structures"].items())
+        grid.add_row("structures", sizes)
+    if "epoch" in described:
+        grid.add_row("epochs", f"{described['epoch']}, best {described.get('best_epoch', '?')}")
+    for part, hypers in (described.get("hypers") or {}).items():
+        grid.add_row(f"{part} hypers", json.dumps(hypers))
+    if "metadata" in described:
+        grid.add_row("metadata", json.dumps(described["metadata"]))
+    return grid
