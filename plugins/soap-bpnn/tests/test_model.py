@@ -1,0 +1,172 @@
+"""The model as a whole: physics, TorchScript, hypers."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from atomtrain.contract import open_architecture
+from atomtrain.errors import DataError, TargetError
+from atomtrain.graph import AtomGraph
+from atomtrain.model import Predictor, forces_and_strain, with_leaves
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain_soap_bpnn.hypers import ModelHypers
+from atomtrain_soap_bpnn.model import SoapBpnn
+from conftest import graph_of
+from pydantic import ValidationError
+from test_descriptor import build, info
+
+
+def energy(model: SoapBpnn, atoms: Atoms) -> float:
+    return float(model(graph_of([atoms]), ["energy"])["energy"][0].sum().detach())
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_forces_and_stress_are_derivatives(frames: list[Atoms], legacy: bool) -> None:
+    model = build(legacy)
+    crystal = frames[2].copy()
+    crystal.set_cell(crystal.cell.array @ (np.eye(3) + [[0, 0.1, 0], [0, 0, 0.05], [0, 0, 0]]),
+                     scale_atoms=True)  # fmt: skip
+    graph = with_leaves(graph_of([crystal]))
+    forces, strain = forces_and_strain(
+        model(graph, ["energy"])["energy"][0], graph, strain=True, create_graph=False
+    )
+    assert strain is not None
+    h = 1e-4
+    for atom, axis in ((0, 0), (3, 2), (5, 1)):
+        moved = []
+        for sign in (1, -1):
+            other = crystal.copy()
+            other.positions[atom, axis] += sign * h
+            moved.append(energy(model, other))
+        assert -(moved[0] - moved[1]) / (2 * h) == pytest.approx(
+            float(forces[atom, axis]), rel=1e-6, abs=1e-8
+        )
+    for a, b in ((0, 0), (0, 1), (2, 1)):
+        moved = []
+        for sign in (1, -1):
+            deformation = np.eye(3)
+            deformation[a, b] += sign * h
+            other = crystal.copy()
+            other.set_cell(crystal.cell.array @ deformation, scale_atoms=True)
+            moved.append(energy(model, other))
+        assert (moved[0] - moved[1]) / (2 * h) == pytest.approx(
+            float(strain[0, 3 * a + b]), rel=1e-6, abs=1e-8
+        )
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_symmetries(frames: list[Atoms], legacy: bool) -> None:
+    model = build(legacy)
+    for atoms in frames[:4]:
+        e = energy(model, atoms)
+        rotated = atoms.copy()
+        rotated.rotate(37, (1, 2, 3), rotate_cell=True)
+        assert energy(model, rotated) == pytest.approx(e, abs=1e-11)
+        inverted = atoms.copy()
+        inverted.positions *= -1
+        inverted.set_cell(-atoms.cell.array)
+        assert energy(model, inverted) == pytest.approx(e, abs=1e-11)
+        permuted = atoms[np.random.default_rng(0).permutation(len(atoms))]
+        assert energy(model, permuted) == pytest.approx(e, abs=1e-11)
+        if atoms.pbc.any():
+            wrapped = atoms.copy()
+            wrapped.positions += np.array([7.3, -2.1, 0.0])
+            wrapped.wrap()
+            assert energy(model, wrapped) == pytest.approx(e, abs=1e-10)
+    crystal = frames[2]
+    assert energy(model, crystal.repeat((2, 1, 1))) == pytest.approx(
+        2 * energy(model, crystal), abs=1e-10
+    )
+
+
+def test_independent_of_the_batch(frames: list[Atoms], graph: AtomGraph) -> None:
+    model = build()
+    together = model(graph, ["energy"])["energy"][0].detach()
+    for k, atoms in enumerate(frames):
+        alone = model(graph_of([atoms]), ["energy"])["energy"][0].detach()
+        torch.testing.assert_close(together[graph.structure == k], alone, rtol=0, atol=1e-12)
+
+
+def test_smooth_at_the_cutoff() -> None:
+    model = build()
+    energies = [
+        energy(model, Atoms("CO", positions=[[0, 0, 0], [0, 0, d]]))
+        for d in (5.0 - 1e-5, 5.0 - 1e-9, 5.0 + 1e-9)
+    ]
+    apart = energy(model, Atoms("CO", positions=[[0, 0, 0], [0, 0, 9.0]]))
+    assert energies == pytest.approx([apart] * 3, abs=1e-9)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_scripted_is_eager(frames: list[Atoms], legacy: bool) -> None:
+    """Values and forces, over many calls of changing size, one of them without pairs."""
+    model = build(legacy)
+    predictor = Predictor(model, info())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(predictor)
+    model.plain = False
+    for atoms in [frames[k % len(frames)] for k in range(18)]:
+        results = []
+        for module in (scripted, predictor):
+            g = with_leaves(graph_of([atoms]))
+            energies = module(g, ["energy"])["energy"][0]
+            (on_vectors,) = torch.autograd.grad(energies.sum(), g.vectors, allow_unused=True)
+            results.append((energies, on_vectors))
+        torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-9, atol=1e-11)
+
+
+def test_several_targets_and_heads(graph: AtomGraph) -> None:
+    targets = {
+        "energy": TargetInfo("energy", quantity="energy"),
+        "mtt::dos": TargetInfo("mtt::dos", num_subtargets=7),
+        "energy/pbe": TargetInfo("energy/pbe", quantity="energy"),
+    }
+    data = DatasetInfo("angstrom", (1, 6, 8), targets)
+    model = SoapBpnn(ModelHypers(heads={"mtt::dos": "mlp"}), data).to(torch.float64)
+    found = model(graph, list(targets))
+    assert {k: tuple(v[0].shape[1:]) for k, v in found.items()} == {
+        "energy": (1,), "mtt::dos": (7,), "energy/pbe": (1,)}  # fmt: skip
+    assert list(model(graph, ["mtt::dos"])) == ["mtt::dos"]
+
+
+def test_retarget() -> None:
+    model = build()
+    before = model.heads["energy"].linear.weight.clone()
+    extra = TargetInfo("energy/pbe", quantity="energy")
+    model.retarget(DatasetInfo("angstrom", (1, 6, 8), {**info().targets, "energy/pbe": extra}))
+    assert torch.equal(model.heads["energy"].linear.weight, before)
+    assert "energy/pbe" in model.heads
+    with pytest.raises(DataError, match=r"cannot take \[14\] in"):
+        model.retarget(DatasetInfo("angstrom", (1, 6, 8, 14), info().targets))
+
+
+def test_refusals() -> None:
+    with pytest.raises(TargetError, match="predicts scalars, not type 'cartesian'"):
+        vector = TargetInfo("mtt::dipole", kind="cartesian", rank=1)
+        SoapBpnn(ModelHypers(), DatasetInfo("angstrom", (1,), {"mtt::dipole": vector}))
+    with pytest.raises(TargetError, match="names energie, which is no target"):
+        SoapBpnn(ModelHypers(heads={"energie": "mlp"}), info())
+    with pytest.raises(ValidationError, match="width cannot be larger"):
+        ModelHypers(soap={"cutoff": {"radius": 1.0, "width": 2.0}})
+
+
+def test_hypers_are_documented() -> None:
+    def check(cls: type) -> None:
+        for name, field in cls.model_fields.items():  # type: ignore[attr-defined]
+            assert field.description, f"{cls.__name__}.{name}"
+            if hasattr(field.annotation, "model_fields"):
+                check(field.annotation)
+
+    check(ModelHypers)
+
+
+def test_described() -> None:
+    architecture = open_architecture("soap_bpnn")
+    assert architecture.info.name == "soap-bpnn"
+    assert architecture.info.target_kinds == ("scalar",)
