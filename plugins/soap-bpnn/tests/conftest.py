@@ -1,58 +1,11 @@
-"""Batches of awkward structures, made here: no data files are needed."""
+"""The awkward structures as fixtures."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 from ase import Atoms
-from ase.build import bulk, molecule
-from atomtrain.data import BatchSource, StructureStore
 from atomtrain.graph import AtomGraph
-
-
-def store_of(frames: list[Atoms]) -> StructureStore:
-    """Structures without labels."""
-    counts = np.cumsum([0] + [len(a) for a in frames])
-    return StructureStore(
-        torch.from_numpy(np.concatenate([a.positions for a in frames])),
-        torch.from_numpy(np.concatenate([a.numbers for a in frames]).astype(np.int64)),
-        torch.from_numpy(np.stack([np.array(a.cell.array) for a in frames])),
-        torch.from_numpy(np.stack([a.pbc for a in frames])),
-        torch.from_numpy(counts.astype(np.int64)),
-    )
-
-
-def graph_of(frames: list[Atoms], dtype: torch.dtype = torch.float64) -> AtomGraph:
-    """One batch of all frames, cut at 5 angstrom."""
-    source = BatchSource(
-        store_of(frames),
-        cutoff=5.0,
-        dtype=dtype,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=0,
-        num_workers=0,
-    )
-    return source.batch(torch.arange(len(frames))).graph
-
-
-def structures() -> list[Atoms]:
-    """Molecule, skewed cell smaller than the cutoff, slab, single atom, isolated atoms."""
-    rng = np.random.default_rng(0)
-    skewed = bulk("Cu", "fcc", a=3.6)  # one atom, a primitive cell far smaller than the cutoff
-    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
-    crystal.numbers[:] = [6 if z == 11 else 8 for z in crystal.numbers]
-    skewed.numbers[:] = 6
-    slab = bulk("C", "diamond", a=3.57, cubic=True)
-    slab.pbc = [True, True, False]
-    ethanol = molecule("CH3CH2OH")
-    single = Atoms("O")
-    apart = Atoms("HH", positions=[[0, 0, 0], [0, 0, 20.0]])
-    frames = [ethanol, skewed, crystal, slab, single, apart]
-    for atoms in frames[:4]:
-        atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
-    return frames
+from soap_structures import graph_of, structures
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from atomtrain.model import Predictor, forces_and_strain, with_leaves
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-from conftest import graph_of
+from soap_structures import graph_of
 from pydantic import ValidationError
-from test_descriptor import build, info
+from test_soap_descriptor import build, info
 
 
 def energy(model: SoapBpnn, atoms: Atoms) -> float:

@@ -47,6 +47,8 @@ def test_harmonics_are_sphericarts(max_angular: int) -> None:
         vectors
     )
     torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
+    if max_angular == 0:
+        return  # a constant
     weights = torch.randn(values.shape, dtype=torch.float64, generator=generator)
     (gradient,) = torch.autograd.grad((values * weights).sum(), mine)
     torch.testing.assert_close(
@@ -119,7 +121,7 @@ def test_fast_path_is_torch_spex(graph: AtomGraph, legacy: bool, float64_default
         return [x, energies, on_vectors, *torch.autograd.grad(loss, weights)]
 
     for mine, reference in zip(results("fast"), results("spex"), strict=True):
-        scale = max(1.0, float(reference.abs().max()))
+        scale = max(1.0, float(reference.detach().abs().max()))
         torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10 * scale)
 
 
@@ -140,7 +142,7 @@ def test_fast_is_plain(graph: AtomGraph, legacy: bool, layers: int, layernorm: b
         return [energies, on_vectors, *(g for g in gradients if g is not None)]
 
     for fast, plain in zip(results(False), results(True), strict=True):
-        scale = max(1.0, float(plain.abs().max()))
+        scale = max(1.0, float(plain.detach().abs().max()))
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-11 * scale)
 
 
