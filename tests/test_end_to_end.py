@@ -17,7 +17,8 @@ from atomtrain import api
 from atomtrain.data import BatchSource
 from atomtrain.data.datasets import build_datasets
 from atomtrain.model import forces_and_strain, with_leaves
-from atomtrain.options import load_options
+from atomtrain.evaluation import evaluate_model
+from atomtrain.options import load_eval_options, load_options
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
 from crossing import atomtrain, crystal, environment
@@ -173,7 +174,9 @@ def test_right_in_a_bare_process(trained: Path, tmp_path: Path) -> None:
     assert done.stdout.strip().endswith("right")
 
 
-def test_eval_equals_ase_frame_by_frame(trained: Path, workplace: Path) -> None:
+def test_eval_equals_ase_frame_by_frame(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (workplace / "eval.yaml").write_text(
         "systems: crystal.xyz\ntargets: {energy: {unit: eV, forces: true, stress: true}}\n"
     )
@@ -197,12 +200,7 @@ def test_eval_equals_ase_frame_by_frame(trained: Path, workplace: Path) -> None:
         np.testing.assert_allclose(predicted.get_stress(), mine.get_stress(), atol=1e-7)
         energy_errors.append((mine.get_potential_energy() - atoms.get_potential_energy()) / 4)
         force_errors.append(mine.get_forces() - atoms.get_forces())
-    from atomtrain.evaluation import evaluate_model
-    from atomtrain.options import load_eval_options
-
-    import os
-
-    os.chdir(workplace)
+    monkeypatch.chdir(workplace)
     (result,) = evaluate_model(trained / "model.pt", load_eval_options("eval.yaml"), None)
     assert result.errors["energy"]["rmse"] == pytest.approx(
         np.sqrt(np.mean(np.square(energy_errors))), rel=1e-6

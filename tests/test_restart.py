@@ -1,0 +1,241 @@
+"""Killed, interrupted, restarted, fine-tuned, trained by two: what must not be lost or change."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from atomtrain.errors import CheckpointError
+from atomtrain.training.checkpoint import load_checkpoint
+from crossing import atomtrain, environment, options, write_crystal
+
+EPOCHS = 40
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atomtrain", "train", "options.yaml", *arguments],
+        cwd=folder,
+        env=environment(OMP_NUM_THREADS="2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def prepare(folder: Path, **training: object) -> None:
+    """float32, so that rounding would show."""
+    write_crystal(folder / "crystal.xyz", 24)
+    given = options()
+    given["architecture"]["training"].update({"num_epochs": EPOCHS, "ema_decay": 0.9, **training})
+    (folder / "options.yaml").write_text(yaml.safe_dump(given))
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = load_checkpoint(a)["model"], load_checkpoint(b)["model"]
+    for part in ("last", "best"):
+        for name, tensor in first[part].items():
+            assert torch.equal(tensor, second[part][name]), (part, name)
+
+
+def test_killed_ten_times_and_restarted(tmp_path: Path) -> None:
+    """SIGKILL at ten random moments; weights end equal bit for bit, no checkpoint is ever broken."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        prepare(folder)
+    began = time.monotonic()
+    process = start(whole)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    duration = time.monotonic() - began
+    moments = random.Random(0)
+    for _ in range(10):
+        process = start(killed, "--restart", "auto")
+        try:
+            process.wait(timeout=moments.uniform(0.2, 1.0) * duration)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for path in killed.rglob("*.ckpt"):
+            load_checkpoint(path)
+    process = start(killed, "--restart", "auto")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert "restarting from" in out
+    assert_same_weights(whole / "model.ckpt", killed / "model.ckpt")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_cleanly(tmp_path: Path, number: int) -> None:
+    """A checkpoint and a way to go on; no model, nothing half written."""
+    stopped = tmp_path
+    prepare(stopped, num_epochs=300, checkpoint_interval=0)
+    process = start(stopped)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Epoch" in line:
+            break
+    process.send_signal(number)
+    out = process.stdout.read()
+    assert process.wait(timeout=60) == 130, out
+    assert "stopped by a signal; go on with: atomtrain train ... --restart" in out
+    (path,) = stopped.rglob("interrupted.ckpt")
+    state = load_checkpoint(path)["trainer"]
+    assert 0 < state["epoch"] + state["step_in_epoch"]
+    assert not (stopped / "model.pt").exists()
+    assert not [p for p in stopped.rglob("*") if p.name.endswith(".tmp")]
+
+
+def test_interrupted_in_the_middle_ends_the_same(tmp_path: Path) -> None:
+    """A run stopped within an epoch and restarted ends bit for bit as if nothing had been."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        folder.mkdir()
+        prepare(folder, num_epochs=60, checkpoint_interval=0)
+    process = start(whole)
+    assert process.communicate(timeout=300) and process.returncode == 0
+    process = start(stopped)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Epoch" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    (path,) = stopped.rglob("interrupted.ckpt")
+    process = start(stopped, "--restart", str(path))
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+    assert_same_weights(whole / "model.ckpt", stopped / "model.ckpt")
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    """Two processes under torchrun's variables, float64: what one gives, up to rounding."""
+    results = {}
+    for n in (1, 2):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_crystal(folder / "crystal.xyz", 23)  # an odd number: shares differ in size
+        given = options(base_precision=64)
+        given["architecture"]["training"]["batch_size"] = 3
+        (folder / "options.yaml").write_text(yaml.safe_dump(given))
+        port = str(random.Random(time.time()).randint(20000, 40000))
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+                cwd=folder,
+                env=environment(
+                    **(
+                        {}
+                        if n == 1
+                        else {
+                            "WORLD_SIZE": "2",
+                            "RANK": str(rank),
+                            "LOCAL_RANK": str(rank),
+                            "MASTER_ADDR": "127.0.0.1",
+                            "MASTER_PORT": port,
+                        }
+                    )
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(n)
+        ]
+        outputs = [p.communicate(timeout=300)[0] for p in processes]
+        assert [p.returncode for p in processes] == [0] * n, outputs
+        assert len(list(folder.glob("outputs/*/*"))) == 1
+        results[n] = load_checkpoint(folder / "model.ckpt")
+    for name, tensor in results[1]["model"]["last"].items():
+        torch.testing.assert_close(results[2]["model"]["last"][name], tensor, rtol=1e-7, atol=1e-9)
+    one, two = (results[n]["metrics"] for n in (1, 2))
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-8)
+    assert two["validation_loss"] == pytest.approx(one["validation_loss"], rel=1e-8)
+
+
+def test_copies_are_refused(workplace: Path) -> None:
+    done = atomtrain(
+        workplace, "train", "options.yaml", "-r", "architecture.training.distributed=false",
+        SLURM_NTASKS="2", SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_STEP_ID="0",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "each would train a copy of the same model" in done.stderr
+    done = atomtrain(
+        workplace, "train", "options.yaml", "-r", "architecture.training.distributed=true"
+    )
+    assert done.returncode == 1 and "only one process was started" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["full", "heads", "encoder"])
+def test_finetune(trained: Path, workplace: Path, method: str) -> None:
+    """The same target with another reference energy starts from the trained forces."""
+    given = yaml.safe_load((workplace / "options.yaml").read_text())
+    given["architecture"]["training"].update(
+        {"num_epochs": 1, "learning_rate": 1e-9, "finetune": {
+            "read_from": str(trained / "model.ckpt"), "method": method}}
+    )  # fmt: skip
+    (workplace / "options.yaml").write_text(yaml.safe_dump(given))
+    done = atomtrain(workplace, "train", "options.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    source, tuned = (load_checkpoint(f / "model.ckpt") for f in (trained, workplace))
+    best, last = source["model"]["best"], tuned["model"]["last"]
+    encoder = [n for n in best if not n.startswith("heads.")]
+    for name in encoder:
+        torch.testing.assert_close(last[name], best[name], rtol=0, atol=1e-6)
+        if method == "heads":
+            assert torch.equal(last[name], best[name])
+    head = "heads.energy.linear.weight"
+    assert torch.allclose(last[head], best[head], atol=1e-6) == (method != "encoder")
+
+
+def test_finetune_on_a_new_target_with_its_head(trained: Path, workplace: Path) -> None:
+    given = yaml.safe_load((workplace / "options.yaml").read_text())
+    energy = given["training_set"]["targets"].pop("energy")
+    given["training_set"]["targets"]["energy/emt"] = energy
+    given["architecture"]["training"].update(
+        {"num_epochs": 1, "learning_rate": 1e-9, "finetune": {
+            "read_from": str(trained / "model.ckpt"), "inherit_heads": {"energy/emt": "energy"}}}
+    )  # fmt: skip
+    (workplace / "options.yaml").write_text(yaml.safe_dump(given))
+    done = atomtrain(workplace, "train", "options.yaml")
+    assert done.returncode == 0, done.stderr + done.stdout
+    source, tuned = (load_checkpoint(f / "model.ckpt") for f in (trained, workplace))
+    torch.testing.assert_close(
+        tuned["model"]["last"]["heads.energy/emt.linear.weight"],
+        source["model"]["best"]["heads.energy.linear.weight"],
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_restart_refuses_another_model(trained: Path, workplace: Path) -> None:
+    done = atomtrain(
+        workplace, "train", "options.yaml", "--restart", str(trained / "model.ckpt"),
+        "-r", "architecture.model.soap.max_radial=2",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "model.soap.max_radial: 3 in the checkpoint, 2 in the options" in done.stderr
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    prepare(tmp_path, num_epochs=3)
+    process = start(tmp_path)
+    process.communicate(timeout=120)
+    newest = max(tmp_path.glob("outputs/*/*/model.ckpt"))
+    newest.write_bytes(newest.read_bytes()[:500])
+    with pytest.raises(CheckpointError):
+        load_checkpoint(newest)
+    process = start(tmp_path, "--restart", "auto")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert "not going on from" in out and "model_3.ckpt" in out
+
