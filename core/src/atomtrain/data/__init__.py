@@ -4,10 +4,11 @@ Nothing here knows an architecture or trains; metatensor does not appear.
 """
 
 from atomtrain.data.batch import Batch, BatchSource
-from atomtrain.data.datasets import Datasets, build_datasets, fingerprint, read_section
+from atomtrain.data.datasets import Datasets, build_datasets, fingerprint
 from atomtrain.data.neighbors import PairList, pair_list
-from atomtrain.data.readers import Files
+from atomtrain.data.readers import Files, Frame
 from atomtrain.data.sampling import epoch_batches
+from atomtrain.data.sections import LoadedSection, read_section
 from atomtrain.data.store import Label, StructureStore
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "BatchSource",
     "Datasets",
     "Files",
+    "Frame",
     "Label",
+    "LoadedSection",
     "PairList",
     "StructureStore",
     "build_datasets",

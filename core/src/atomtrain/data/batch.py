@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import math
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ from atomtrain.data.store import StructureStore, slices
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
 
-log = logging.getLogger("atomtrain")
-
-CHUNK = 32
-"""Structures that are looked at together when constants are computed ahead"""
+CHUNK = 1024
+"""Atoms that are looked at together when constants are computed ahead"""
+PAIR_CHUNK = 16384
+"""Atoms whose pairs are found together"""
 
 
 @dataclass
@@ -43,9 +44,20 @@ class Batch:
         return self._map(lambda t: t.to(device, non_blocking=True))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
-        *tensors, extras = self.graph
+        graph = self.graph
         return Batch(
-            AtomGraph(*(f(t) for t in tensors), {k: f(v) for k, v in extras.items()}),
+            AtomGraph(
+                positions=f(graph.positions),
+                types=f(graph.types),
+                cells=f(graph.cells),
+                pbc=f(graph.pbc),
+                structure=f(graph.structure),
+                centers=f(graph.centers),
+                neighbors=f(graph.neighbors),
+                shifts=f(graph.shifts),
+                vectors=f(graph.vectors),
+                extras={k: f(v) for k, v in graph.extras.items()},
+            ),
             {k: f(v) for k, v in self.labels.items()},
             {k: None if v is None else f(v) for k, v in self.masks.items()},
             self.structures,
@@ -56,10 +68,11 @@ class Batch:
 class BatchSource:
     """Makes batches of a store's structures.
 
-    Pairs are found once if they fit ``memory_budget`` (bytes), else whenever a batch is made. What
-    the model's ``constants`` computes of a graph is kept likewise, in what is left of the budget;
-    where it does not fit, batches come without and the model computes it each time. With
-    ``num_workers`` processes batches are made ahead of their use.
+    The store's extra data go to ``graph.extras`` under their names. Pairs are found once if they
+    fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
+    computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
+    batches come without and the model computes it each time. With ``num_workers`` processes batches
+    are made ahead of their use.
     """
 
     def __init__(
@@ -80,6 +93,9 @@ class BatchSource:
         self.labels = {
             key: (label.values.to(dtype), label.mask, label.per_atom)
             for key, label in store.labels.items()
+        }
+        self.extra = {
+            name: (label.values.to(dtype), label.per_atom) for name, label in store.extra.items()
         }
         self.pairs: PairList | None = None
         self.per_atom: dict[str, Tensor] = {}
@@ -134,9 +150,12 @@ class BatchSource:
         cells = store.cells.index_select(0, structures)
         shifts = pairs.shifts.to(torch.float64)
         vectors = pair_vectors(positions, cells, structure, centers, neighbors, shifts)
-        extras: dict[str, Tensor] = {}
+        extras = {
+            name: values.index_select(0, atoms if per_atom else structures)
+            for name, (values, per_atom) in self.extra.items()
+        }
         if chosen is not None:
-            extras = {k: v.index_select(0, atoms) for k, v in self.per_atom.items()}
+            extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
             extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
         graph = AtomGraph(
             positions=positions.to(dtype),
@@ -164,13 +183,17 @@ class BatchSource:
         if self.num_workers == 0:
             made: Iterator[Batch] = map(self.batch, batches)
         else:
+            # Forked workers share the store; elsewhere (Windows) it is sent to them. A generator of
+            # its own: a loader draws a seed, and a resumed run must find torch's state untouched.
+            forks = "fork" in multiprocessing.get_all_start_methods()
             made = iter(
                 torch.utils.data.DataLoader(
                     _Batches(self, list(batches)),
                     batch_size=None,
                     num_workers=self.num_workers,
                     prefetch_factor=4,
-                    multiprocessing_context="fork",
+                    multiprocessing_context="fork" if forks else None,
+                    generator=torch.Generator(),
                 )
             )
         for batch in made:
@@ -184,7 +207,7 @@ class BatchSource:
         # Found in pieces, so that a data set beyond the budget is noticed before memory is full.
         pieces: list[PairList] = []
         total = 0
-        for part in torch.arange(len(self.store)).split(256):
+        for part in _pieces(self.store, PAIR_CHUNK):
             piece = pair_list(self.store, part, self.cutoff)
             total += len(piece.centers) * BYTES_PER_PAIR
             if total > budget:
@@ -203,13 +226,10 @@ class BatchSource:
         n_atoms, n_pairs = len(self.store.types), 0
         if self.pairs is not None:
             n_pairs = len(self.pairs.centers)
-        parts = torch.arange(len(self.store)).split(CHUNK)
-        if not parts:
-            return
         per_atom: dict[str, Tensor] = {}
         per_pair: dict[str, Tensor] = {}
         atom = pair = 0
-        for k, part in enumerate(parts):
+        for k, part in enumerate(_pieces(self.store, CHUNK)):
             graph = self.batch(part).graph
             found = constants(graph)
             if k == 0:
@@ -242,8 +262,17 @@ class _Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return self.source.batch(self.batches[index])
 
 
+def _pieces(store: StructureStore, n_atoms: int) -> list[Tensor]:
+    """All structures in consecutive pieces of about ``n_atoms`` atoms, at least one each."""
+    if len(store) == 0:
+        return []
+    piece = (store.offsets[1:] - 1) // n_atoms
+    sizes = torch.unique_consecutive(piece, return_counts=True)[1]
+    return list(torch.split(torch.arange(len(store)), sizes.tolist()))
+
+
 def _row_bytes(tensor: Tensor) -> int:
-    return (tensor.numel() // max(1, tensor.shape[0])) * tensor.element_size()
+    return math.prod(tensor.shape[1:]) * tensor.element_size()
 
 
 def _table(example: Tensor, rows: int) -> Tensor:

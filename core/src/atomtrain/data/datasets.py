@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from atomtrain.data.labels import gradient_label, target_label
-from atomtrain.data.readers import Files, Frame
+from atomtrain.data.readers import Files
+from atomtrain.data.sections import LoadedSection, read_section
+from atomtrain.data.splits import split_section
 from atomtrain.data.store import Label, StructureStore
-from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.errors import DataError, OptionsError
+from atomtrain.targets import GRADIENTS, DatasetInfo, TargetInfo
 
 if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection, Options
+    from atomtrain.options import Options
 
 
 @dataclass
 class Datasets:
     """What a training works on.
 
-    ``splits`` are the frames of each training section that went to training, validation and test
-    (None where the set has files of its own). ``notes`` are lines for the log.
+    ``splits`` are, for each training section, the frames of its file that went to training,
+    validation and test (None where the set has files of its own). ``notes`` are lines for the log.
     """
 
     train: StructureStore
@@ -42,41 +41,33 @@ class Datasets:
         return fingerprint(self.train)
 
 
-@dataclass
-class _Loaded:
-    """One section read: its structures, and the targets found in it."""
-
-    store: StructureStore
-    targets: dict[str, TargetInfo]
-
-
 def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
     """Read, check and split everything the options name.
 
     Raises DataError or OptionsError before anything long is done.
     """
+    from atomtrain.options import DatasetSection
+
     files = Files()
     notes: list[str] = []
     loaded = [
         read_section(section, files, notes, default_kind) for section in options.training_set
     ]
-    parts = {"train": [], "validation": [], "test": []}  # type: dict[str, list[_Loaded]]
+    parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
     own = {
-        name: [s for s in sections if hasattr(s, "systems")]
-        for name, sections in (
-            ("validation", options.validation_set),
-            ("test", options.test_set),
-        )
+        name: [s for s in given if isinstance(s, DatasetSection)]
+        for name, given in (("validation", options.validation_set), ("test", options.test_set))
     }
-    for k, section in enumerate(loaded):
-        split = _split(options, k, len(section.store), own)
-        for name, frames in split.items():
-            splits[name].append(frames)
-            if frames:
-                parts[name].append(
-                    _Loaded(section.store.select(torch.tensor(frames)), section.targets)
-                )
+    for k, part in enumerate(loaded):
+        for name, chosen in split_section(options, k, len(part.store), own).items():
+            if not chosen:
+                splits[name].append(None if chosen is None else [])
+                continue
+            store = part.store.select(torch.tensor(chosen))
+            assert store.origins is not None
+            splits[name].append(store.origins[:, 1].tolist())
+            parts[name].append(LoadedSection(store, part.targets))
     for name, sections in own.items():
         for section in sections:
             parts[name].append(read_section(section, files, notes, default_kind))
@@ -96,60 +87,26 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
         raise OptionsError(
             f"{options.source.where(('training_set',))}: there is no target to train on"
         )
-    stores = {name: _concatenate(found, targets) for name, found in parts.items() if found}
+    for name, part in ((n, p) for n in ("validation", "test") for p in parts[n]):
+        _check_alike(name, targets, part.targets)
+    extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
+    stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
     types = _atomic_types(options, stores)
     unit = _length_unit(options)
     info = DatasetInfo(unit, types, targets)
     for name, store in stores.items():
         notes += [f"{name}: {line}" for line in _missing(store)]
     for name in targets:
-        label = stores["train"].labels[name]
-        if label.mask is not None and not bool(label.mask.any()):
+        if not _has_values(stores["train"].labels[name]):
             raise DataError(f"target '{name}': not one label is left in the training set")
+    for name, store in stores.items():
+        if not any(_has_values(store.labels[target]) for target in targets):
+            raise DataError(
+                f"the {name} set has no label of any target it is there for ({', '.join(targets)})"
+            )
     return Datasets(
         stores["train"], stores["validation"], stores.get("test"), info, splits, notes
     )
-
-
-def read_section(
-    section: DatasetSection, files: Files, notes: list[str], default_kind: str = "scalar"
-) -> _Loaded:
-    """Structures and labels of one section of the options."""
-    from atomtrain.options import read_indices, target_info
-
-    where = section.where("systems", "read_from")
-    frames = files.frames(section.systems.read_from, section.systems.reader, where)
-    chosen: Sequence[int] = range(len(frames))
-    if section.indices is not None:
-        chosen = read_indices(section.where("indices"), section.indices)
-        _check_indices(chosen, len(frames), section.where("indices"))
-    _check_structures(frames, chosen, section.systems.read_from, where)
-    store = _structures(frames, chosen, section.systems.read_from)
-    targets: dict[str, TargetInfo] = {}
-    for name, target in section.targets.items():
-        try:
-            info = target_info(name, target, default_kind)
-        except TargetError as error:
-            raise OptionsError(f"{section.where('targets', name)}: {error}") from None
-        store.labels[name] = target_label(files, section, name, target, info, frames, chosen)
-        gradients = []
-        for kind in ("forces", "stress", "virial"):
-            gradient = getattr(target, kind)
-            if gradient is None:
-                continue
-            label = gradient_label(files, section, name, kind, gradient, frames, chosen)
-            key = "forces" if kind == "forces" else "strain"
-            if label is not None:
-                store.labels[f"{name}:{key}"] = label
-                gradients.append(key)
-            if not gradient.required:
-                verdict = "found, trained on" if label is not None else "not found, left out"
-                notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
-        targets[name] = replace(info, gradients=tuple(gradients))
-    for name, extra in section.extra_data.items():
-        info = target_info(name, extra, default_kind)
-        store.extra[name] = target_label(files, section, name, extra, info, frames, chosen)
-    return _Loaded(store, targets)
 
 
 def fingerprint(store: StructureStore) -> str:
@@ -165,103 +122,6 @@ def fingerprint(store: StructureStore) -> str:
     return digest.hexdigest()
 
 
-def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> StructureStore:
-    picked = [frames[k] for k in chosen]
-    counts = np.cumsum([0] + [len(f.numbers) for f in picked])
-    return StructureStore(
-        positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
-        types=torch.from_numpy(np.concatenate([f.numbers for f in picked])),
-        cells=torch.from_numpy(
-            # a cell vector means nothing along a direction that is not periodic
-            np.stack([np.where(f.pbc[:, None], f.cell, 0.0) for f in picked])
-        ),
-        pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
-        offsets=torch.from_numpy(counts),
-        files=[file],
-        origins=torch.tensor([[0, k] for k in chosen], dtype=torch.int64),
-    )
-
-
-def _check_structures(
-    frames: Sequence[Frame], chosen: Sequence[int], file: str, where: str
-) -> None:
-    for k in chosen:
-        frame = frames[k]
-        if len(frame.numbers) == 0:
-            raise DataError(f"{where}: frame {k} of '{file}' has no atoms")
-        if not np.isfinite(frame.positions).all():
-            raise DataError(f"{where}: positions in frame {k} of '{file}' are not finite")
-        if frame.numbers.min() < 1:
-            raise DataError(f"{where}: frame {k} of '{file}' has atoms of unknown element ('X')")
-        if frame.pbc.any():
-            lengths = np.linalg.norm(frame.cell, axis=1)
-            flat = bool((lengths[frame.pbc] < 1e-6).any())
-            if flat or (frame.pbc.all() and abs(np.linalg.det(frame.cell)) < 1e-6):
-                raise DataError(
-                    f"{where}: frame {k} of '{file}' is periodic but has no cell along a periodic "
-                    "direction; give it a cell or set its pbc to false"
-                )
-
-
-def _check_indices(indices: Sequence[int], n: int, where: str) -> None:
-    bad = [k for k in indices if not 0 <= k < n]
-    if bad:
-        raise OptionsError(f"{where}: there is no structure {bad[0]} (they are 0 to {n - 1})")
-    if len(set(indices)) != len(indices):
-        raise OptionsError(f"{where}: some indices are given twice")
-    if not indices:
-        raise OptionsError(f"{where}: the list of indices is empty")
-
-
-def _split(
-    options: Options, k: int, n: int, own: dict[str, list[DatasetSection]]
-) -> dict[str, list[int] | None]:
-    """Frames of training section ``k`` for each set, ascending; drawn by the seed."""
-    from atomtrain.options import read_indices
-
-    free = np.random.default_rng([options.seed, k]).permutation(n)
-    result: dict[str, list[int] | None] = {"validation": None, "test": None}
-    taken: set[int] = set()
-    wanted: dict[str, int] = {}
-    for name in ("test", "validation"):
-        sections = options.test_set if name == "test" else options.validation_set
-        if own[name] or not sections:
-            continue
-        part = sections[k]
-        where = options.source.where((f"{name}_set", k))
-        if isinstance(part, (int, float)):
-            count = part if isinstance(part, int) else round(part * n)
-            if count == 0 and (name == "validation" or part != 0):
-                raise OptionsError(
-                    f"{where}: {part:g} of {n} structures leaves nothing for the {name} set; "
-                    "give a larger fraction or a number of structures"
-                )
-            if count > n:
-                raise OptionsError(f"{where}: {count} asked for, there are {n} structures")
-            wanted[name] = count
-        else:
-            indices = read_indices(where, part.indices)  # type: ignore[union-attr]
-            _check_indices(indices, n, where)
-            both = taken.intersection(indices)
-            if both:
-                raise OptionsError(
-                    f"{where}: structure {min(both)} is in the validation set and in the test set"
-                )
-            taken.update(indices)
-            result[name] = sorted(indices)
-    rest = [int(i) for i in free if int(i) not in taken]
-    for name, count in wanted.items():
-        result[name] = sorted(rest[:count])
-        rest = rest[count:]
-    if not rest:
-        raise OptionsError(
-            f"{options.source.where(('training_set', k))}: validation and test take all {n} "
-            "structures, nothing is left to train on"
-        )
-    result["train"] = sorted(rest)
-    return result
-
-
 def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
     """The targets of several sections; one that several have must look the same in all."""
     merged: dict[str, TargetInfo] = {}
@@ -271,25 +131,55 @@ def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
                 merged[name] = info
                 continue
             known = merged[name]
-            if replace(info, gradients=(), description="") != replace(
-                known, gradients=(), description=""
-            ):
+            if _essence(info) != _essence(known):
                 raise OptionsError(
                     f"target '{name}' is described differently in two training sections (unit, "
                     "type, quantity and sizes must agree)"
                 )
-            gradients = [g for g in ("forces", "strain") if g in {*known.gradients, *info.gradients}]
+            either = {*known.gradients, *info.gradients}
+            gradients = [g for g in GRADIENTS if g in either]
             merged[name] = replace(known, gradients=tuple(gradients))
     return merged
 
 
-def _concatenate(parts: list[_Loaded], targets: dict[str, TargetInfo]) -> StructureStore:
-    """One store of several; labels a part does not have are masked there."""
+def _check_alike(name: str, train: dict[str, TargetInfo], other: dict[str, TargetInfo]) -> None:
+    """A target means the same in every set; only its unit may be left unsaid."""
+    for target, info in other.items():
+        known = train.get(target)
+        if known is None:
+            continue
+        if not info.unit or not known.unit:
+            info = replace(info, unit=known.unit)
+        if _essence(info) != _essence(known):
+            raise OptionsError(
+                f"target '{target}' is described differently in the training set and in the "
+                f"{name} set (unit, type, quantity and sizes must agree)"
+            )
+
+
+def _essence(info: TargetInfo) -> TargetInfo:
+    return replace(info, gradients=(), description="", unit=info.unit.lower())
+
+
+def _has_values(label: Label) -> bool:
+    return label.mask is None or bool(label.mask.any())
+
+
+def _concatenate(
+    parts: list[LoadedSection],
+    targets: dict[str, TargetInfo],
+    extra: dict[str, Label],
+    name: str,
+) -> StructureStore:
+    """One store of several; labels a part does not have are masked there.
+
+    Extra data cannot be masked, so every part must have what the training set has (``extra``).
+    """
     stores = [part.store for part in parts]
-    keys = {name: (info.per_atom, info.width) for name, info in targets.items()}
-    for name, info in targets.items():
+    keys = {target: (info.per_atom, info.width) for target, info in targets.items()}
+    for target, info in targets.items():
         for gradient in info.gradients:
-            keys[f"{name}:{gradient}"] = (gradient == "forces", 3 if gradient == "forces" else 9)
+            keys[f"{target}:{gradient}"] = (gradient == "forces", 3 if gradient == "forces" else 9)
     labels = {}
     for key, (per_atom, width) in keys.items():
         values, masks = [], []
@@ -307,6 +197,20 @@ def _concatenate(parts: list[_Loaded], targets: dict[str, TargetInfo]) -> Struct
             )
         mask = torch.cat(masks)
         labels[key] = Label(torch.cat(values), per_atom, None if bool(mask.all()) else mask)
+    extras = {}
+    for key, like in extra.items():
+        found = [store.extra.get(key) for store in stores]
+        for store, one in zip(stores, found, strict=True):
+            if one is None or (one.per_atom, one.values.shape[1:]) != (
+                like.per_atom,
+                like.values.shape[1:],
+            ):
+                raise OptionsError(
+                    f"extra data '{key}' must be given, in one form, for all of the training, "
+                    f"validation and test data; '{store.files[0]}' ({name} set) differs"
+                )
+        given = [one for one in found if one is not None]
+        extras[key] = Label(torch.cat([one.values for one in given]), like.per_atom)
     files: list[str] = []
     origins = []
     for store in stores:
@@ -321,6 +225,7 @@ def _concatenate(parts: list[_Loaded], targets: dict[str, TargetInfo]) -> Struct
         pbc=torch.cat([s.pbc for s in stores]),
         offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
         labels=labels,
+        extra=extras,
         files=files,
         origins=torch.cat(origins),
     )
@@ -347,11 +252,10 @@ def _atomic_types(options: Options, stores: dict[str, StructureStore]) -> tuple[
 
 
 def _length_unit(options: Options) -> str:
-    sections = [
-        *options.training_set,
-        *(s for s in (*options.validation_set, *options.test_set) if hasattr(s, "systems")),
-    ]
-    units = {s.systems.length_unit.lower() for s in sections}  # type: ignore[union-attr]
+    from atomtrain.options import DatasetSection
+
+    sections = [*options.training_set, *options.validation_set, *options.test_set]
+    units = {s.systems.length_unit.lower() for s in sections if isinstance(s, DatasetSection)}
     units = {"angstrom" if unit in ("a", "ang", "ångström") else unit for unit in units}
     if len(units) > 1:
         raise OptionsError(

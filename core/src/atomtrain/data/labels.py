@@ -32,7 +32,7 @@ def target_label(
 ) -> Label:
     """The label of a target for the ``chosen`` frames (indices in the file), DataError if wrong."""
     where = section.where("targets", name)
-    frames = _companions(files, target.read_from, target.reader, structures, where)
+    frames = _companions(files, target.read_from, target.reader, structures, chosen, where)
     width = info.width
 
     def convert(value: Any, frame: Frame) -> np.ndarray:
@@ -42,6 +42,7 @@ def target_label(
     several = width > 1 and not info.is_energy
     return _gather(
         frames,
+        structures,
         chosen,
         key=target.key,
         file=target.read_from,
@@ -71,12 +72,19 @@ def gradient_label(
     directions, and NaN, are masked.
     """
     where = section.where("targets", name, kind)
-    frames = _companions(files, gradient.read_from, gradient.reader, structures, where)
-    if not gradient.required and not any(frames[k].find(gradient.key) is not None for k in chosen):
+    frames = _companions(files, gradient.read_from, gradient.reader, structures, chosen, where)
+
+    def applies(frame: Frame) -> bool:
+        return kind == "forces" or bool(frame.pbc.all())
+
+    if not gradient.required and not any(
+        frames[k].find(gradient.key) is not None and applies(structures[k]) for k in chosen
+    ):
         return None
     if kind == "forces":
         return _gather(
             frames,
+            structures,
             chosen,
             key=gradient.key,
             file=gradient.read_from,
@@ -96,6 +104,7 @@ def gradient_label(
 
     label = _gather(
         frames,
+        structures,
         chosen,
         key=gradient.key,
         file=gradient.read_from,
@@ -106,7 +115,7 @@ def gradient_label(
         allow_missing=gradient.allow_missing,
         nan_is_missing=True,
         what=kind,
-        applies=lambda frame: bool(frame.pbc.all()),
+        applies=applies,
     )
     if label.mask is not None and not bool(label.mask.any()):
         if gradient.required:
@@ -119,20 +128,33 @@ def gradient_label(
 
 
 def _companions(
-    files: Files, path: str, reader: str | None, structures: Sequence[Frame], where: str
+    files: Files,
+    path: str,
+    reader: str | None,
+    structures: Sequence[Frame],
+    chosen: Sequence[int],
+    where: str,
 ) -> Sequence[Frame]:
-    """The frames a label is read from: as many as there are structures."""
+    """The frames a label is read from: as many as there are structures, with the same atoms."""
     frames = files.frames(path, reader, where)
     if len(frames) != len(structures):
         raise DataError(
             f"{where}: '{path}' holds {len(frames)} frames, but there are {len(structures)} "
             "structures"
         )
+    other = [k for k in chosen if not np.array_equal(frames[k].numbers, structures[k].numbers)]
+    if other:
+        raise DataError(
+            f"{where}: {_list(other)} of '{path}' {'has' if len(other) == 1 else 'have'} other "
+            "atoms than the structures; labels must be in the order of the structures and their "
+            "atoms"
+        )
     return frames
 
 
 def _gather(
     frames: Sequence[Frame],
+    structures: Sequence[Frame],
     chosen: Sequence[int],
     *,
     key: str,
@@ -146,24 +168,25 @@ def _gather(
     what: str,
     applies: Callable[[Frame], bool] = lambda frame: True,
 ) -> Label:
+    """Values under ``key`` of ``frames``; cells and atoms are those of ``structures``."""
     values: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     missing: list[int] = []
     broken: list[int] = []
     found_any = False
     for k in chosen:
-        frame = frames[k]
-        rows = len(frame.numbers) if per_atom else 1
-        raw = frame.find(key)
-        if raw is None or not applies(frame):
-            if raw is None and applies(frame):
+        structure = structures[k]
+        rows = len(structure.numbers) if per_atom else 1
+        raw = frames[k].find(key)
+        if raw is None or not applies(structure):
+            if raw is None and applies(structure):
                 missing.append(k)
             values.append(np.zeros((rows, width)))
             masks.append(np.zeros((rows, width), dtype=bool))
             continue
         found_any = True
         try:
-            row = convert(raw, frame)
+            row = convert(raw, structure)
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{where}: '{key}' of frame {k} in '{file}' does not fit: {error}"
@@ -206,7 +229,7 @@ def _matrix(value: Any) -> np.ndarray:
     """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
     array = np.asarray(value, dtype=np.float64)
     if array.size == 6:
-        return array.reshape(6)[np.array(VOIGT)]
+        return np.take(array, VOIGT)
     if array.size == 9:
         return array.reshape(3, 3)
     raise ValueError(f"it has shape {array.shape}, expected 6 (xx, yy, zz, yz, xz, xy) or 3 x 3")
@@ -222,6 +245,7 @@ def _keys(frames: Sequence[Frame], chosen: Sequence[int], key: str) -> str:
     known = sorted(set().union(*(frames[k].keys for k in chosen)))
     if not known:
         return "; the file has no values beside the structures"
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(key.lower(), list(lower), n=1, cutoff=0.5)
+    hint = f"; did you mean '{lower[near[0]]}'?" if near else ";"
     return f"{hint} the file has: {', '.join(known)}"

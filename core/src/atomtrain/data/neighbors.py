@@ -10,6 +10,7 @@ import vesin
 from torch import Tensor
 
 from atomtrain.data.store import StructureStore
+from atomtrain.errors import DataError
 
 BYTES_PER_PAIR = 4 + 4 + 3 * 2
 """centers and neighbours as int32, shifts as int16"""
@@ -78,11 +79,19 @@ def _pairs_of_one(
     )
     i, j = i.astype(np.int64), j.astype(np.int64)
     s = s.astype(np.int64)
-    # one integer key per pair sorts faster than a lexicographic sort over six columns
     span = int(np.abs(s).max()) + 1 if len(s) else 1
-    width = 2 * span + 1
-    key = (i * 128 + types[j]) * len(positions) + j
-    for axis in range(3):
-        key = key * width + s[:, axis] + span
-    order = np.argsort(key, kind="stable")
+    if span > np.iinfo(np.int16).max:
+        raise DataError(
+            "an atom lies more than 32,000 cells away from its neighbours; wrap the positions "
+            "into the cell"
+        )
+    width, kinds = 2 * span + 1, int(types.max()) + 1
+    if kinds * len(positions) ** 2 * width**3 < 2**62:
+        # one integer key per pair sorts faster than a lexicographic sort over six columns
+        key = (i * kinds + types[j]) * len(positions) + j
+        for axis in range(3):
+            key = key * width + s[:, axis] + span
+        order = np.argsort(key, kind="stable")
+    else:
+        order = np.lexsort((s[:, 2], s[:, 1], s[:, 0], j, types[j], i))
     return i[order].astype(np.int32), j[order].astype(np.int32), s[order].astype(np.int16)

@@ -1,4 +1,8 @@
-"""Reading files of structures: anything ASE reads. A file is read once however many keys it serves."""
+"""Reading files of structures: anything ASE reads. A file is read once for all of its keys.
+
+A reader that a component brings is a function ``(path, where) -> list[Frame]`` that raises
+DataError, its message beginning with ``where``, for a file it cannot read.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,16 @@ import numpy as np
 
 from atomtrain.errors import DataError
 
-RESULTS = ("energy", "forces", "stress", "free_energy", "magmom", "magmoms", "charges", "dipole")
 BUILTIN = ("ase",)
 
 
 @dataclass
 class Frame:
-    """One structure of a file with all that the file says of it."""
+    """One structure of a file with all that the file says of it.
+
+    ``numbers [n]`` int64, ``positions [n, 3]`` and ``cell [3, 3]`` float64 (rows are vectors),
+    ``pbc [3]`` bool; ``per_atom`` arrays lead with ``n``.
+    """
 
     numbers: np.ndarray
     positions: np.ndarray
@@ -42,10 +49,11 @@ class Files:
     """The files of a data set, each read at most once."""
 
     def __init__(self) -> None:
-        self._read: dict[tuple[str, str | None], list[Frame]] = {}
+        self._read: dict[tuple[str, str], list[Frame]] = {}
 
     def frames(self, path: str, reader: str | None, where: str) -> list[Frame]:
         """All frames of a file. ``where`` begins the message if it cannot be read (DataError)."""
+        reader = reader or "ase"
         if (path, reader) not in self._read:
             frames = _reader(reader, where)(path, where)
             if not frames:
@@ -54,8 +62,8 @@ class Files:
         return self._read[path, reader]
 
 
-def _reader(name: str | None, where: str) -> Callable[[str, str], list[Frame]]:
-    if name is None or name == "ase":
+def _reader(name: str, where: str) -> Callable[[str, str], list[Frame]]:
+    if name == "ase":
         return read_ase
     from atomtrain.contract import components
 

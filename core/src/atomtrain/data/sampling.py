@@ -25,8 +25,8 @@ def epoch_batches(
 
     ``n_atoms [n_structures]``. Without ``max_atoms`` every batch has ``batch_size`` structures;
     ``drop_last`` leaves out a smaller last one (unless it is the only one), ``bounds`` (minimum,
-    maximum of atoms) leave out batches outside. With ``max_atoms`` structures are packed greedily up
-    to that many atoms; larger ones are skipped, batches below ``min_atoms`` are dropped.
+    maximum of atoms) leave out batches outside. With ``max_atoms`` structures are packed greedily
+    up to that many atoms; larger ones are skipped, batches below ``min_atoms`` are dropped.
     """
     n = len(n_atoms)
     if shuffle:

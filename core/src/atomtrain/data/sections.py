@@ -1,0 +1,110 @@
+"""One section of the options: its files read, checked and packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atomtrain.data.labels import gradient_label, target_label
+from atomtrain.data.readers import Files, Frame
+from atomtrain.data.splits import check_indices
+from atomtrain.data.store import StructureStore
+from atomtrain.errors import DataError, OptionsError, TargetError
+from atomtrain.targets import TargetInfo
+
+if TYPE_CHECKING:
+    from atomtrain.options import DatasetSection
+
+
+@dataclass
+class LoadedSection:
+    """One section read: its structures, and the targets found in it."""
+
+    store: StructureStore
+    targets: dict[str, TargetInfo]
+
+
+def read_section(
+    section: DatasetSection, files: Files, notes: list[str], default_kind: str = "scalar"
+) -> LoadedSection:
+    """Structures and labels of one section of the options.
+
+    Adds lines for the log to ``notes``. Raises DataError or OptionsError.
+    """
+    from atomtrain.options import read_indices, target_info
+
+    where = section.where("systems", "read_from")
+    frames = files.frames(section.systems.read_from, section.systems.reader, where)
+    chosen: Sequence[int] = range(len(frames))
+    if section.indices is not None:
+        chosen = read_indices(section.where("indices"), section.indices)
+        check_indices(chosen, len(frames), section.where("indices"))
+    _check_structures(frames, chosen, section.systems.read_from, where)
+    store = _structures(frames, chosen, section.systems.read_from)
+    targets: dict[str, TargetInfo] = {}
+    for name, target in section.targets.items():
+        try:
+            info = target_info(name, target, default_kind)
+        except TargetError as error:
+            raise OptionsError(f"{section.where('targets', name)}: {error}") from None
+        store.labels[name] = target_label(files, section, name, target, info, frames, chosen)
+        gradients = []
+        for kind in ("forces", "stress", "virial"):
+            gradient = getattr(target, kind)
+            if gradient is None:
+                continue
+            label = gradient_label(files, section, name, kind, gradient, frames, chosen)
+            key = "forces" if kind == "forces" else "strain"
+            if label is not None:
+                store.labels[f"{name}:{key}"] = label
+                gradients.append(key)
+            if not gradient.required:
+                verdict = "found, trained on" if label is not None else "not found, left out"
+                notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
+        targets[name] = replace(info, gradients=tuple(gradients))
+    for name, extra in section.extra_data.items():
+        info = target_info(name, extra, default_kind)
+        store.extra[name] = target_label(files, section, name, extra, info, frames, chosen)
+    return LoadedSection(store, targets)
+
+
+def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> StructureStore:
+    picked = [frames[k] for k in chosen]
+    counts = np.cumsum([0] + [len(f.numbers) for f in picked])
+    return StructureStore(
+        positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
+        types=torch.from_numpy(np.concatenate([f.numbers for f in picked])),
+        cells=torch.from_numpy(
+            # a cell vector means nothing along a direction that is not periodic
+            np.stack([np.where(f.pbc[:, None], f.cell, 0.0) for f in picked])
+        ),
+        pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
+        offsets=torch.from_numpy(counts),
+        files=[file],
+        origins=torch.tensor([[0, k] for k in chosen], dtype=torch.int64),
+    )
+
+
+def _check_structures(
+    frames: Sequence[Frame], chosen: Sequence[int], file: str, where: str
+) -> None:
+    for k in chosen:
+        frame = frames[k]
+        if len(frame.numbers) == 0:
+            raise DataError(f"{where}: frame {k} of '{file}' has no atoms")
+        if not np.isfinite(frame.positions).all():
+            raise DataError(f"{where}: positions in frame {k} of '{file}' are not finite")
+        if frame.numbers.min() < 1:
+            raise DataError(f"{where}: frame {k} of '{file}' has atoms of unknown element ('X')")
+        if frame.pbc.any():
+            vectors = frame.cell[frame.pbc]
+            # square of the length, area or volume that the periodic vectors span; not NaN either
+            if not np.linalg.det(vectors @ vectors.T) > 1e-12:
+                raise DataError(
+                    f"{where}: frame {k} of '{file}' is periodic but has no cell along a periodic "
+                    "direction (or a flat one); give it a cell or set its pbc to false"
+                )
