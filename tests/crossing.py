@@ -56,9 +56,7 @@ def options(**changes: Any) -> dict[str, Any]:
         },
         "training_set": {
             "systems": {"read_from": "crystal.xyz", "length_unit": "angstrom"},
-            "targets": {
-                "energy": {"key": "energy", "unit": "eV", "forces": True, "stress": True}
-            },
+            "targets": {"energy": {"key": "energy", "unit": "eV", "forces": True, "stress": True}},
         },
         "validation_set": 0.2,
         "test_set": 0.2,

@@ -13,17 +13,18 @@ import pytest
 import torch
 import yaml
 from ase.build import make_supercell
-from atomtrain import api
-from atomtrain.data import BatchSource
-from atomtrain.data.datasets import build_datasets
-from atomtrain.model import forces_and_strain, with_leaves
-from atomtrain.evaluation import evaluate_model
-from atomtrain.options import load_eval_options, load_options
-from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 from crossing import atomtrain, crystal, environment
 from metatomic.torch import ModelOutput
 from metatomic_ase import MetatomicCalculator
+
+from atomtrain import api
+from atomtrain.data import BatchSource
+from atomtrain.data.datasets import build_datasets
+from atomtrain.evaluation import evaluate_model
+from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.options import load_eval_options, load_options
+from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.restore import restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -168,7 +169,11 @@ def test_right_in_a_bare_process(trained: Path, tmp_path: Path) -> None:
     for name in ("model.pt", "crystal.xyz"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     done = subprocess.run(
-        [sys.executable, "-c", BARE], cwd=tmp_path, env=environment(), capture_output=True, text=True
+        [sys.executable, "-c", BARE],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("right")
@@ -188,9 +193,7 @@ def test_eval_equals_ase_frame_by_frame(
     calc = calculator(trained)
     reference = ase.io.read(workplace / "crystal.xyz", ":")
     energy_errors, force_errors = [], []
-    for atoms, predicted in zip(
-        reference, ase.io.read(workplace / "p.xyz", ":"), strict=True
-    ):
+    for atoms, predicted in zip(reference, ase.io.read(workplace / "p.xyz", ":"), strict=True):
         mine = atoms.copy()
         mine.calc = calc
         assert predicted.get_potential_energy() == pytest.approx(

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from crossing import atomtrain, environment, options, write_crystal
+
 from atomtrain.errors import CheckpointError
 from atomtrain.training.checkpoint import load_checkpoint
-from crossing import atomtrain, environment, options, write_crystal
 
 EPOCHS = 40
 
@@ -89,7 +90,7 @@ def test_a_signal_stops_cleanly(tmp_path: Path, number: int) -> None:
     assert "stopped by a signal; go on with: atomtrain train ... --restart" in out
     (path,) = stopped.rglob("interrupted.ckpt")
     state = load_checkpoint(path)["trainer"]
-    assert 0 < state["epoch"] + state["step_in_epoch"]
+    assert state["epoch"] + state["step_in_epoch"] > 0
     assert not (stopped / "model.pt").exists()
     assert not [p for p in stopped.rglob("*") if p.name.endswith(".tmp")]
 
@@ -238,4 +239,3 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     assert "not going on from" in out and "model_3.ckpt" in out
-

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
+from torch import Tensor
+
 from atomtrain.data import StructureStore
 from atomtrain.graph import AtomGraph
 from atomtrain.model import PotentialModel
 from atomtrain.targets import DatasetInfo, TargetInfo
-from torch import Tensor
 
 
 def store_of(frames: list[Atoms]) -> StructureStore:

@@ -36,8 +36,8 @@ finally:
     [
         (("--help",), ("torch", "pydantic", "ase", "numpy")),
         (("--version",), ("torch", "pydantic", "ase", "numpy")),
-        (("train", "--help"), ("torch", "pydantic")),
-        (("architectures",), ("torch", "pydantic")),
+        (("train", "--help"), ("torch",)),
+        (("architectures",), ("torch",)),
         (("architectures", "cli-arch"), ("torch",)),
     ],
 )

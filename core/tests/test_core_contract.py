@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from core_structures import install
+
 from atomtrain.contract import catalog, components, open_architecture
 from atomtrain.errors import CheckpointError, PluginError
-from core_structures import install
 
 GOOD = """
 from atomtrain.contract import ArchitectureInfo, hookimpl
@@ -38,7 +38,12 @@ def good(name: str, build: str = "return 1") -> str:
 
 def test_names_are_normalised(site: Path) -> None:
     install(site, "my-arch-one", good("my-arch-one"))
-    for name in ("my-arch-one", "my_arch_one", "experimental.my_arch_one", "deprecated.My-Arch-One"):
+    for name in (
+        "my-arch-one",
+        "my_arch_one",
+        "experimental.my_arch_one",
+        "deprecated.My-Arch-One",
+    ):
         assert open_architecture(name).info.name == "my-arch-one"
     assert open_architecture("old_name").info.name == "my-arch-one"
 
@@ -171,4 +176,3 @@ def test_hooks_are_documented() -> None:
             if not name.startswith("_"):
                 assert hook.__doc__, name
                 assert hook.__annotations__["return"], name
-    assert "atomtrain_soap_bpnn" not in sys.modules

@@ -8,9 +8,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.neighborlist import neighbor_list
+from core_structures import store_of
+
 from atomtrain.data import BatchSource, Label, epoch_batches, pair_list
 from atomtrain.model import Constants
-from core_structures import store_of
 
 
 def frames() -> list[Atoms]:
@@ -48,9 +49,7 @@ def constants(graph) -> Constants:  # type: ignore[no-untyped-def]
     return Constants({"t/x": graph.positions * 2}, {"t/v": graph.vectors.sum(1)})
 
 
-@pytest.mark.parametrize(
-    ("budget", "kept"), [(0, False), (1 << 30, True), (20_000, False)]
-)
+@pytest.mark.parametrize(("budget", "kept"), [(0, False), (1 << 30, True), (100, False)])
 def test_batches(budget: int, kept: bool) -> None:
     store = store_of(frames())
     generator = torch.Generator().manual_seed(0)
@@ -105,7 +104,9 @@ def test_sampling() -> None:
     kinds = {"batch_size": 2, "seed": 1, "shuffle": True}
     first = epoch_batches(sizes, epoch=0, **kinds)
     assert sorted(torch.cat(first).tolist()) == list(range(7))
-    assert [b.tolist() for b in first] == [b.tolist() for b in epoch_batches(sizes, epoch=0, **kinds)]
+    assert [b.tolist() for b in first] == [
+        b.tolist() for b in epoch_batches(sizes, epoch=0, **kinds)
+    ]
     assert torch.cat(first).tolist() != torch.cat(epoch_batches(sizes, epoch=1, **kinds)).tolist()
     assert len(epoch_batches(sizes, epoch=0, drop_last=True, **kinds)) == 3
     for batch in epoch_batches(sizes, epoch=0, max_atoms=8, min_atoms=4, **kinds):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from core_structures import Pairwise, energy_info, store_of
+
 from atomtrain.data import BatchSource, Label
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
@@ -17,7 +19,6 @@ from atomtrain.model.baselines import fit_composition, fit_scale, normalise
 from atomtrain.model.export import export_predictor, load_model, save_model
 from atomtrain.targets import Block, DatasetInfo, Irrep, TargetInfo
 from atomtrain.training.predict import samples_of
-from core_structures import Pairwise, energy_info, store_of
 
 TYPES = (1, 6, 8)
 

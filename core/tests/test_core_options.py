@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from atomtrain.errors import OptionsError
 from atomtrain.options import (
     DatasetSection,
@@ -91,7 +92,11 @@ def test_interpolation_and_overrides(tmp_path: Path) -> None:
     text = MINIMAL + "seed: ${base_precision}\nbase_precision: 64\n"
     assert load(tmp_path, text).seed == 64
     options = load(
-        tmp_path, MINIMAL, "seed=5", "architecture.training.loss.weight=2", "test_set={indices: [1]}"
+        tmp_path,
+        MINIMAL,
+        "seed=5",
+        "architecture.training.loss.weight=2",
+        "test_set={indices: [1]}",
     )
     assert options.seed == 5
     assert options.architecture.training == {"loss": {"weight": 2}}

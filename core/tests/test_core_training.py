@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from core_structures import energy_info
+
 from atomtrain.errors import CheckpointError, DeviceError, OutputError
 from atomtrain.files import replacing
 from atomtrain.options import TrainerHypers
@@ -23,7 +25,6 @@ from atomtrain.training.loss import loss_terms
 from atomtrain.training.metrics import ErrorSums, score
 from atomtrain.training.observers import Observer, Observers
 from atomtrain.training.optimisation import AveragedWeights, learning_rate_factor
-from core_structures import energy_info
 
 BASE = {"format": FORMAT, "format_version": FORMAT_VERSION}
 
@@ -151,4 +152,6 @@ def test_a_failing_observer_is_dropped_once(caplog: pytest.LogCaptureFixture) ->
     observers.tell(event)
     observers.tell(event)
     assert heard == ["Broken", "Observer", "Observer"]
-    assert "Broken failed and hears no more of this training: ValueError: out of paper" in caplog.text
+    assert (
+        "Broken failed and hears no more of this training: ValueError: out of paper" in caplog.text
+    )

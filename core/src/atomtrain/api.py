@@ -475,8 +475,7 @@ def _checkpoint_to_restart(
     name = checkpoint["architecture"]["name"]
     if name != architecture.info.name:
         raise CheckpointError(
-            f"'{path}' holds a model of '{name}', but the options train "
-            f"'{architecture.info.name}'"
+            f"'{path}' holds a model of '{name}', but the options train '{architecture.info.name}'"
         )
     return architecture.upgrade_checkpoint(checkpoint), str(path)
 
@@ -514,7 +513,7 @@ def _fetched(checkpoint: str | Path) -> tuple[Path, Path | None]:
     with tempfile.NamedTemporaryFile(suffix=".ckpt", delete=False) as file:
         temporary = Path(file.name)
         try:
-            with urllib.request.urlopen(address, timeout=60) as response:  # noqa: S310
+            with urllib.request.urlopen(address, timeout=60) as response:
                 file.write(response.read())
         except OSError as error:
             temporary.unlink()

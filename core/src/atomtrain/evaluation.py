@@ -109,9 +109,7 @@ def _evaluate(
     options = ModelEvaluationOptions(
         length_unit=info.length_unit,
         outputs={
-            name: ModelOutput(
-                unit=target.unit, sample_kind="atom" if target.per_atom else "system"
-            )
+            name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
             for name, target in info.targets.items()
         },
     )
@@ -198,9 +196,9 @@ def _systems(
             shifts = pairs.shifts[keep].to(torch.float64)
             local = store.positions[start:stop]
             vectors = local[j] - local[i] + shifts @ store.cells[k]
-            samples = torch.cat(
-                [i[:, None], j[:, None], pairs.shifts[keep].long()], dim=1
-            ).to(torch.int32)
+            samples = torch.cat([i[:, None], j[:, None], pairs.shifts[keep].long()], dim=1).to(
+                torch.int32
+            )
             block = TensorBlock(
                 vectors.to(dtype).reshape(-1, 3, 1),
                 Labels(

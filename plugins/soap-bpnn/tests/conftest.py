@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from ase import Atoms
-from atomtrain.graph import AtomGraph
 from soap_structures import graph_of, structures
+
+from atomtrain.graph import AtomGraph
 
 
 @pytest.fixture(scope="session")

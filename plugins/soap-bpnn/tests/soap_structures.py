@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+
 from atomtrain.data import BatchSource, StructureStore
 from atomtrain.graph import AtomGraph
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import sphericart.torch
 import torch
+from spex import SphericalExpansion
+
 from atomtrain.graph import AtomGraph
 from atomtrain.model import with_leaves
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-from spex import SphericalExpansion
 
 TYPES = (1, 6, 8)
 

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from pydantic import ValidationError
+from soap_structures import graph_of
+from test_soap_descriptor import build, info
+
 from atomtrain.contract import open_architecture
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
@@ -15,9 +19,6 @@ from atomtrain.model import Predictor, forces_and_strain, with_leaves
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-from soap_structures import graph_of
-from pydantic import ValidationError
-from test_soap_descriptor import build, info
 
 
 def energy(model: SoapBpnn, atoms: Atoms) -> float:

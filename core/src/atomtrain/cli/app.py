@@ -8,7 +8,7 @@ import traceback
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from atomtrain import __version__
 from atomtrain.cli import architectures, eval_, export, show, train
@@ -27,9 +27,7 @@ class _WithPlugins(TyperGroup):
         if own is not None or cmd_name not in found:
             return own
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            import click
-
-            return click.Command(cmd_name, short_help=f"(from {found[cmd_name].origin})")
+            return TyperCommand(cmd_name, help=f"(from {found[cmd_name].origin})")
         app = found[cmd_name].entry_point.load()
         return typer.main.get_command(app)
 

@@ -82,7 +82,9 @@ def _show(console: Console, name: str) -> None:
 def _facts(info: ArchitectureInfo) -> list[tuple[str, list[str]]]:
     def people(persons: Any) -> list[str]:
         return [
-            " ".join(x for x in (p.name, p.email and f"<{p.email}>", p.handle and f"@{p.handle}") if x)
+            " ".join(
+                x for x in (p.name, p.email and f"<{p.email}>", p.handle and f"@{p.handle}") if x
+            )
             for p in persons
         ]
 

@@ -69,6 +69,14 @@ class Architecture:
                 f"not have: {error}. Compare it with atomtrain.contract.hookspecs"
             ) from error
         self._hooks = manager.hook
+        # pluggy takes an answer of None for no answer and asks the next: an upgrade that forgets
+        # its return must not fall through to the default
+        own = [i for i in self._hooks.upgrade_checkpoint.get_hookimpls() if i.plugin is module]
+        self._upgrade = (
+            manager.subset_hook_caller("upgrade_checkpoint", [defaults])
+            if own
+            else self._hooks.upgrade_checkpoint
+        )
         info = self._ask("describe_architecture", lambda: self._hooks.describe_architecture())
         if not isinstance(info, ArchitectureInfo):
             raise PluginError(
@@ -150,9 +158,7 @@ class Architecture:
             while version < current:
                 step, before = version, checkpoint
                 try:
-                    upgraded = self._hooks.upgrade_checkpoint(
-                        checkpoint=before, part=part, from_version=step
-                    )
+                    upgraded = self._upgrade(checkpoint=before, part=part, from_version=step)
                 except AtomtrainError as error:
                     raise CheckpointError(
                         f"{self._who} cannot upgrade version {step} of the {part} (installed: "

@@ -197,9 +197,11 @@ class BatchSource:
                 )
             )
         for batch in made:
-            yield batch if self.device.type == "cpu" else (
-                batch.pin_memory() if cuda else batch
-            ).to(self.device)
+            yield (
+                batch
+                if self.device.type == "cpu"
+                else (batch.pin_memory() if cuda else batch).to(self.device)
+            )
 
     def _keep_pairs(self, budget: int) -> None:
         if len(self.store) == 0 or budget <= 0:

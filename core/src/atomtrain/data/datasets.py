@@ -14,7 +14,8 @@ from atomtrain.data.sections import LoadedSection, read_section
 from atomtrain.data.splits import split_section
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError
-from atomtrain.targets import GRADIENTS, DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets.layout import GRADIENTS
 
 if TYPE_CHECKING:
     from atomtrain.options import Options
@@ -50,9 +51,7 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
     files = Files()
     notes: list[str] = []
-    loaded = [
-        read_section(section, files, notes, default_kind) for section in options.training_set
-    ]
+    loaded = [read_section(section, files, notes, default_kind) for section in options.training_set]
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
     own = {
@@ -104,9 +103,7 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
             raise DataError(
                 f"the {name} set has no label of any target it is there for ({', '.join(targets)})"
             )
-    return Datasets(
-        stores["train"], stores["validation"], stores.get("test"), info, splits, notes
-    )
+    return Datasets(stores["train"], stores["validation"], stores.get("test"), info, splits, notes)
 
 
 def fingerprint(store: StructureStore) -> str:

@@ -25,7 +25,12 @@ def with_leaves(graph: AtomGraph) -> AtomGraph:
 
 
 def forces_and_strain(
-    energy: Tensor, graph: AtomGraph, *, strain: bool, create_graph: bool, retain_graph: bool = False
+    energy: Tensor,
+    graph: AtomGraph,
+    *,
+    strain: bool,
+    create_graph: bool,
+    retain_graph: bool = False,
 ) -> Tuple[Tensor, Tensor | None]:
     """Forces and strain derivative of the summed ``energy`` (any shape).
 

@@ -190,7 +190,9 @@ def _follow(cls: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Path, Any
             continue
         owner = next((one for one in here if _is_model(one)), None)
         path.append(part)
-        here = [inner for one in here for child in _children(one, part) for inner in _members(child)]
+        here = [
+            inner for one in here for child in _children(one, part) for inner in _members(child)
+        ]
         labelled = False
     return tuple(path), owner, branch
 

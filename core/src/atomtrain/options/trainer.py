@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-
 from atomtrain.options._problems import Problems, suggestion
 from atomtrain.options._section import Section
 from atomtrain.options.target_type import by_number
@@ -253,6 +252,3 @@ def _bytes(value: int | str) -> int:
     if isinstance(value, bool) or not found or found[2].upper() not in _UNITS:
         raise ValueError(f"expected bytes or a size such as '4 GB', got '{value}'")
     return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-

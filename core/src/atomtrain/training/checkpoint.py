@@ -79,7 +79,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             "atomtrain never do: get the file from a source you trust"
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise CheckpointError(f"'{path}' is damaged and cannot be read ({_first(error)})") from error
+        raise CheckpointError(
+            f"'{path}' is damaged and cannot be read ({_first(error)})"
+        ) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise CheckpointError(
             f"'{path}' was saved with torch but is no atomtrain checkpoint (a checkpoint of "

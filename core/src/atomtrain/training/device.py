@@ -10,7 +10,9 @@ ALIASES = {"gpu": "cuda", "multi-gpu": "cuda"}
 DTYPES = {16: ("bfloat16", "float16"), 32: ("float32",), 64: ("float64",)}
 
 
-def choose_device(asked: str | None, supported: tuple[str, ...], local_rank: int = 0) -> torch.device:
+def choose_device(
+    asked: str | None, supported: tuple[str, ...], local_rank: int = 0
+) -> torch.device:
     """The device to run on; None asks for the model's favourite among those the machine has."""
     if asked is None:
         name = next((d for d in supported if _available(d)), None)

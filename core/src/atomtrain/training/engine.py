@@ -223,9 +223,7 @@ class _Engine:
 
     # -- one step ------------------------------------------------------------------------------
 
-    def _loss(
-        self, batch: Batch | None, create_graph: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, batch: Batch | None, create_graph: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's part of the batch's loss; the parts of all processes add up to it."""
         predictions: dict[str, Tensor] = {}
         if batch is not None:
@@ -279,7 +277,9 @@ class _Engine:
             self.hypers.warmup_fraction,
             self.hypers.scheduler,
         )
-        frozen = self.hypers.finetune is not None and self.epoch < self.hypers.finetune.freeze_epochs
+        frozen = (
+            self.hypers.finetune is not None and self.epoch < self.hypers.finetune.freeze_epochs
+        )
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = 0.0 if frozen and group["name"] == "encoder" else rate * factor
 

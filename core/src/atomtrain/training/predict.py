@@ -25,9 +25,7 @@ def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]
     index = torch.full((max(types) + 1,), -1, dtype=torch.int64)
     index[torch.tensor(types)] = torch.arange(len(types))
     structure = torch.repeat_interleave(torch.arange(len(store)), store.n_atoms)
-    return Samples(
-        label.values, mask, index[store.types], structure, len(types), len(store)
-    )
+    return Samples(label.values, mask, index[store.types], structure, len(types), len(store))
 
 
 def normalised_store(store: StructureStore, predictor: Predictor) -> StructureStore:

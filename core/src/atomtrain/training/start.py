@@ -140,9 +140,7 @@ def from_finetune(
     _inherit_heads(model, trained, finetune.inherit_heads, info)
     predictor = Predictor(model, info)
     known_targets = [
-        t
-        for t in info.targets
-        if t in source.dataset_info.targets and finetune.method != "encoder"
+        t for t in info.targets if t in source.dataset_info.targets and finetune.method != "encoder"
     ]
     for target in known_targets:
         copy_affine(predictor, source, target)
@@ -273,9 +271,7 @@ def _inherit_heads(
             )
 
 
-def _by_index(
-    values: float | dict[int, float] | None, types: tuple[int, ...]
-) -> dict[int, float]:
+def _by_index(values: float | dict[int, float] | None, types: tuple[int, ...]) -> dict[int, float]:
     """Values by atomic number (or one for all) as values by index of the type."""
     if values is None:
         return {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from atomtrain.options import Section
 from pydantic import Field, model_validator
+
+from atomtrain.options import Section
 
 
 class Cutoff(Section):

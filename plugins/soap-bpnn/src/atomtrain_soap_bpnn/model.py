@@ -7,12 +7,12 @@ from typing import Dict, List, Tuple
 
 import sphericart.torch
 import torch
+from torch import Tensor, nn
+
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Constants, Model
 from atomtrain.targets import DatasetInfo
-from torch import Tensor, nn
-
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
 from atomtrain_soap_bpnn.descriptor.density import density, group_pairs, power_spectrum
@@ -47,9 +47,7 @@ class SoapBpnn(Model):
         index[torch.tensor(self.atomic_types)] = torch.arange(self.n_species)
         self.register_buffer("species_index", index, persistent=False)
 
-        self.radial = RadialBasis(
-            self.cutoff, soap.cutoff.width, soap.max_angular, soap.max_radial
-        )
+        self.radial = RadialBasis(self.cutoff, soap.cutoff.width, soap.max_angular, soap.max_radial)
         self.harmonics = SphericalHarmonics(soap.max_angular)
         self.fast_harmonics = _Sphericart(soap.max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
@@ -82,9 +80,7 @@ class SoapBpnn(Model):
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        if torch.jit.is_scripting():
-            features = self.plain_features(graph, species)
-        elif self.plain:
+        if torch.jit.is_scripting() or self.plain:
             features = self.plain_features(graph, species)
         else:
             features = self._fast_features(graph, species)

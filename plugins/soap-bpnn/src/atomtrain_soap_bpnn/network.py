@@ -6,7 +6,7 @@ every layer is one batched product.
 """
 
 import math
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,8 @@ class SharedNetwork(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(shape))
         sizes = [n_features] + [n_neurons] * n_hidden
         self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(sizes[:-1], sizes[1:])  # noqa: B905
+            nn.Linear(a, b, bias=False)
+            for a, b in zip(sizes[:-1], sizes[1:])  # noqa: B905
         )
         self.n_features = n_features
         self.n_out = sizes[-1]

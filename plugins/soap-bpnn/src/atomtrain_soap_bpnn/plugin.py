@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from atomtrain.contract import ArchitectureInfo, BuildContext, Person, hookimpl
 
 if TYPE_CHECKING:
-    from atomtrain.targets import DatasetInfo
     from pydantic import BaseModel
 
+    from atomtrain.targets import DatasetInfo
     from atomtrain_soap_bpnn.hypers import ModelHypers
     from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -60,9 +60,7 @@ def describe_architecture() -> ArchitectureInfo:
 
 
 @hookimpl
-def build_model(
-    hypers: ModelHypers, dataset_info: DatasetInfo, context: BuildContext
-) -> SoapBpnn:
+def build_model(hypers: ModelHypers, dataset_info: DatasetInfo, context: BuildContext) -> SoapBpnn:
     """The torch module."""
     from atomtrain_soap_bpnn.model import SoapBpnn
 

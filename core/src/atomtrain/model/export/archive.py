@@ -18,9 +18,7 @@ from metatomic.torch import AtomisticModel, load_atomistic_model
 from atomtrain.errors import CheckpointError, OutputError, PluginError
 from atomtrain.files import replacing
 
-AVAILABLE = frozenset(
-    {"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"}
-)
+AVAILABLE = frozenset({"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"})
 """Namespaces of TorchScript operators and classes that exist wherever metatomic-torch runs."""
 
 

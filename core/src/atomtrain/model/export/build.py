@@ -59,9 +59,7 @@ def export_predictor(
 
 def _output(target: TargetInfo) -> ModelOutput:
     try:
-        return ModelOutput(
-            unit=target.unit, sample_kind="atom", description=target.description
-        )
+        return ModelOutput(unit=target.unit, sample_kind="atom", description=target.description)
     except (ValueError, RuntimeError) as error:
         raise TargetError(f"target '{target.name}': {_first_line(error)}") from error
 

@@ -70,7 +70,11 @@ class ExportedModel(nn.Module):
         if selected_atoms is not None:
             chosen = selected_atoms.values.to(torch.int64)
             structure, atoms = chosen[:, 0], chosen[:, 1]
-            rows = atoms if n_systems == 1 else atoms + _first_atoms(systems).index_select(0, structure)
+            rows = (
+                atoms
+                if n_systems == 1
+                else atoms + _first_atoms(systems).index_select(0, structure)
+            )
 
         samples: Optional[Labels] = None  # those of per-atom outputs, made when first needed
         results: Dict[str, TensorMap] = {}
