@@ -51,7 +51,7 @@ def test_names_are_normalised(site: Path) -> None:
 def test_two_of_one_name(site: Path) -> None:
     install(site, "arch-twice-a", good("twice"), entry="twice")
     install(site, "arch-twice-b", good("twice"), entry="twice")
-    with pytest.raises(PluginError, match="provided by arch-twice-a 1.0 and by arch-twice-b 1.0"):
+    with pytest.raises(PluginError, match=r"provided by arch-twice-a 1.0 and by arch-twice-b 1.0"):
         open_architecture("twice")
 
 
@@ -134,7 +134,9 @@ def test_upgrades_go_step_by_step(site: Path) -> None:
     upgraded = open_architecture("arch-up").upgrade_checkpoint(checkpoint(1))
     assert upgraded["steps"] == [("model", 1), ("model", 2)]
     assert upgraded["architecture"]["model_version"] == 3
-    with pytest.raises(CheckpointError, match="version 4 of the model .* up to 3; install a newer"):
+    with pytest.raises(
+        CheckpointError, match=r"version 4 of the model .* up to 3; install a newer"
+    ):
         open_architecture("arch-up").upgrade_checkpoint(checkpoint(4))
 
 

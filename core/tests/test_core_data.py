@@ -78,7 +78,7 @@ def test_batches(budget: int, kept: bool) -> None:
         mine = graph.structure == k
         np.testing.assert_array_equal(graph.positions[mine], atoms.positions)
         np.testing.assert_array_equal(graph.types[mine], atoms.numbers)
-        i, d = neighbor_list("id", atoms, 5.0)
+        _i, d = neighbor_list("id", atoms, 5.0)
         here = (graph.centers >= start) & (graph.centers < start + len(atoms))
         np.testing.assert_allclose(
             np.sort(torch.linalg.vector_norm(graph.vectors[here], dim=1)), np.sort(d)

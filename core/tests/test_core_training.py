@@ -63,7 +63,7 @@ def test_cut_off_files(tmp_path: Path, cut: float) -> None:
     save_checkpoint({**BASE, "w": torch.ones(1000)}, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(cut if cut > 1 else cut * len(data))])
-    with pytest.raises(CheckpointError, match="is not a checkpoint|is damaged"):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint|is damaged"):
         load_checkpoint(path)
 
 

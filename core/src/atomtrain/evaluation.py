@@ -235,7 +235,7 @@ def _targets(
 ) -> DatasetInfo:
     """What to compute: the section's targets, or all the model offers if it names none."""
     capabilities = model.capabilities()
-    offered = {name: o for name, o in capabilities.outputs.items()}
+    offered = dict(capabilities.outputs.items())
     targets: dict[str, TargetInfo] = {}
     for name, target in found.items():
         if name not in offered:

@@ -132,13 +132,13 @@ def _sentences(found: dict[str, Any], path: Path, owner: Any, branch: int) -> li
         return [_Finding(path, f"expected {_either(words)}, got {shown(given)}{hint}")]
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
         limit = next(iter(context.values()))
-        words = {
+        relation = {
             "greater_than": "must be greater than",
             "greater_than_equal": "must be at least",
             "less_than": "must be less than",
             "less_than_equal": "must be at most",
         }[kind]
-        return [_Finding(path, f"{words} {limit:g}, got {shown(given)}", branch=branch)]
+        return [_Finding(path, f"{relation} {limit:g}, got {shown(given)}", branch=branch)]
     if kind in ("too_short", "too_long"):
         bound = context.get("min_length", context.get("max_length"))
         side = "at least" if kind == "too_short" else "at most"

@@ -224,7 +224,7 @@ class TrainerHypers(Section):
 
     def check_targets(self, names: list[str]) -> list[tuple[tuple[str, ...], str]]:
         """Located problems where hypers name targets that do not exist."""
-        problems = []
+        problems: list[tuple[tuple[str, ...], str]] = []
         for field in ("loss", "atomic_baseline", "fixed_scaling_weights"):
             value = getattr(self, field)
             if isinstance(value, dict):

@@ -250,13 +250,14 @@ class _Engine:
             self.run.processes.sum_(shared)
             counts = shared.tolist()
         loss = torch.zeros((), dtype=self.run.dtype, device=self.run.device)
-        for term, numerator, count in zip(self.terms, numerators, counts, strict=True):
-            if numerator is None:
+        for term, part, number in zip(self.terms, numerators, counts, strict=True):
+            if part is None:
                 continue
             if term.mean:
-                positive = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-                numerator = numerator / positive
-            loss = loss + numerator
+                part = part / (
+                    number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
+                )
+            loss = loss + part
         return loss, predictions
 
     def _update(self, loss: Tensor) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch.nn import Parameter
+
 if TYPE_CHECKING:
     from atomtrain.model.base import Model
     from atomtrain.options import TrainerHypers
@@ -15,7 +17,8 @@ def parameter_groups(model: Model, hypers: TrainerHypers) -> list[dict[str, Any]
     Without fine-tuning both have the same rate. ``method: heads`` leaves the encoder out.
     """
     finetune = hypers.finetune
-    encoder, heads = [], []
+    encoder: list[Parameter] = []
+    heads: list[Parameter] = []
     for name, parameter in model.named_parameters():
         (heads if model.is_head(name) else encoder).append(parameter)
     groups: list[dict[str, Any]] = []

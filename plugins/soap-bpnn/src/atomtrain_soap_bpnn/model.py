@@ -45,6 +45,7 @@ class SoapBpnn(Model):
         self.n_species = len(self.atomic_types)
         index = torch.full((max(self.atomic_types) + 1,), -1, dtype=torch.int64)
         index[torch.tensor(self.atomic_types)] = torch.arange(self.n_species)
+        self.species_index: Tensor
         self.register_buffer("species_index", index, persistent=False)
 
         self.radial = RadialBasis(self.cutoff, soap.cutoff.width, soap.max_angular, soap.max_radial)
@@ -80,7 +81,10 @@ class SoapBpnn(Model):
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        if torch.jit.is_scripting() or self.plain:
+        # two branches: TorchScript drops the others only for a bare is_scripting()
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM114
+            features = self.plain_features(graph, species)
+        elif self.plain:
             features = self.plain_features(graph, species)
         else:
             features = self._fast_features(graph, species)
@@ -103,7 +107,7 @@ class SoapBpnn(Model):
 
     def constants(self, graph: AtomGraph) -> Constants:
         """Basis, density and features of a batch; none of them depends on weights."""
-        order, vectors, basis = self._pair_basis(graph, graph.vectors.detach(), None)
+        order, _vectors, basis = self._pair_basis(graph, graph.vectors.detach(), None)
         blocks = basis.density()
         per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
         if self.legacy:
@@ -218,7 +222,11 @@ class SoapBpnn(Model):
                 vectors / r.unsqueeze(1),
             ]
         groups = group_pairs(group, len(graph.types) * self.n_species)
-        return order, vectors, fast.PairBasis(*parts, groups, self.n_species, self.n_per_l)
+        harmonics, turning, radial, slopes, directions = parts
+        basis = fast.PairBasis(
+            harmonics, turning, radial, slopes, directions, groups, self.n_species, self.n_per_l
+        )
+        return order, vectors, basis
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
         """Densities of elements -> densities of pseudo-elements, ``[n_atoms, m, 4 n]``."""

@@ -6,6 +6,7 @@ every layer is one batched product.
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -126,10 +127,7 @@ class SharedNetwork(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(shape))
         self.norm_bias = nn.Parameter(torch.zeros(shape))
         sizes = [n_features] + [n_neurons] * n_hidden
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False)
-            for a, b in zip(sizes[:-1], sizes[1:])  # noqa: B905
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise(sizes))
         self.n_features = n_features
         self.n_out = sizes[-1]
 

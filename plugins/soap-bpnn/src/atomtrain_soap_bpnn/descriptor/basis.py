@@ -37,6 +37,7 @@ class RadialBasis(nn.Module):
         table = torch.stack(
             [knots[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], dim=1
         )
+        self.table: Tensor
         self.register_buffer("table", table, persistent=False)  # [n_knots, 4, n_functions]
 
     def cutoff_function(self, r: Tensor) -> Tensor:
@@ -96,6 +97,8 @@ class SphericalHarmonics(nn.Module):
                 for power, c in enumerate(_derivative(legendre, k)):
                     polynomial[power, column] = norm * c
                 select[2 * k + (1 if m < 0 else 0), column] = 1.0
+        self.polynomial: Tensor
+        self.select: Tensor
         self.register_buffer("polynomial", polynomial, persistent=False)
         self.register_buffer("select", select, persistent=False)
 

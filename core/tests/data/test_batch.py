@@ -1,0 +1,174 @@
+"""Batches: what a store holds, whichever way it is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from atomtrain.data import Batch, Label, StructureStore
+from atomtrain.graph import AtomGraph, pair_vectors
+from atomtrain.model.base import Constants
+from data_frames import awkward, source_of, store_of
+
+
+def full_store() -> StructureStore:
+    store = store_of(list(awkward().values())[:-1])
+    n, n_atoms = len(store), len(store.types)
+    generator = torch.Generator().manual_seed(0)
+    store.labels = {
+        "energy": Label(
+            torch.randn(n, 1, dtype=torch.float64, generator=generator),
+            per_atom=False,
+            mask=(torch.arange(n) % 2 == 0)[:, None],
+        ),
+        "energy:forces": Label(
+            torch.randn(n_atoms, 3, dtype=torch.float64, generator=generator), per_atom=True
+        ),
+    }
+    store.extra = {"charge": Label(torch.arange(float(n))[:, None].double(), per_atom=False)}
+    return store
+
+
+def number_atoms_and_pairs(graph: AtomGraph) -> Constants:
+    """Constants that tell which atom and which pair they belong to."""
+    return Constants(
+        per_atom={"test/atom": graph.positions * 2},
+        per_pair={"test/pair": graph.vectors[:, None, :] * torch.ones(1, 2, 1)},
+    )
+
+
+def same(one: Batch, other: Batch) -> None:
+    for a, b in zip(one.graph[:-1], other.graph[:-1], strict=True):
+        assert torch.equal(a, b)
+    assert one.labels.keys() == other.labels.keys()
+    for key, value in one.labels.items():
+        assert torch.equal(value, other.labels[key])
+        mask, wanted = one.masks[key], other.masks[key]
+        assert (mask is None and wanted is None) or torch.equal(mask, wanted)
+    assert torch.equal(one.n_atoms, other.n_atoms)
+
+
+ORDER = torch.tensor([6, 0, 3, 1, 3])
+
+
+def test_batch_is_the_structures_in_their_order() -> None:
+    store = full_store()
+    batch = source_of(store).batch(ORDER)
+    graph = batch.graph
+    atoms = [store.positions[store.offsets[k] : store.offsets[k + 1]] for k in ORDER]
+    assert torch.equal(graph.positions, torch.cat(atoms))
+    assert graph.structure.tolist() == [k for k, a in enumerate(atoms) for _ in range(len(a))]
+    assert batch.n_atoms.tolist() == [len(a) for a in atoms]
+    assert torch.equal(batch.labels["energy"], store.labels["energy"].values[ORDER])
+    assert batch.masks["energy"].flatten().tolist() == [k % 2 == 0 for k in ORDER.tolist()]
+    assert batch.masks["energy:forces"] is None
+    forces = store.labels["energy:forces"].values
+    wanted = [forces[store.offsets[k] : store.offsets[k + 1]] for k in ORDER]
+    assert torch.equal(batch.labels["energy:forces"], torch.cat(wanted))
+
+
+def test_pairs_stay_within_their_structure() -> None:
+    graph = source_of(full_store()).batch(ORDER).graph
+    assert len(graph.centers) > 0
+    of_center = graph.structure[graph.centers]
+    assert torch.equal(of_center, graph.structure[graph.neighbors])
+    assert bool((of_center[1:] >= of_center[:-1]).all())
+    again = pair_vectors(
+        graph.positions,
+        graph.cells,
+        graph.structure,
+        graph.centers,
+        graph.neighbors,
+        graph.shifts,
+    )
+    assert torch.equal(graph.vectors, again)
+    assert float(graph.vectors.norm(dim=1).max()) < 5.0
+
+
+def test_kept_and_rebuilt_pairs_are_the_same() -> None:
+    kept, rebuilt = source_of(full_store()), source_of(full_store(), memory_budget=0)
+    assert kept.pairs is not None
+    assert rebuilt.pairs is None
+    assert "kept" in kept.report()
+    assert rebuilt.report() == "pair lists made for every batch (memory_budget)"
+    same(kept.batch(ORDER), rebuilt.batch(ORDER))
+
+
+def test_vectors_are_computed_before_rounding() -> None:
+    store = store_of([awkward()["outside the cell"]])
+    exact = source_of(store).batch(torch.tensor([0])).graph.vectors
+    rounded = source_of(store, dtype=torch.float32).batch(torch.tensor([0])).graph.vectors
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, exact.to(torch.float32))
+
+
+def test_structures_without_pairs() -> None:
+    source = source_of(full_store(), constants=number_atoms_and_pairs)
+    graph = source.batch(torch.tensor([0, 1])).graph
+    assert graph.vectors.shape == (0, 3)
+    assert graph.extras["test/pair"].shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+def test_constants_come_back_to_their_atoms_and_pairs(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atomtrain.data.batch.CHUNK", chunk)
+    source = source_of(full_store(), constants=number_atoms_and_pairs)
+    assert "descriptors kept" in source.report()
+    for structures in (ORDER, torch.tensor([2]), torch.arange(9)):
+        graph = source.batch(structures).graph
+        wanted = number_atoms_and_pairs(graph)
+        assert torch.equal(graph.extras["test/atom"], wanted.per_atom["test/atom"])
+        assert torch.equal(graph.extras["test/pair"], wanted.per_pair["test/pair"])
+
+
+def test_constants_beyond_the_budget_are_not_kept() -> None:
+    pairs = source_of(full_store()).memory
+    calls = []
+
+    def constants(graph: AtomGraph) -> Constants:
+        calls.append(graph)
+        return number_atoms_and_pairs(graph)
+
+    # the first structure has no pairs: what pairs need must be counted all the same
+    for budget in (pairs + 1, 2 * pairs):
+        source = source_of(full_store(), constants=constants, memory_budget=budget)
+        assert source.pairs is not None
+        assert source.memory == pairs
+        assert set(source.batch(ORDER).graph.extras) == {"charge"}
+    assert len(calls) == 2
+
+
+def test_extra_data_is_in_the_graph() -> None:
+    for budget in (0, 1 << 28):
+        graph = source_of(full_store(), memory_budget=budget).batch(ORDER).graph
+        assert graph.extras["charge"].flatten().tolist() == ORDER.tolist()
+
+
+def test_workers_make_the_same_batches_and_leave_the_random_state_alone() -> None:
+    here = source_of(full_store(), memory_budget=0)
+    there = source_of(full_store(), memory_budget=0, num_workers=1)
+    wanted = [ORDER, torch.tensor([0]), torch.tensor([5, 2])]
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    made = list(there.epoch(wanted))
+    assert torch.equal(torch.get_rng_state(), before)
+    for structures, batch in zip(wanted, made, strict=True):
+        assert torch.equal(batch.structures, structures)
+        same(batch, here.batch(structures))
+
+
+def test_moved_to_another_device() -> None:
+    batch = source_of(full_store(), constants=number_atoms_and_pairs).batch(ORDER)
+    moved = batch.to(torch.device("meta"))
+    devices = {t.device.type for t in moved.graph[:-1]}
+    devices |= {t.device.type for t in moved.graph.extras.values()}
+    devices |= {t.device.type for t in moved.labels.values()}
+    devices |= {t.device.type for t in moved.masks.values() if t is not None}
+    assert devices == {"meta"} == {moved.n_atoms.device.type}
+    same(batch.to(torch.device("cpu")), batch)
+
+
+def test_no_structures_at_all() -> None:
+    store = full_store().select(torch.zeros(0, dtype=torch.int64))
+    assert list(source_of(store, constants=number_atoms_and_pairs).epoch([])) == []
