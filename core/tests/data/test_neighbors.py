@@ -60,6 +60,18 @@ def test_order_is_center_species_neighbour_shift(name: str) -> None:
     assert keys == sorted(keys)
 
 
+def test_many_atoms_far_outside_are_ordered_alike() -> None:
+    """So many atoms and such shifts that one integer cannot hold the key of a pair."""
+    rng = np.random.default_rng(0)
+    atoms = Atoms("SiC" * 60, rng.uniform(0, 12, size=(120, 3)), cell=[12, 12, 12], pbc=True)
+    inside = pair_list(store_of([atoms]), torch.tensor([0]), 3.0)
+    atoms.positions[1] += [12 * 3e4, -12 * 2e4, 0]
+    outside = pair_list(store_of([atoms]), torch.tensor([0]), 3.0)
+    assert int(outside.shifts.abs().max()) >= 29999
+    assert torch.equal(outside.centers, inside.centers)
+    assert torch.equal(outside.neighbors, inside.neighbors)
+
+
 def test_atoms_too_far_outside() -> None:
     store = store_of([Atoms("SiC", [[0, 0, 0], [4e5, 0.5, 1]], cell=[4, 4, 4], pbc=True)])
     with pytest.raises(DataError, match="more than 32,000 cells away .* wrap the positions"):

@@ -82,7 +82,7 @@ class SoapBpnn(Model):
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
         # two branches: TorchScript drops the others only for a bare is_scripting()
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM114
+        if torch.jit.is_scripting():  # noqa: SIM114
             features = self.plain_features(graph, species)
         elif self.plain:
             features = self.plain_features(graph, species)

@@ -1,0 +1,99 @@
+"""Files of structures: what ASE reads, once each, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from atomtrain.data import Files, Frame
+from atomtrain.errors import DataError
+from data_frames import labelled
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.extxyz", "a.traj", "a.db", "a.json"])
+def test_results_info_and_arrays(workplace: Path, name: str) -> None:
+    frames = [labelled(0), labelled(1, n=6)]
+    ase.io.write(name, frames)
+    read = Files().frames(name, None, "here")
+    assert [len(f.numbers) for f in read] == [3, 6]
+    for frame, atoms in zip(read, frames, strict=True):
+        assert frame.find("energy") == pytest.approx(atoms.calc.results["energy"])
+        np.testing.assert_allclose(frame.find("forces"), atoms.calc.results["forces"], atol=1e-7)
+        # six numbers for six atoms are still one stress
+        np.testing.assert_allclose(frame.per_structure["stress"], atoms.calc.results["stress"])
+        np.testing.assert_allclose(frame.positions, atoms.positions, atol=1e-7)
+        np.testing.assert_allclose(frame.cell, atoms.cell.array, atol=1e-7)
+        assert frame.pbc.all()
+
+
+def test_keys_of_info_and_arrays(workplace: Path) -> None:
+    atoms = Atoms("HO", [[0, 0, 0], [0, 0, 1]])
+    atoms.info["gap"] = 2.5
+    atoms.arrays["shift"] = np.array([1.0, 2.0])
+    ase.io.write("a.xyz", atoms)
+    frame = Files().frames("a.xyz", "ase", "here")[0]
+    assert frame.find("gap") == 2.5
+    assert frame.find("shift").tolist() == [1.0, 2.0]
+    assert frame.find("nothing") is None
+    assert frame.keys == {"gap", "shift"}
+
+
+def test_a_file_is_read_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ase.io.write("a.xyz", [labelled(0)])
+    calls = []
+    read = ase.io.read
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(ase.io, "read", counting)
+    files = Files()
+    assert files.frames("a.xyz", None, "here") is files.frames("a.xyz", "ase", "there")
+    assert len(calls) == 1
+
+
+def test_file_not_there(workplace: Path) -> None:
+    with pytest.raises(DataError, match=r"^here: the file 'a.xyz' does not exist \(working dir"):
+        Files().frames("a.xyz", None, "here")
+    with pytest.raises(DataError, match="here: the file '.' is a directory"):
+        Files().frames(".", None, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.xyz", b""),
+        ("binary.xyz", bytes(range(256))),
+        ("prose.txt", b"hello\nworld\n"),
+        ("cut.xyz", b"3\nProperties=species:S:1:pos:R:3\nH 0 0 0\n"),
+    ],
+)
+def test_not_a_file_of_structures(workplace: Path, name: str, content: bytes) -> None:
+    Path(name).write_bytes(content)
+    with pytest.raises(DataError, match=f"here: ASE cannot read '{name}': .* structures"):
+        Files().frames(name, None, "here")
+
+
+def test_unknown_reader(workplace: Path) -> None:
+    with pytest.raises(DataError, match=r"here: there is no reader 'asse' \(there are: ase"):
+        Files().frames("a.xyz", "asse", "here")
+
+
+def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atomtrain.contract.components import ComponentSpec
+
+    def read(path: str, where: str) -> list[Frame]:
+        return [
+            Frame(np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool), {}, {})
+        ]
+
+    monkeypatch.setattr(
+        "atomtrain.contract.components",
+        lambda hook: {"mine": ComponentSpec("mine", "one atom", lambda: read)},
+    )
+    assert Files().frames("any", "mine", "here")[0].numbers.tolist() == [1]
