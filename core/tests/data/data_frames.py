@@ -11,6 +11,7 @@ import yaml
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
+
 from atomtrain.data import BatchSource, Datasets, StructureStore, build_datasets
 from atomtrain.options import load_options
 

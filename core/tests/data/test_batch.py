@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from data_frames import awkward, source_of, store_of
+
 from atomtrain.data import Batch, Label, StructureStore
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
-from data_frames import awkward, source_of, store_of
 
 
 def full_store() -> StructureStore:

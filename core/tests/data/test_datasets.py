@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from data_frames import build, labelled, section
+
 from atomtrain.data import fingerprint
 from atomtrain.errors import DataError, OptionsError
-from data_frames import build, labelled, section
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_fractions_are_disjoint_complete_and_seeded(twenty: Path) -> None:
     assert data.test is not None
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     assert [len(p) for p in parts.values()] == [14, 4, 2]
-    assert sorted(sum((energies(p) for p in parts.values()), [])) == list(range(20))
+    assert sorted(e for p in parts.values() for e in energies(p)) == list(range(20))
     for name, part in parts.items():  # the energy of a frame is its number
         assert data.splits[name] == [energies(part)]
     again = build(section("a.xyz"), 0.2, test_set=0.1, seed=5)
@@ -130,7 +131,6 @@ def test_validation_without_labels(twenty: Path) -> None:
 
 
 def test_elements(twenty: Path) -> None:
-    ase.io.write("copper.xyz", [labelled(k, n=1) for k in range(4)])
     copper = [Atoms("Cu", cell=[3, 3, 3], pbc=True, info={"e": 1.0}) for _ in range(4)]
     ase.io.write("copper.xyz", copper)
     message = r"validation set contains Cu \(structure 0 of 'copper.xyz'\), which the training set"
@@ -140,7 +140,7 @@ def test_elements(twenty: Path) -> None:
     assert build(both, [section("a.xyz")]).info.atomic_types == (14, 29)
     given = build(section("a.xyz"), architecture={"name": "any", "atomic_types": [29, 14, 1]})
     assert given.info.atomic_types == (1, 14, 29)
-    with pytest.raises(DataError, match="contains Si .* architecture.atomic_types lacks"):
+    with pytest.raises(DataError, match=r"contains Si .* architecture.atomic_types lacks"):
         build(section("a.xyz"), architecture={"name": "any", "atomic_types": [29]})
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from data_frames import build, labelled, section
+
 from atomtrain.data import Datasets, StructureStore
 from atomtrain.errors import DataError, OptionsError
-from data_frames import build, labelled, section
 
 
 def write(frames: list[Atoms], name: str = "a.xyz") -> None:
@@ -85,7 +86,7 @@ def test_stress_without_volume_and_nan_is_masked(workplace: Path) -> None:
 def test_stress_of_nothing_periodic(workplace: Path) -> None:
     write([labelled(k, pbc=False) for k in range(4)])
     assert "energy:strain" not in own().labels
-    with pytest.raises(DataError, match="no structure has a usable stress .* set it to false"):
+    with pytest.raises(DataError, match=r"no structure has a usable stress .* set it to false"):
         own(stress=True)
 
 
@@ -105,7 +106,7 @@ def test_labels_of_other_structures(workplace: Path) -> None:
     with pytest.raises(DataError, match=message):
         own(forces="other.xyz")
     write([labelled(k) for k in range(3)], "short.xyz")
-    with pytest.raises(DataError, match="'short.xyz' holds 3 frames, but there are 4 structures"):
+    with pytest.raises(DataError, match=r"'short.xyz' holds 3 frames, but there are 4 structures"):
         own(read_from="short.xyz")
 
 
@@ -120,7 +121,7 @@ def test_taken_if_present(workplace: Path) -> None:
 
 def test_asked_for_and_absent(workplace: Path) -> None:
     write([labelled(k, forces=None) for k in range(4)])
-    with pytest.raises(DataError, match="options.yaml:.*forces: 'a.xyz' has no 'forces'"):
+    with pytest.raises(DataError, match=r"options.yaml:.*forces: 'a.xyz' has no 'forces'"):
         own(forces=True)
 
 
@@ -157,10 +158,10 @@ def test_energy_or_force_not_finite(workplace: Path, bad: float) -> None:
     forces = np.zeros((3, 3))
     forces[1, 2] = bad
     write([labelled(k, **({"energy": bad} if k == 2 else {})) for k in range(4)])
-    with pytest.raises(DataError, match="'energy' is NaN or infinite in frame 2 of 'a.xyz'"):
+    with pytest.raises(DataError, match=r"'energy' is NaN or infinite in frame 2 of 'a.xyz'"):
         own(allow_missing=True)
     write([labelled(k, **({"forces": forces} if k > 1 else {})) for k in range(4)])
-    with pytest.raises(DataError, match="'forces' is NaN or infinite in frames 2, 3 of 'a.xyz'"):
+    with pytest.raises(DataError, match=r"'forces' is NaN or infinite in frames 2, 3 of 'a.xyz'"):
         own()
 
 
@@ -169,9 +170,7 @@ def test_forces_of_the_wrong_shape(workplace: Path) -> None:
     for atoms in frames:
         atoms.arrays["f"] = np.zeros((3, 2))
     write(frames)
-    message = (
-        r"'f' of frame 0 in 'a.xyz' does not fit: it has shape \(3, 2\), expected 3 atoms x 3"
-    )
+    message = r"'f' of frame 0 in 'a.xyz' does not fit: it has shape \(3, 2\), expected 3 atoms x 3"
     with pytest.raises(DataError, match=message):
         own(forces={"key": "f"})
 
@@ -202,7 +201,7 @@ def test_targets_per_atom_and_with_several_values(workplace: Path) -> None:
     assert dos.mask[:2].tolist() == [[True, False, False, True], [True, False, True, True]]
     assert dos.values[0].tolist() == [0, 0, 0, 1]
     targets["mtt::dos"]["num_subtargets"] = 3
-    with pytest.raises(DataError, match="'dos' of frame 0 in 'a.xyz' does not fit"):
+    with pytest.raises(DataError, match=r"'dos' of frame 0 in 'a.xyz' does not fit"):
         build(training)
 
 
@@ -211,11 +210,11 @@ def test_value_that_is_no_number(workplace: Path) -> None:
     for atoms in frames:
         atoms.info["e"] = "low"
     write(frames)
-    with pytest.raises(DataError, match="'e' of frame 0 in 'a.xyz' does not fit: could not conv"):
+    with pytest.raises(DataError, match=r"'e' of frame 0 in 'a.xyz' does not fit: could not conv"):
         own(key="e")
 
 
 def test_gradients_belong_to_energies(workplace: Path) -> None:
     write([labelled(k) for k in range(4)])
-    with pytest.raises(OptionsError, match="only an energy .* has forces, stress or virial"):
+    with pytest.raises(OptionsError, match=r"only an energy .* has forces, stress or virial"):
         build({"systems": "a.xyz", "targets": {"mtt::q": {"key": "energy", "forces": True}}})

@@ -7,10 +7,11 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from data_frames import awkward, store_of
+
 from atomtrain.data import pair_list
 from atomtrain.data.neighbors import PairList
 from atomtrain.errors import DataError
-from data_frames import awkward, store_of
 
 
 def rows(i: np.ndarray, j: np.ndarray, s: np.ndarray) -> list[tuple[int, ...]]:
@@ -74,5 +75,5 @@ def test_many_atoms_far_outside_are_ordered_alike() -> None:
 
 def test_atoms_too_far_outside() -> None:
     store = store_of([Atoms("SiC", [[0, 0, 0], [4e5, 0.5, 1]], cell=[4, 4, 4], pbc=True)])
-    with pytest.raises(DataError, match="more than 32,000 cells away .* wrap the positions"):
+    with pytest.raises(DataError, match=r"more than 32,000 cells away .* wrap the positions"):
         pair_list(store, torch.tensor([0]), 5.0)

@@ -9,9 +9,10 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from data_frames import labelled
+
 from atomtrain.data import Files, Frame
 from atomtrain.errors import DataError
-from data_frames import labelled
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a.extxyz", "a.traj", "a.db", "a.json"])
@@ -60,7 +61,7 @@ def test_a_file_is_read_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_file_not_there(workplace: Path) -> None:
     with pytest.raises(DataError, match=r"^here: the file 'a.xyz' does not exist \(working dir"):
         Files().frames("a.xyz", None, "here")
-    with pytest.raises(DataError, match="here: the file '.' is a directory"):
+    with pytest.raises(DataError, match=r"here: the file '.' is a directory"):
         Files().frames(".", None, "here")
 
 
@@ -88,9 +89,7 @@ def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch)
     from atomtrain.contract.components import ComponentSpec
 
     def read(path: str, where: str) -> list[Frame]:
-        return [
-            Frame(np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool), {}, {})
-        ]
+        return [Frame(np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool), {}, {})]
 
     monkeypatch.setattr(
         "atomtrain.contract.components",

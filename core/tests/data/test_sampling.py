@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from atomtrain.data import epoch_batches
 
 
@@ -26,7 +27,7 @@ def test_last_batch_is_dropped_unless_it_is_the_only_one() -> None:
 def test_shuffled_by_seed_and_epoch() -> None:
     one = batches([1] * 30, shuffle=True)
     assert one == batches([1] * 30, shuffle=True)
-    assert sorted(sum(one, [])) == list(range(30))
+    assert sorted(k for batch in one for k in batch) == list(range(30))
     assert one != batches([1] * 30, shuffle=True, epoch=1)
     assert one != batches([1] * 30, shuffle=True, seed=8)
 
