@@ -95,7 +95,9 @@ def test_kept_and_rebuilt_pairs_are_the_same() -> None:
 
 
 def test_vectors_are_computed_before_rounding() -> None:
-    store = store_of([awkward()["outside the cell"]])
+    atoms = awkward()["skewed"]
+    atoms.positions[1] += 1e4 * atoms.cell.array[0] / 3  # far outside: few digits are left
+    store = store_of([atoms])
     exact = source_of(store).batch(torch.tensor([0])).graph.vectors
     rounded = source_of(store, dtype=torch.float32).batch(torch.tensor([0])).graph.vectors
     assert rounded.dtype == torch.float32
@@ -123,7 +125,8 @@ def test_constants_come_back_to_their_atoms_and_pairs(
         assert torch.equal(graph.extras["test/pair"], wanted.per_pair["test/pair"])
 
 
-def test_constants_beyond_the_budget_are_not_kept() -> None:
+def test_constants_beyond_the_budget_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atomtrain.data.batch.CHUNK", 1)
     pairs = source_of(full_store()).memory
     calls = []
 

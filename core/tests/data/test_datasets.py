@@ -171,6 +171,16 @@ def test_cell_vectors_that_are_not_periodic_are_dropped(workplace: Path) -> None
     assert bool((cells[:, [0, 2]].norm(dim=2) > 0).all())
 
 
+def test_a_slab_needs_no_third_vector(workplace: Path) -> None:
+    frames = [labelled(k, pbc=[True, True, False], stress=None) for k in range(4)]
+    for atoms in frames:
+        atoms.cell[2] = 0
+        atoms.calc.atoms = atoms.copy()  # results belong to the changed structure
+    ase.io.write("a.traj", frames)
+    data = build(section("a.traj"))
+    assert data.train.pbc.tolist() == [[True, True, False]] * 3
+
+
 def test_extra_data(twenty: Path) -> None:
     frames = ase.io.read("a.xyz", ":")
     for k, atoms in enumerate(frames):
@@ -209,3 +219,13 @@ def test_fingerprint(twenty: Path) -> None:
     assert build(section("a.xyz", forces=False)).fingerprint != data.fingerprint
     same.train.positions[0, 0] += 1e-12
     assert fingerprint(same.train) != data.fingerprint
+
+
+def test_fingerprint_tells_missing_from_zero(workplace: Path) -> None:
+    def of(energy: float | None) -> str:
+        frames = [labelled(k, energy=energy if k == 1 else 1.0) for k in range(4)]
+        ase.io.write("a.xyz", frames)
+        allowed = section("a.xyz", allow_missing=True, forces=False, stress=False)
+        return build(allowed, {"indices": [3]}).fingerprint
+
+    assert of(0.0) != of(None)
