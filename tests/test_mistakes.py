@@ -49,6 +49,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
         ("architecture.training.loss=rmse", "there is no loss 'rmse'; did you mean 'mse'?"),
         ("architecture.training.learning_rate=fast", "expected a number, got 'fast'"),
         ("architecture.training.loss={enrgy: mse}", "there is no such target"),
+        ("architecture.training.loss=masked_mse", "needs extra_data called 'energy_mask'"),
         ("base_precision=16", "does not train in 16 bits"),
     ],
 )

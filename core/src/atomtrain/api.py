@@ -414,6 +414,12 @@ def _check_targets(
                 f"'{target.kind}' (it fits {', '.join(architecture.info.target_kinds)})"
             )
     problems = hypers.check_targets(list(data.info.targets))
+    for name, target in data.info.targets.items():
+        loss = hypers.loss_for(target).type
+        if loss.startswith("masked_") and f"{name}_mask" not in data.train.extra:
+            problems.append(
+                (("loss",), f"'{loss}' of '{name}' needs extra_data called '{name}_mask'")
+            )
     if problems:
         path, message = problems[0]
         raise OptionsError(

@@ -12,8 +12,9 @@ import torch
 from ase import Atoms
 from data_frames import build, labelled, section
 
-from atomtrain.data import fingerprint
+from atomtrain.data import build_datasets, fingerprint
 from atomtrain.errors import DataError, OptionsError
+from atomtrain.options import load_options
 
 
 @pytest.fixture
@@ -229,3 +230,30 @@ def test_fingerprint_tells_missing_from_zero(workplace: Path) -> None:
         return build(allowed, {"indices": [3]}).fingerprint
 
     assert of(0.0) != of(None)
+
+
+def test_masks_from_extra_data(tmp_path: Path) -> None:
+    """Entries of a target where its mask is 0 do not count; a mask of another shape is refused."""
+    frames = [Atoms("HO", positions=[[0, 0, 0], [0, 0, 1.0]]) for _ in range(6)]
+    for k, atoms in enumerate(frames):
+        atoms.info["dos"] = np.arange(3.0) + k
+        atoms.info["mask"] = np.array([1, 0, 1])
+    ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
+    text = """
+architecture: {name: x}
+training_set:
+  systems: %s
+  targets: {"mtt::dos": {key: dos, num_subtargets: 3}}
+  extra_data: {"mtt::dos_mask": {key: mask, num_subtargets: 3}}
+validation_set: 0.5
+"""
+    path = tmp_path / "options.yaml"
+    path.write_text(text % (tmp_path / "a.xyz"))
+    label = build_datasets(load_options(path)).train.labels["mtt::dos"]
+    assert label.mask is not None and label.mask[0].tolist() == [True, False, True]
+    for atoms in frames:
+        atoms.info["mask"] = 1.0
+    ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
+    path.write_text(path.read_text().replace("mask, num_subtargets: 3", "mask"))
+    with pytest.raises(DataError, match=r"the mask has shape \(6, 1\), the target \(6, 3\)"):
+        build_datasets(load_options(path))

@@ -17,6 +17,7 @@ def epoch_batches(
     epoch: int,
     shuffle: bool,
     drop_last: bool = False,
+    skip_large: bool = True,
     max_atoms: int | None = None,
     min_atoms: int = 0,
     bounds: Sequence[int | None] = (None, None),
@@ -26,7 +27,8 @@ def epoch_batches(
     ``n_atoms [n_structures]``. Without ``max_atoms`` every batch has ``batch_size`` structures;
     ``drop_last`` leaves out a smaller last one (unless it is the only one), ``bounds`` (minimum,
     maximum of atoms) leave out batches outside. With ``max_atoms`` structures are packed greedily
-    up to that many atoms; larger ones are skipped, batches below ``min_atoms`` are dropped.
+    up to that many atoms; larger ones are skipped (without ``skip_large`` they are batches of their
+    own), batches below ``min_atoms`` are dropped.
     """
     n = len(n_atoms)
     if shuffle:
@@ -37,7 +39,7 @@ def epoch_batches(
     if max_atoms is not None:
         return [
             torch.from_numpy(b)
-            for b in _packed(order, sizes, max_atoms)
+            for b in _packed(order, sizes, max_atoms, skip_large)
             if sizes[b].sum() >= min_atoms
         ]
     batches = [order[k : k + batch_size] for k in range(0, n, batch_size)]
@@ -51,11 +53,13 @@ def epoch_batches(
     ]
 
 
-def _packed(order: np.ndarray, sizes: np.ndarray, max_atoms: int) -> list[np.ndarray]:
+def _packed(
+    order: np.ndarray, sizes: np.ndarray, max_atoms: int, skip_large: bool
+) -> list[np.ndarray]:
     batches: list[list[int]] = [[]]
     filled = 0
     for k in order:
-        if sizes[k] > max_atoms:
+        if skip_large and sizes[k] > max_atoms:
             continue
         if filled + sizes[k] > max_atoms:
             batches.append([])

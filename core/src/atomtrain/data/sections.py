@@ -69,7 +69,25 @@ def read_section(
     for name, extra in section.extra_data.items():
         info = target_info(name, extra, default_kind)
         store.extra[name] = target_label(files, section, name, extra, info, frames, chosen)
+    for name in targets:
+        _apply_mask(store, name, section)
     return LoadedSection(store, targets)
+
+
+def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> None:
+    """Leave out the entries of a target where extra data called ``<target>_mask`` are 0."""
+    given = store.extra.get(f"{name}_mask")
+    if given is None:
+        return
+    label = store.labels[name]
+    if given.per_atom != label.per_atom or given.values.shape != label.values.shape:
+        raise DataError(
+            f"{section.where('extra_data', f'{name}_mask')}: the mask has shape "
+            f"{tuple(given.values.shape)}, the target {tuple(label.values.shape)}; give both the "
+            "same sample_kind and num_subtargets"
+        )
+    mask = given.values != 0
+    store.labels[name] = replace(label, mask=mask if label.mask is None else mask & label.mask)
 
 
 def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> StructureStore:

@@ -23,8 +23,8 @@ class LossSpec(Section):
     """The loss of one target. In the file also just the name of its type."""
 
     type: Literal["mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber"] = "mse"
-    """Which loss: mean squared, mean absolute, or Huber. Missing labels never count; the names with
-    ``masked_`` mean the same."""
+    """Which loss: mean squared, mean absolute, or Huber. Missing labels never count, nor do entries
+    for which extra data called ``<target>_mask`` are 0; the names with ``masked_`` insist on them."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight in the sum of all losses."""
     reduction: Literal["mean", "sum"] = "mean"

@@ -82,6 +82,11 @@ class ConsoleObserver(Observer):
             str(run.dtype).removeprefix("torch."),
         )
         log.info("%s", "; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
+        if info["skipped"]:
+            log.warning(
+                "%d training structures have more atoms than max_atoms_per_batch and are skipped",
+                info["skipped"],
+            )
         if info["first_epoch"]:
             log.info("going on after epoch %d of %d", info["first_epoch"], info["num_epochs"])
         if self.console.is_terminal:

@@ -320,6 +320,7 @@ class _Engine:
             epoch=epoch,
             shuffle=training,
             drop_last=training,
+            skip_large=training,
             max_atoms=self.hypers.max_atoms_per_batch,
             min_atoms=self.hypers.min_atoms_per_batch if training else 0,
             bounds=self.hypers.batch_atom_bounds if training else (None, None),
@@ -378,12 +379,18 @@ class _Engine:
         self.metrics = dict(checkpoint.get("metrics") or {})
         torch.set_rng_state(state["random_state"])
 
+    def _skipped(self) -> int:
+        """Training structures too large for any batch."""
+        largest = self.hypers.max_atoms_per_batch
+        return 0 if largest is None else int((self.run.train.n_atoms > largest).sum())
+
     def _say_start(self) -> None:
         info = {
             "n_parameters": sum(p.numel() for p in self.parameters),
             "first_epoch": self.epoch,
             "num_epochs": self.hypers.num_epochs,
             "n_steps": self.n_steps,
+            "skipped": self._skipped(),
             "kept": {part: source.report() for part, source in self.sources.items()},
         }
         self.observers.tell(lambda o: o.on_start(self.run, info))

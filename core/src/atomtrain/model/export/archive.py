@@ -107,9 +107,7 @@ def _operators(source: bytes) -> set[str]:
     found = set()
     for k, token in enumerate(tokens):
         before = tokens[k - 1] if k else ""
-        if token == "ops" and before != "." and tokens[k + 1 : k + 4 : 2] == [".", "."]:
-            found.add(f"{tokens[k + 2]}::{tokens[k + 4]}")
-        elif (
+        if (token == "ops" and before != "." and tokens[k + 1 : k + 4 : 2] == [".", "."]) or (
             token == "classes"
             and tokens[max(k - 2, 0) : k] == ["torch", "."]
             and tokens[k + 1 : k + 4 : 2] == [".", "."]
