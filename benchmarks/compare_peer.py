@@ -183,6 +183,7 @@ def time_training(
     steps = prepare(workload, data)
     label = f"{workload.name}, batch {workload.batch_size}"
     step = Series(f"{label}: training step, validation included", "ms")
+    work_done = Series(f"{label}: the same in processor time, all threads and workers", "ms")
     rest = Series(f"{label}: start, end and all else of a run", "s")
     memory = Series(f"{label}: peak memory", "MiB")
     for repetition in range(repetitions):
@@ -193,10 +194,16 @@ def time_training(
             long = train(side, workload, data, 2 * epochs, device, folder)
             epoch = (long.seconds - short.seconds) / epochs
             step.add(side.name, 1000 * epoch / steps)
+            cpu = (long.cpu_seconds - short.cpu_seconds) / epochs
+            work_done.add(side.name, 1000 * cpu / steps)
             rest.add(side.name, short.seconds - epochs * epoch)
             memory.add(side.name, long.peak_mib)
-            print(f"{label} {side.name}: {1000 * epoch / steps:.2f} ms a step", flush=True)
-    return [step, rest, memory]
+            print(
+                f"{label} {side.name}: {1000 * epoch / steps:.2f} ms a step,"
+                f" {1000 * cpu / steps:.2f} ms of processor time",
+                flush=True,
+            )
+    return [step, work_done, rest, memory]
 
 
 def time_help(sides: list[Side], repetitions: int, work: Path) -> Series:
@@ -284,7 +291,11 @@ def machine() -> str:
         model = names[0].strip() if names else model
     load = os.getloadavg()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, Python {platform.python_version()}, load at start {load:.1f}"
+    threads = os.environ.get("OMP_NUM_THREADS", "as torch chooses")
+    return (
+        f"{model}, {cores} cores (OMP_NUM_THREADS: {threads}), Python {platform.python_version()},"
+        f" load at start {load:.1f}"
+    )
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 import atomtrain
-from atomtrain.contract import Architecture, open_architecture
+from atomtrain.contract import Architecture, components, open_architecture
 from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import (
     AtomtrainError,
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.model.predictor import Predictor
-    from atomtrain.training.observers import Errors
+    from atomtrain.training.observers import Errors, Observer
 
 log = logging.getLogger("atomtrain")
 OUTPUTS = Path("outputs")
@@ -227,6 +227,7 @@ def _train(
         observers=[
             ConsoleObserver(predictor.dataset_info, console, hypers.log_mae),
             CsvObserver(directory / "train.csv", predictor.dataset_info),
+            *_wandb(options),
         ],
     )
     outcome = architecture.train_model(predictor.model, run)
@@ -425,6 +426,21 @@ def _check_targets(
         raise OptionsError(
             f"{options.source.where(('architecture', 'training', *path))}: {message}"
         )
+
+
+def _wandb(options: Options) -> list[Observer]:
+    """The logger that ``wandb:`` asks for, a component of its own."""
+    if options.wandb is None:
+        return []
+    found = components("register_observers")
+    if "wandb" not in found:
+        log.warning(
+            "wandb: no installed package logs to Weights & Biases; train.csv in the run's "
+            "directory has the same numbers"
+        )
+        return []
+    observer: Observer = found["wandb"].load()(**options.wandb)
+    return [observer]
 
 
 def _say_deprecated(architecture: Architecture) -> None:
