@@ -30,7 +30,7 @@ from atomtrain.training.optimisation import (
     build_optimizer,
     learning_rate_factor,
 )
-from atomtrain.training.predict import normalised_store, physical_factor, predict
+from atomtrain.training.predict import add_errors, normalised_store, predict
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class _Engine:
             self._update(loss)
             loss_sum += loss.detach()
             if with_errors and batch is not None:
-                self._add_errors(sums, predictions, batch)
+                add_errors(sums, self.predictor, predictions, batch)
             self.step_in_epoch += 1
             self.observers.tell(lambda o: o.on_step(self.epoch, self.step_in_epoch, self.n_steps))
             if self._stop_requested():
@@ -214,7 +214,7 @@ class _Engine:
             loss, predictions = self._loss(batch, create_graph=False)
             loss_sum += loss.detach()
             if batch is not None:
-                self._add_errors(sums, predictions, batch)
+                add_errors(sums, self.predictor, predictions, batch)
         if self.average is not None:
             self.average.swap()
         run.processes.sum_(loss_sum)
@@ -283,13 +283,6 @@ class _Engine:
         )
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = 0.0 if frozen and group["name"] == "encoder" else rate * factor
-
-    def _add_errors(self, sums: ErrorSums, predictions: dict[str, Tensor], batch: Batch) -> None:
-        for key, prediction in predictions.items():
-            error = (prediction.detach() - batch.labels[key]) * physical_factor(
-                self.predictor, batch, key
-            )
-            sums.add(key, error, batch.masks.get(key))
 
     def _stop_requested(self) -> bool:
         """Whether a signal reached any of the processes."""

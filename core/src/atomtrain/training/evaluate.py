@@ -8,7 +8,7 @@ from atomtrain.data import BatchSource, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
 from atomtrain.training.metrics import ErrorSums, label_keys
 from atomtrain.training.observers import Errors
-from atomtrain.training.predict import normalised_store, physical_factor, predict
+from atomtrain.training.predict import add_errors, normalised_store, predict
 
 
 def errors_on(
@@ -33,9 +33,6 @@ def errors_on(
     sums = ErrorSums(label_keys(predictor.dataset_info), device)
     order = epoch_batches(store.n_atoms, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
     for batch in source.epoch(order):
-        for key, prediction in predict(predictor, batch, create_graph=False).items():
-            error = (prediction.detach() - batch.labels[key]) * physical_factor(
-                predictor, batch, key
-            )
-            sums.add(key, error, batch.masks.get(key))
+        predictions = predict(predictor, batch, create_graph=False)
+        add_errors(sums, predictor, predictions, batch)
     return sums.results()

@@ -12,6 +12,7 @@ from atomtrain.graph import n_structures, sum_over_structures
 from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
+from atomtrain.training.metrics import ErrorSums
 
 if TYPE_CHECKING:
     from atomtrain.data import Batch
@@ -114,6 +115,15 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
             if strain is not None:
                 predictions[f"{name}:strain"] = strain * inverse_n_atoms
     return predictions
+
+
+def add_errors(
+    sums: ErrorSums, predictor: Predictor, predictions: dict[str, Tensor], batch: Batch
+) -> None:
+    """Add the errors of one batch, in physical units."""
+    for key, prediction in predictions.items():
+        error = prediction.detach() - batch.labels[key]
+        sums.add(key, error * physical_factor(predictor, batch, key), batch.masks.get(key))
 
 
 def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:
