@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import tempfile
 import urllib.request
@@ -28,6 +27,7 @@ from atomtrain.evaluation import Evaluation, evaluate_model
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
+    merge_metadata,
     read_metadata,
     save_model,
 )
@@ -340,7 +340,7 @@ def export(
         check_writable(output)
         user = read_metadata(metadata) if metadata is not None else {}
         if output.suffix == ".ckpt":
-            state["metadata"] = {**(state.get("metadata") or {}), **user}
+            state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
             save_checkpoint(state, output)
         else:
             architecture, predictor = restore(state, "export")
@@ -367,7 +367,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
 
 def show(path: str | Path) -> dict[str, Any]:
     """What a checkpoint or an exported model is: plain data, the same keys for both."""
-    from atomtrain.report.show import describe
+    from atomtrain.report.show import describe, describe_model
 
     path = Path(path)
     try:
@@ -375,14 +375,7 @@ def show(path: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         if "exported model" not in str(error):
             raise
-    extra = load_model(path).metadata().extra
-    told = {}
-    for key, value in extra.items():
-        try:
-            told[key] = json.loads(value)
-        except (ValueError, TypeError):
-            told[key] = value
-    return describe(told, "exported model")
+    return describe_model(load_model(path))
 
 
 # -- pieces --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ stress come from autograd on positions and strain, exactly as an engine would as
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -152,11 +153,13 @@ def _evaluate(
             batch[f"{name}:strain"] = strain
             safe = torch.where(volumes > 0, volumes, torch.ones_like(volumes))
             batch[f"{name}:stress"] = strain * ((volumes > 0) / safe)[:, None]
+        # bringing results to the CPU waits for the device: it belongs to the time
+        values = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
         if counted:
             seconds += time.perf_counter() - start
-            for key, value in batch.items():
-                collected.setdefault(key, []).append(value.detach().to("cpu", torch.float64))
-    predictions = {key: torch.cat(values) for key, values in collected.items()}
+            for key, value in values.items():
+                collected.setdefault(key, []).append(value)
+    predictions = {key: torch.cat(parts) for key, parts in collected.items()}
     errors = _errors(store, info, section, predictions)
     return Evaluation(info, errors, predictions, seconds / len(store.types), None)
 
@@ -248,6 +251,10 @@ def _targets(
         targets[name] = TargetInfo.from_dict(
             {**target.to_dict(), "unit": target.unit or offered[name].unit}
         )
+    if not targets:
+        told = model.metadata().extra.get("dataset_info")
+        if told is not None:  # one of our own files: it says what each output looks like
+            targets = DatasetInfo.from_dict(json.loads(told)).targets
     if not targets:
         for name, output in offered.items():
             if name.split("/")[0] == "energy":

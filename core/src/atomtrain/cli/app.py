@@ -73,19 +73,8 @@ def _options(
         os.environ["ATOMTRAIN_DEBUG"] = "1"
 
 
-def _share_the_machine() -> None:
-    """Let idle OpenMP threads sleep instead of spin; read when torch is loaded.
-
-    Training is thousands of small operations. Where other programs use the cores too, threads that
-    wait actively for one another made a step forty times slower (351 ms instead of 8.6).
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
 def main() -> None:
     """Run the command line: errors of users are one message and exit code 1, no traceback."""
-    _share_the_machine()
     try:
         app()
     except AtomtrainError as error:

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase.data import chemical_symbols
 from rich.table import Table
 
 from atomtrain.report.units import errors_line
 from atomtrain.targets import DatasetInfo
+
+if TYPE_CHECKING:
+    from metatomic.torch import AtomisticModel
+
+OUR_KEYS = (
+    "architecture",
+    "atomtrain_version",
+    "hypers",
+    "metrics",
+    "dataset_info",
+    "epoch",
+    "best_epoch",
+)
+"""what an exported file of ours tells under ``extra``"""
 
 
 def describe(told: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -32,6 +46,38 @@ def describe(told: Mapping[str, Any], what: str) -> dict[str, Any]:
             name: sum(len(frames) for frames in sections if frames)
             for name, sections in splits.items()
         }
+    return described
+
+
+def describe_model(model: AtomisticModel) -> dict[str, Any]:
+    """The same of an exported model, of ours or of anybody's: metadata and capabilities."""
+    metadata, capabilities = model.metadata(), model.capabilities()
+    told: dict[str, Any] = {}
+    for key, value in metadata.extra.items():
+        try:
+            told[key] = json.loads(value)
+        except ValueError:
+            told[key] = value
+    own = {
+        "name": metadata.name,
+        "description": metadata.description,
+        "authors": list(metadata.authors),
+        "references": {key: list(value) for key, value in metadata.references.items()},
+        "extra": {key: value for key, value in told.items() if key not in OUR_KEYS},
+    }
+    described = describe(
+        {**told, "metadata": {key: value for key, value in own.items() if value}},
+        "exported model",
+    )
+    described["capabilities"] = {
+        "outputs": {name: output.unit for name, output in capabilities.outputs.items()},
+        "atomic_types": list(capabilities.atomic_types),
+        "cutoffs": [options.cutoff for options in model.requested_neighbor_lists()],
+        "interaction_range": capabilities.interaction_range,
+        "length_unit": capabilities.length_unit,
+        "dtype": capabilities.dtype,
+        "devices": list(capabilities.supported_devices),
+    }
     return described
 
 
@@ -68,6 +114,19 @@ def table(described: Mapping[str, Any], path: str) -> Table:
         errors = (described.get("metrics") or {}).get("best_errors")
         if errors:
             grid.add_row("best validation", errors_line(info, errors))
+    capabilities = described.get("capabilities")
+    if capabilities:
+        unit = capabilities["length_unit"]
+        if "dataset_info" not in described:  # a file of another program
+            symbols = " ".join(chemical_symbols[z] for z in capabilities["atomic_types"])
+            grid.add_row("elements", symbols)
+            for name, output_unit in capabilities["outputs"].items():
+                grid.add_row(f"output {name}", f"in {output_unit}" if output_unit else "")
+        cutoffs = ", ".join(f"{cutoff:g}" for cutoff in capabilities["cutoffs"])
+        reach = f"{capabilities['interaction_range']:g}"
+        grid.add_row("cutoff", f"{cutoffs or 'none'} {unit} (interaction range {reach} {unit})")
+        grid.add_row("precision", capabilities["dtype"])
+        grid.add_row("devices", ", ".join(capabilities["devices"]))
     if "structures" in described:
         sizes = ", ".join(f"{n} {name}" for name, n in described["structures"].items())
         grid.add_row("structures", sizes)

@@ -7,12 +7,17 @@ architecture, no extension. Training and data folders have no place here.
 
 from atomtrain.model.export.archive import load_model, save_model
 from atomtrain.model.export.build import export_predictor
-from atomtrain.model.export.metadata import describe_checkpoint, read_metadata
+from atomtrain.model.export.metadata import (
+    describe_checkpoint,
+    merge_metadata,
+    read_metadata,
+)
 
 __all__ = [
     "describe_checkpoint",
     "export_predictor",
     "load_model",
+    "merge_metadata",
     "read_metadata",
     "save_model",
 ]

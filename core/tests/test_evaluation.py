@@ -1,0 +1,201 @@
+"""Evaluation of exported models: what ASE would get, frame by frame, in the units asked for."""
+
+import logging
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from metatomic.torch import unit_conversion_factor
+from metatomic_ase import MetatomicCalculator
+from torch import Tensor
+
+from atomtrain.api import evaluate
+from atomtrain.errors import DataError, OptionsError, OutputError, TargetError
+from atomtrain.graph import AtomGraph
+from atomtrain.model import PotentialModel, Predictor
+from atomtrain.model.export import export_predictor, save_model
+from atomtrain.targets import DatasetInfo, TargetInfo
+
+
+class Pairs(PotentialModel):
+    """A pair potential, smooth at the cutoff, with a strength of its own for each element."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.cutoff = 3.5
+        self.interaction_range = 3.5
+        self.strength = torch.nn.Parameter(torch.linspace(0.5, 1.5, 9))
+
+    def atomic_energies(self, graph: AtomGraph) -> Tensor:
+        strength = self.strength.index_select(0, graph.types)
+        distance = torch.linalg.vector_norm(graph.vectors, dim=1)
+        pairs = strength.index_select(0, graph.neighbors) * (1 - distance / self.cutoff) ** 3
+        return strength * torch.zeros_like(strength).index_add(0, graph.centers, pairs)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    energy = TargetInfo("energy", quantity="energy", unit="eV", gradients=("forces", "strain"))
+    info = DatasetInfo("angstrom", (1, 6, 8), {"energy": energy})
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    save_model(export_predictor(Predictor(Pairs(info).double(), info), {}), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def labelled(seed: int = 0) -> list[ase.Atoms]:
+    """Crystals of several sizes and a skewed cell, with invented labels."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for repeats in (1, 2, 3):
+        atoms = bulk("C").repeat((repeats, 1, 1))
+        skewed = np.array(atoms.cell) @ (np.eye(3) + rng.normal(0, 0.03, (3, 3)))
+        atoms.set_cell(skewed, scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+        atoms.calc = SinglePointCalculator(
+            atoms,
+            energy=rng.normal(),
+            forces=rng.normal(size=(len(atoms), 3)),
+            stress=rng.normal(size=6),
+        )
+        frames.append(atoms)
+    return frames
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_errors_and_predictions_are_those_of_ase(folder, model_file, batch_size):
+    frames = labelled()
+    ase.io.write("data.xyz", frames)
+    Path("eval.yaml").write_text("data.xyz\n")
+    (result,) = evaluate(
+        model_file, "eval.yaml", output="out.xyz", batch_size=batch_size, check_consistency=True
+    )
+
+    calculator = MetatomicCalculator(str(model_file), device="cpu")
+    energy, forces, stress = [], [], []
+    for label, written in zip(
+        ase.io.read("data.xyz", ":"), ase.io.read("out.xyz", ":"), strict=True
+    ):
+        atoms = label.copy()
+        atoms.calc = calculator
+        assert written.get_potential_energy() == pytest.approx(
+            atoms.get_potential_energy(), abs=1e-7
+        )
+        np.testing.assert_allclose(written.get_forces(), atoms.get_forces(), atol=1e-7)
+        np.testing.assert_allclose(written.get_stress(), atoms.get_stress(), atol=1e-7)
+        energy.append((atoms.get_potential_energy() - label.get_potential_energy()) / len(atoms))
+        forces.append((atoms.get_forces() - label.get_forces()).ravel())
+        stress.append((atoms.get_stress(voigt=False) - label.get_stress(voigt=False)).ravel())
+    for key, error in (("energy", energy), ("energy:forces", forces), ("energy:strain", stress)):
+        error = np.hstack(error)
+        assert result.errors[key]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-9)
+        assert result.errors[key]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-9)
+        assert result.errors[key]["count"] == len(error)
+    assert result.seconds_per_atom > 0
+
+
+def test_units_of_the_data_are_converted(folder, model_file):
+    """Lengths in bohr and energies in kcal/mol: the same physics, so exactly converted errors."""
+    atoms = labelled()[1]
+    ase.io.write("data.xyz", [atoms])
+    bohr = unit_conversion_factor("angstrom", "bohr")
+    kcal = unit_conversion_factor("eV", "kcal/mol")
+    other = atoms.copy()
+    other.set_cell(atoms.cell * bohr, scale_atoms=True)
+    other.calc = SinglePointCalculator(
+        other,
+        energy=atoms.get_potential_energy() * kcal,
+        forces=atoms.get_forces() * kcal / bohr,
+        stress=atoms.get_stress() * kcal / bohr**3,
+    )
+    ase.io.write("other.xyz", [other])
+    Path("eval.yaml").write_text(
+        "- data.xyz\n"
+        "- systems: {read_from: other.xyz, length_unit: bohr}\n"
+        "  targets: {energy: {unit: kcal/mol}}\n"
+    )
+    ours, theirs = evaluate(model_file, "eval.yaml", output=None)
+    for key, factor in (
+        ("energy", kcal),
+        ("energy:forces", kcal / bohr),
+        ("energy:strain", kcal / bohr**3),
+    ):
+        expected = ours.errors[key]["rmse"] * factor
+        assert theirs.errors[key]["rmse"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_targets_there_are_predictions_only(folder, model_file):
+    water = molecule("H2O")
+    ase.io.write("data.xyz", [water, molecule("CH3CH2OH")])
+    Path("eval.yaml").write_text("systems: data.xyz\n")
+    (result,) = evaluate(model_file, "eval.yaml", output="out.xyz", batch_size=8)
+    assert result.errors == {}
+    written = ase.io.read("out.xyz", ":")
+    water.calc = MetatomicCalculator(str(model_file), device="cpu")
+    assert written[0].get_potential_energy() == pytest.approx(water.get_potential_energy())
+    assert written[1].get_forces().shape == (9, 3)
+    assert "stress" not in written[0].calc.results
+
+
+def test_an_earlier_file_is_replaced_aloud_and_never_by_half(
+    folder, model_file, caplog, monkeypatch
+):
+    ase.io.write("data.xyz", molecule("H2O"))
+    Path("eval.yaml").write_text("systems: data.xyz\n")
+    Path("out.xyz").write_text("earlier")
+    with caplog.at_level(logging.INFO, "atomtrain"), monkeypatch.context() as patch:
+        patch.setattr(ase.io, "write", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model_file, "eval.yaml", output="out.xyz")
+    assert Path("out.xyz").read_text() == "earlier"
+    assert sorted(p.name for p in folder.iterdir()) == ["data.xyz", "eval.yaml", "out.xyz"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "atomtrain"):
+        evaluate(model_file, "eval.yaml", output="out.xyz")
+    assert "replacing the earlier 'out.xyz'" in caplog.text
+    assert len(ase.io.read("out.xyz")) == 3
+
+
+def test_several_sections_get_a_file_each(folder, model_file):
+    ase.io.write("a.xyz", molecule("H2O"))
+    ase.io.write("b.xyz", molecule("CH4"))
+    Path("eval.yaml").write_text("- {systems: a.xyz}\n- {systems: b.xyz}\n")
+    results = evaluate(model_file, "eval.yaml", output="out.xyz")
+    assert [r.output for r in results] == [Path("out_0.xyz"), Path("out_1.xyz")]
+    assert [len(ase.io.read(r.output)) for r in results] == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "error", "message"),
+    [
+        (
+            "{systems: w.xyz, targets: {energy/pbe: {key: energy, forces: false, stress: false}}}",
+            {},
+            TargetError,
+            "the model does not predict 'energy/pbe'; did you mean 'energy'",
+        ),
+        ("{systems: salt.xyz}", {}, DataError, "contains Na, Cl, which the model does not know"),
+        ("{systems: w.xyz}", {"output": "out.npz"}, OutputError, "written as extended xyz"),
+        ("{systems: w.xyz}", {"output": "no/out.xyz"}, OutputError, "there is no directory 'no'"),
+        ("{systems: w.xyz}", {"batch_size": 0}, OptionsError, "batch size must be at least 1"),
+        ("{systems: none.xyz}", {}, DataError, "none.xyz"),
+    ],
+)
+def test_mistakes(folder, model_file, text, arguments, error, message):
+    water = molecule("H2O")
+    water.calc = SinglePointCalculator(water, energy=1.0)
+    ase.io.write("w.xyz", water)
+    ase.io.write("salt.xyz", molecule("NaCl"))
+    Path("eval.yaml").write_text(text)
+    with pytest.raises(error, match=message):
+        evaluate(model_file, "eval.yaml", **{"output": "out.xyz", **arguments})
+    assert not Path("out.xyz").exists()
