@@ -70,6 +70,13 @@ def test_radial_derivatives_and_cutoff() -> None:
     assert edge.abs().max() < 1e-15 and edge_slope.abs().max() < 1e-12
 
 
+def test_nothing_beyond_the_cutoff() -> None:
+    """Exactly, in float32 too: the padded layout fills its gaps with vectors from there."""
+    basis = RadialBasis(5.0, 0.5, 6, 7).to(torch.float32)
+    beyond = torch.tensor([5.0, 5.0 * 3**0.5, 50.0])
+    assert not basis(beyond).any() and not basis.values_and_derivatives(beyond)[0].any()
+
+
 def spex_spectrum(model: SoapBpnn, graph: AtomGraph) -> torch.Tensor:
     """The power spectrum by torch-spex, in this package's order of features."""
     species: dict[str, object] = {"Orthogonal": {"species": list(TYPES)}}

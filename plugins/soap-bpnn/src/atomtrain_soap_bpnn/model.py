@@ -15,7 +15,13 @@ from atomtrain.model import Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
-from atomtrain_soap_bpnn.descriptor.density import density, group_pairs, power_spectrum
+from atomtrain_soap_bpnn.descriptor.density import (
+    DensityBlocks,
+    group_pairs,
+    padded,
+    power_spectrum,
+    product_over_pairs,
+)
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.network import (
     HeadBySpecies,
@@ -52,6 +58,7 @@ class SoapBpnn(Model):
         self.harmonics = SphericalHarmonics(soap.max_angular)
         self.fast_harmonics = _Sphericart(soap.max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
+        self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
         n_channels = self.n_species if self.legacy else PSEUDO_SPECIES
@@ -105,27 +112,20 @@ class SoapBpnn(Model):
                     predictions[name] = [head(hidden.unsqueeze(0)).squeeze(0)]
         return predictions
 
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
-        """Basis, density and features of a batch; none of them depends on weights."""
-        order, _vectors, basis = self._pair_basis(graph, graph.vectors.detach(), None)
-        blocks = basis.density()
+        """Density and features of a batch; they do not depend on weights.
+
+        The basis at the pairs is not kept: to gather it takes as long as to compute it.
+        """
+        blocks = self._pair_basis(graph)[1].density()
         per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
         if self.legacy:
             spectrum = fast.spectrum_of(blocks, self.norm, EPS)
             per_atom["soap/features"] = spectrum.features
             if spectrum.inverse_deviation is not None:
                 per_atom["soap/inverse_deviation"] = spectrum.inverse_deviation
-        assert order is None  # batches made by the core are sorted
-        return Constants(
-            per_atom=per_atom,
-            per_pair={
-                "soap/harmonics": basis.harmonics,
-                "soap/harmonics_gradient": basis.harmonics_gradient,
-                "soap/radial": basis.radial,
-                "soap/radial_gradient": basis.radial_gradient,
-                "soap/directions": basis.directions,
-            },
-        )
+        return Constants(per_atom=per_atom)
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
@@ -150,10 +150,12 @@ class SoapBpnn(Model):
         if group.shape[0] > 1 and bool((group[1:] < group[:-1]).any()):
             group, order = torch.sort(group, stable=True)
             vectors = vectors.index_select(0, order)
+        groups = group_pairs(group, graph.types.shape[0])
+        vectors = padded(vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         harmonics = self.harmonics(vectors / r.unsqueeze(1))
-        groups = group_pairs(group, graph.types.shape[0] * self.n_species)
-        blocks = density(harmonics, self.radial(r), groups, self.n_species, self.n_per_l)
+        product = product_over_pairs(harmonics, self.radial(r), groups)
+        blocks = self.density_blocks.split(self.density_blocks(product, groups))
         if not self.legacy:
             return power_spectrum(self._mix(blocks))
         p = power_spectrum(blocks)
@@ -163,15 +165,13 @@ class SoapBpnn(Model):
 
     @torch.jit.unused
     def _fast_features(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        kept = graph.extras
+        if "soap/features" in kept and not graph.vectors.requires_grad:
+            return kept["soap/features"]  # nobody will ask for forces
         with torch.no_grad():
-            order, vectors, basis = self._pair_basis(graph, graph.vectors.detach(), species)
-            kept = graph.extras
+            order, basis = self._pair_basis(graph)
             if "soap/density" in kept:
-                sizes = [(2 * k + 1) * self.n_species * n for k, n in enumerate(self.n_per_l)]
-                blocks = [
-                    c.reshape(c.shape[0], 2 * k + 1, -1)
-                    for k, c in enumerate(kept["soap/density"].split(sizes, dim=1))
-                ]
+                blocks = self.density_blocks.split(kept["soap/density"])
             else:
                 blocks = basis.density()
             if self.legacy:
@@ -189,44 +189,24 @@ class SoapBpnn(Model):
         return power_spectrum(self._mix(fast.densities(vectors, blocks, basis)))
 
     @torch.jit.unused
-    def _pair_basis(
-        self, graph: AtomGraph, vectors: Tensor, species: "Tensor | None"
-    ) -> "Tuple[Tensor | None, Tensor, fast.PairBasis]":
-        """The order that sorts the pairs (None: sorted), sorted vectors, and the basis at them."""
-        if species is None:
-            species = self.species_index.index_select(0, graph.types)
+    def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":
+        """The order that sorts the pairs (None: they are sorted), and the basis at them."""
+        vectors = graph.vectors.detach()
+        species = self.species_index.index_select(0, graph.types)
         group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
         order = None
         if len(group) > 1 and bool((group[1:] < group[:-1]).any()):
             group, order = torch.sort(group, stable=True)
             vectors = vectors.index_select(0, order)
-        kept = graph.extras
-        if "soap/harmonics" in kept:
-            parts = [
-                kept[f"soap/{name}"]
-                for name in (
-                    "harmonics",
-                    "harmonics_gradient",
-                    "radial",
-                    "radial_gradient",
-                    "directions",
-                )
-            ]
-            if order is not None:
-                parts = [part.index_select(0, order) for part in parts]
-        else:
-            r = torch.linalg.vector_norm(vectors, dim=1)
-            parts = [
-                *self.fast_harmonics.compute(vectors),
-                *self.radial.values_and_derivatives(r),
-                vectors / r.unsqueeze(1),
-            ]
-        groups = group_pairs(group, len(graph.types) * self.n_species)
-        harmonics, turning, radial, slopes, directions = parts
-        basis = fast.PairBasis(
-            harmonics, turning, radial, slopes, directions, groups, self.n_species, self.n_per_l
+        groups = group_pairs(group, len(graph.types))
+        places = padded(vectors, groups, self.cutoff)
+        r = torch.linalg.vector_norm(places, dim=1)
+        harmonics, turning = self.fast_harmonics.compute(places)
+        radial, slopes = self.radial.values_and_derivatives(r)
+        directions = places / r.unsqueeze(1)
+        return order, fast.PairBasis(
+            harmonics, turning, radial, slopes, directions, groups, self.density_blocks
         )
-        return order, vectors, basis
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
         """Densities of elements -> densities of pseudo-elements, ``[n_atoms, m, 4 n]``."""

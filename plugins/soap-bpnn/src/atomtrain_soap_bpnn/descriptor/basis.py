@@ -41,9 +41,12 @@ class RadialBasis(nn.Module):
         self.register_buffer("table", table, persistent=False)  # [n_knots, 4, n_functions]
 
     def cutoff_function(self, r: Tensor) -> Tensor:
-        """Shifted cosine ``[n]``: 1 up to ``cutoff - width``, then smoothly to 0 at the cutoff."""
+        """Shifted cosine ``[n]``: 1 up to ``cutoff - width``, then smoothly to 0 at the cutoff.
+
+        Exactly 0 from there on: places without a pair rely on it.
+        """
         x = ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
-        return 0.5 * (1.0 + torch.cos(math.pi * x))
+        return torch.where(r < self.cutoff, 0.5 * (1.0 + torch.cos(math.pi * x)), 0.0)
 
     def forward(self, r: Tensor) -> Tensor:
         """Values ``[n_pairs, n_functions]`` at distances ``r [n_pairs]``."""
@@ -63,7 +66,7 @@ class RadialBasis(nn.Module):
         value = c0 + t * (c1 + t * (c2 + t * c3))
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) / self.spacing
         phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
-        fade = (0.5 * (1.0 + torch.cos(phase))).unsqueeze(1)
+        fade = torch.where(r < self.cutoff, 0.5 * (1.0 + torch.cos(phase)), 0.0).unsqueeze(1)
         fading = (-0.5 * math.pi / self.width * torch.sin(phase)).unsqueeze(1)
         return value * fade, slope * fade + value * fading
 

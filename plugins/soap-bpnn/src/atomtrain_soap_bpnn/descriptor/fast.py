@@ -21,56 +21,61 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomtrain_soap_bpnn.descriptor.density import Groups, density, padded, power_spectrum
+from atomtrain_soap_bpnn.descriptor.density import (
+    DensityBlocks,
+    Groups,
+    grouped,
+    padded,
+    power_spectrum,
+    product_over_pairs,
+)
 
 
 @dataclass
 class PairBasis:
-    """The basis at every pair: values, and derivatives along the pair vector's components."""
+    """The basis at every place of the padded layout: values, and derivatives in the pair vectors."""
 
     harmonics: Tensor
-    """[n_pairs, (L + 1)^2]"""
+    """[n_places, (L + 1)^2], with n_places = n_groups * width"""
     harmonics_gradient: Tensor
-    """[n_pairs, 3, (L + 1)^2]"""
+    """[n_places, 3, (L + 1)^2]"""
     radial: Tensor
-    """[n_pairs, n_radial]"""
+    """[n_places, n_radial]"""
     radial_gradient: Tensor
-    """[n_pairs, n_radial], d/dr"""
+    """[n_places, n_radial], d/dr"""
     directions: Tensor
-    """[n_pairs, 3] unit vectors"""
+    """[n_places, 3] unit vectors"""
     groups: Groups
-    n_species: int
-    n_per_l: list[int]
+    blocks: DensityBlocks
 
     def density(self) -> list[Tensor]:
-        """See :func:`.density.density`."""
-        return density(self.harmonics, self.radial, self.groups, self.n_species, self.n_per_l)
+        """Density of each degree, ``[n_atoms, 2 l + 1, n_species * n_per_l[l]]``."""
+        product = product_over_pairs(self.harmonics, self.radial, self.groups)
+        return self.blocks.split(self.blocks(product, self.groups))
 
     def adjoint(self, gradients: list[Tensor]) -> Tensor:
         """``[n_pairs, 3]``: derivative of a scalar, given its derivative in each density block."""
-        groups, s = self.groups, self.n_species
-        angular, radial = padded(self.harmonics, groups), padded(self.radial, groups)
-        by_harmonics, by_radial = [], []
-        start = 0
-        for degree, n in enumerate(self.n_per_l):
-            m = 2 * degree + 1
-            g = gradients[degree].reshape(-1, m, s, n).transpose(1, 2).reshape(-1, m, n)
-            by_harmonics.append(torch.bmm(radial[:, :, start : start + n], g.transpose(1, 2)))
-            by_radial.append(torch.bmm(angular[:, :, degree * degree : degree * degree + m], g))
-            start += n
-        on_y = torch.cat(by_harmonics, dim=2).flatten(0, 1).index_select(0, groups.slots)
-        on_r = torch.cat(by_radial, dim=2).flatten(0, 1).index_select(0, groups.slots)
-        along = (on_r * self.radial_gradient).sum(1, keepdim=True)
+        flat = torch.cat([g.flatten(1) for g in gradients], dim=1)
+        g = self.blocks.expand(flat, self.groups)  # [n_groups, n_harmonics, n_radial]
+        on_r = torch.bmm(grouped(self.harmonics, self.groups), g).flatten(0, 1)
+        on_y = torch.bmm(grouped(self.radial, self.groups), g.transpose(1, 2)).flatten(0, 1)
+        along = torch.linalg.vecdot(on_r, self.radial_gradient).unsqueeze(1)
         turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
-        return turning + along * self.directions
+        return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
 
     def tangent(self, vectors: Tensor) -> list[Tensor]:
         """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
-        turning = torch.bmm(vectors.unsqueeze(1), self.harmonics_gradient).squeeze(1)
-        along = (vectors * self.directions).sum(1, keepdim=True) * self.radial_gradient
-        first = density(turning, self.radial, self.groups, self.n_species, self.n_per_l)
-        second = density(self.harmonics, along, self.groups, self.n_species, self.n_per_l)
-        return [a + b for a, b in zip(first, second, strict=True)]
+        v = padded(vectors, self.groups, 0.0)
+        x, y, z = v.split(1, dim=1)
+        by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
+        turning = torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z)
+        along = torch.linalg.vecdot(v, self.directions).unsqueeze(1) * self.radial_gradient
+        product = torch.baddbmm(
+            product_over_pairs(turning, self.radial, self.groups),
+            grouped(self.harmonics, self.groups).transpose(1, 2),
+            grouped(along, self.groups),
+        )
+        return self.blocks.split(self.blocks(product, self.groups))
 
 
 @dataclass
@@ -108,8 +113,8 @@ class Spectrum:
             return g
         x = self.features
         mean = g.mean(1, keepdim=True)
-        projection = (g * x).mean(1, keepdim=True)
-        return (g - mean - x * projection) * self.inverse_deviation
+        projection = torch.linalg.vecdot(g, x).unsqueeze(1) / x.shape[1]
+        return torch.addcmul(g - mean, x, projection, value=-1).mul_(self.inverse_deviation)
 
 
 def spectrum_of(densities: list[Tensor], normalise: bool, eps: float) -> Spectrum:
