@@ -32,7 +32,7 @@ def quantities(info: DatasetInfo) -> list[Quantity]:
         milli = target.unit.lower() == "ev"
         unit, factor = ("meV", 1e3) if milli else (target.unit, 1.0)
         title = name.removeprefix("mtt::")
-        if target.per_atom:
+        if target.per_atom or target.per_volume:
             shown.append(Quantity(name, title, factor, unit))
         else:
             per_atom = f"{unit}/atom" if unit else ""

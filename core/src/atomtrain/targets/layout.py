@@ -97,6 +97,16 @@ class TargetInfo:
         )
 
     @property
+    def per_volume(self) -> bool:
+        """Whether the target is a sum over atoms divided by the structure's volume.
+
+        So is metatomic's ``non_conservative_stress``: a model predicts contributions of atoms to
+        volume times stress, which is what its labels are trained as.
+        """
+        standard = self.name.split("/")[0] == "non_conservative_stress"
+        return standard and self.kind == "cartesian" and self.rank == 2 and not self.per_atom
+
+    @property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks, in order."""
         if self.kind == "spherical":

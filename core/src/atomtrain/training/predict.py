@@ -129,8 +129,8 @@ def add_errors(
 def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:
     """What a dimensionless error of label ``key`` is multiplied by to be one in physical units.
 
-    Values stay per atom where they are sums; the strain derivative becomes stress (0 where a
-    structure has no volume).
+    Values stay per atom where they are sums; the strain derivative, and what is trained as volume
+    times stress, become stress (0 where a structure has no volume).
     """
     name, _, gradient = key.partition(":")
     affine = predictor.affine_of(name)
@@ -138,7 +138,7 @@ def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | fl
     if target.per_atom:
         index = predictor.type_index.index_select(0, batch.graph.types)
         return affine.reference.index_select(0, index).unsqueeze(1)
-    if gradient == "strain":
+    if gradient == "strain" or target.per_volume:
         volume = torch.linalg.det(batch.graph.cells.to(torch.float64)).abs()
         per_volume = torch.where(volume > 0, batch.n_atoms / volume, torch.zeros_like(volume))
         return (affine.reference[0] * per_volume).unsqueeze(1)
