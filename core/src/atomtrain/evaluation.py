@@ -299,7 +299,7 @@ def _errors(
         error = predictions[key] - values
         if key.endswith(":strain"):
             error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif ":forces" not in key and not label.per_atom and not per_volume:
+        elif not key.endswith(":forces") and not label.per_atom and not per_volume:
             error = error / n_atoms
         sums.add(key, error, label.mask)
     return sums.results()

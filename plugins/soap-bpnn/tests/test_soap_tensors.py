@@ -188,9 +188,9 @@ def test_features(graph: AtomGraph, legacy: bool) -> None:
 def test_exported(frames: list[Atoms]) -> None:
     """Names, shapes and values through metatomic, per atom and per structure."""
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
+    from soap_structures import store_of
 
     from atomtrain.evaluation import _systems
-    from soap_structures import store_of
 
     model = build()
     predictor = Predictor(model, DATA)
@@ -234,7 +234,9 @@ def test_refused() -> None:
 def test_retarget_to_a_higher_degree(graph: AtomGraph) -> None:
     energy = {"energy": TARGETS["energy"]}
     torch.manual_seed(0)
-    model = SoapBpnn(ModelHypers(soap={"max_angular": 2}), DatasetInfo("angstrom", (1, 6, 8), energy))
+    model = SoapBpnn(
+        ModelHypers(soap={"max_angular": 2}), DatasetInfo("angstrom", (1, 6, 8), energy)
+    )
     model = model.to(torch.float64)
     before = model(graph, ["energy"])["energy"][0]
     high = TargetInfo("mtt::high", kind="spherical", irreps=(Irrep(4, 1),))

@@ -18,6 +18,14 @@ SampleKind = Literal["system", "atom"]
 GRADIENTS = ("forces", "strain")
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Target and gradient (or "") of a label's key: ``energy:forces``, but also ``mtt::dipole``."""
+    for gradient in GRADIENTS:
+        if key.endswith(f":{gradient}"):
+            return key.removesuffix(f":{gradient}"), gradient
+    return key, ""
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of a target.

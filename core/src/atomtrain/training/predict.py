@@ -12,6 +12,7 @@ from atomtrain.graph import n_structures, sum_over_structures
 from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
+from atomtrain.targets import split_key
 from atomtrain.training.metrics import ErrorSums
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | fl
     Values stay per atom where they are sums; the strain derivative, and what is trained as volume
     times stress, become stress (0 where a structure has no volume).
     """
-    name, _, gradient = key.partition(":")
+    name, gradient = split_key(key)
     affine = predictor.affine_of(name)
     target = predictor.dataset_info.targets[name]
     if target.per_atom:
