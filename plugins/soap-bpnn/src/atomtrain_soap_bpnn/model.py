@@ -108,7 +108,7 @@ class SoapBpnn(Model):
         for name, head in self.heads.items():
             last_layer = last_layer_name(name)
             if name in outputs or last_layer in outputs:
-                last = head.features(hidden)
+                last = head.features(hidden)  # type: ignore[operator]
                 if name in outputs:
                     predictions[name] = head(last, densities, species, layout)
                 if last_layer in outputs:
