@@ -5,6 +5,7 @@ Called as ``python _unpack.py model.ckpt out.pt``; uses metatrain's own loading,
 
 import sys
 import warnings
+from typing import Any
 
 warnings.simplefilter("ignore")
 
@@ -14,12 +15,10 @@ import torch  # noqa: E402
 from metatrain.utils.io import model_from_checkpoint  # noqa: E402
 
 
-def describe(target):
+def describe(target: Any) -> dict[str, Any]:
     layout = target.layout
     block = layout.block(0)
-    kind = (
-        "scalar" if target.is_scalar else "cartesian" if target.is_cartesian else "spherical"
-    )
+    kind = "scalar" if target.is_scalar else "cartesian" if target.is_cartesian else "spherical"
     return {
         "kind": kind,
         "quantity": target.quantity,
@@ -34,14 +33,14 @@ def describe(target):
     }
 
 
-def tables(tensor_map):
+def tables(tensor_map: Any) -> list[dict[str, Any]]:
     return [
         {"key": [int(v) for v in key.values], "values": block.values.detach().clone()}
         for key, block in tensor_map.items()
     ]
 
 
-def main():
+def main() -> None:
     checkpoint = torch.load(sys.argv[1], weights_only=False, map_location="cpu")
     name = checkpoint.get("architecture_name", "")
     if name != "soap_bpnn":

@@ -53,7 +53,9 @@ def dataset_info(found: Mapping[str, Any]) -> DatasetInfo:
     return DatasetInfo(found["length_unit"], tuple(sorted(found["atomic_types"])), targets)
 
 
-def weights(model: SoapBpnn, found: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights(
+    model: SoapBpnn, found: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The state dict of ``model`` that predicts what ``state`` predicts.
 
     Raises CheckpointError for a weight that is missing or has another shape.
@@ -112,7 +114,7 @@ class _Rearranged:
                 self.own[f"heads.{name}.hidden.weight"] = self._per_group(
                     f"heads.{name}.module_list.{{}}.0.weight"
                 )
-            for k, block in enumerate(head.blocks):
+            for k, block in enumerate(head.blocks):  # type: ignore[arg-type]
                 self._block(name, target, f"heads.{name}.blocks.{k}", block)
         return self._complete()
 
@@ -126,8 +128,8 @@ class _Rearranged:
         order, factors = self._products(degree)
         size = 2 * degree + 1
         products = torch.zeros_like(w[:, :, :size])
-        for theirs, (mine, factor) in enumerate(zip(order, factors, strict=True)):
-            products[:, :, mine] = w[:, :, theirs] * factor
+        for place, (mine, factor) in enumerate(zip(order, factors, strict=True)):
+            products[:, :, mine] = w[:, :, place] * factor
         w = torch.cat([products, w[:, :, size:]], dim=2)
         if block.basis.pseudo:
             w = w * self._triple_product()
@@ -292,6 +294,3 @@ def _table(blocks: Any, target: TargetInfo, n_types: int, default: float) -> Ten
             values = values.select(1, 0)
         parts.append(values.expand(n_types, block.n_properties).clone())
     return torch.cat(parts, dim=1)
-
-
-
