@@ -9,67 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from atomtrain.options._problems import Problems, suggestion
 from atomtrain.options._section import Section
+from atomtrain.options.loss import LossSpec
 from atomtrain.options.target_type import by_number
 from atomtrain.targets.layout import TargetInfo
 
-LOSSES = ("mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber")
-_GRADIENTS = {"positions": "forces", "forces": "forces", "strain": "strain", "stress": "strain",
-              "virial": "strain"}  # fmt: skip
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
-
-
-class LossSpec(Section):
-    """The loss of one target. In the file also just the name of its type."""
-
-    type: Literal["mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber"] = "mse"
-    """Which loss: mean squared, mean absolute, or Huber. Missing labels never count, nor do entries
-    for which extra data called ``<target>_mask`` are 0; the names with ``masked_`` insist on them."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight in the sum of all losses."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Whether the entries of a batch are averaged or summed."""
-    delta: Annotated[float, Field(gt=0)] = 1.0
-    """Where the Huber loss turns from a square to a line."""
-    gradients: dict[str, LossSpec] = {}
-    """Losses of an energy's gradients: ``positions`` (forces) and ``strain`` (stress or virial),
-    also written as ``forces``, ``stress``, ``virial`` beside the other keys."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            return {"type": data}
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        gradients = data.get("gradients") or {}
-        if not isinstance(gradients, dict):
-            return data
-        gradients = dict(gradients)
-        for name in ("forces", "stress", "virial"):
-            if name in data:
-                gradients[name] = data.pop(name)
-        renamed: dict[str, Any] = {}
-        for name, value in gradients.items():
-            if name not in _GRADIENTS:
-                raise Problems(
-                    (
-                        ("gradients", name),
-                        f"unknown gradient{suggestion(name, ('positions', 'strain'))}",
-                    )
-                )
-            renamed[_GRADIENTS[name]] = value
-        if renamed:
-            data["gradients"] = renamed
-        return data
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        if isinstance(value, str) and value not in LOSSES:
-            raise ValueError(f"there is no loss '{value}'{suggestion(value, LOSSES)}")
-        return value
 
 
 class Finetune(Section):
@@ -149,8 +94,8 @@ class TrainerHypers(Section):
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
     """What the best model has the least of on the validation set: the product of all RMSEs, of all
     MAEs, or the loss."""
-    loss: LossSpec | dict[str, LossSpec] = LossSpec()
-    """The loss: one name for all targets, or a name or section for each target."""
+    loss: Annotated[LossSpec | dict[str, LossSpec], Field(union_mode="left_to_right")] = LossSpec()
+    """The loss: one name or section for all targets and their gradients, or one for each target."""
     finetune: Finetune | None = None
     """Start from another training's weights."""
 
@@ -213,13 +158,18 @@ class TrainerHypers(Section):
         return _bytes(self.memory_budget)
 
     def loss_for(self, target: TargetInfo) -> LossSpec:
-        """The loss of a target, with one for each gradient it has (the target's, if not given)."""
-        spec = self.loss if isinstance(self.loss, LossSpec) else self.loss.get(target.name)
-        spec = spec or LossSpec()
-        plain = spec.model_copy(update={"gradients": {}, "weight": 1.0})
+        """The loss of a target, with one for each gradient it has.
+
+        One loss for all is that of the gradients too; under a loss per target they have ``mse``
+        unless something else is said, as in metatrain.
+        """
         if isinstance(self.loss, LossSpec):
-            plain = spec.model_copy(update={"gradients": {}})
-        gradients = {g: spec.gradients.get(g, plain) for g in target.gradients}
+            spec = self.loss
+            default = spec.model_copy(update={"gradients": {}})
+        else:
+            spec = self.loss.get(target.name) or LossSpec()
+            default = LossSpec()
+        gradients = {g: spec.gradients.get(g, default) for g in target.gradients}
         return spec.model_copy(update={"gradients": gradients})
 
     def check_targets(self, names: list[str]) -> list[tuple[tuple[str, ...], str]]:
@@ -242,9 +192,9 @@ class TrainerHypers(Section):
 
 
 def _is_one_loss(section: dict[str, Any]) -> bool:
-    """Whether a section is a loss itself, not one per target."""
+    """Whether a section is a loss itself, not one per target (no target can be called so)."""
     own = {*LossSpec.model_fields, "forces", "stress", "virial"}
-    return bool(section) and set(section) <= own
+    return not own.isdisjoint(section)
 
 
 def _bytes(value: int | str) -> int:
