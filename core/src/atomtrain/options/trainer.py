@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,9 @@ from atomtrain.targets.layout import TargetInfo
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+
+
+Scale = Annotated[float, Field(gt=0)]
 
 
 class Finetune(Section):
@@ -43,12 +47,13 @@ class TrainerHypers(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Structures in a batch, shared out among the processes."""
     batch_atom_bounds: list[Annotated[int, Field(ge=1)] | None] = [None, None]
-    """Least and most atoms of a batch; batches outside are skipped."""
+    """Least and most atoms of a training batch of ``batch_size`` structures, each a number or
+    ``null``; batches outside are skipped. ``max_atoms_per_batch`` wastes fewer structures."""
     max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Pack structures greedily into batches of up to this many atoms (``batch_size`` then does not
-    count); larger structures are skipped."""
+    count). Larger structures are not trained on; in validation they are batches of their own."""
     min_atoms_per_batch: Annotated[int, Field(ge=0)] = 0
-    """Packed batches of fewer atoms are dropped."""
+    """Packed training batches of fewer atoms are skipped (with ``max_atoms_per_batch`` only)."""
     num_epochs: Annotated[int, Field(ge=0)] = 100
     """How often every structure is seen."""
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -73,15 +78,21 @@ class TrainerHypers(Section):
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
     """Epochs between checkpoints; 0 for none but the last."""
     atomic_baseline: dict[str, float | dict[int, float]] | str = {}
-    """Fixed contribution of each atom to a target, a number or ``{type: number}``; types that are
-    not named are fitted. Or the path of a checkpoint to take the whole baseline from."""
+    """What each atom contributes to a target whatever its surroundings: by target a number (0: no
+    baseline) or ``{type: number}``, types as numbers or symbols; types that are not named are
+    fitted to the training set. Tensors have one only in their invariant parts. Or the path of a
+    checkpoint to take all baselines from. It is subtracted in training and added in prediction."""
     scale_targets: bool = True
-    """Whether targets are divided by the size of what the baseline leaves."""
-    fixed_scaling_weights: dict[str, float | dict[int, float]] | str = {}
-    """Fixed scales of targets instead of fitted ones, a number or ``{type: number}``. Or the path of
-    a checkpoint (then ``atomic_baseline`` is that path too)."""
+    """Whether targets are divided by the size of what the baseline leaves: the root mean square,
+    per atom for targets of structures (but see ``per_structure_targets``), by type of atom for
+    targets of atoms. Where a target has several properties or blocks, the model's output for each
+    is scaled to that one's own size as well."""
+    fixed_scaling_weights: dict[str, Scale | dict[int, Scale]] | str = {}
+    """Scales of targets that are given instead of fitted, by target a number or, for targets of
+    atoms, ``{type: number}``; types that are not named are fitted. Or the path of a checkpoint to
+    take all scales from (then ``atomic_baseline`` is that path too)."""
     per_structure_targets: list[str] = []
-    """Targets of whole structures that enter the loss as totals, not per atom."""
+    """Targets of whole structures that enter loss, scale and errors as totals, not per atom."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
     memory_budget: int | str = "4 GB"
@@ -90,10 +101,12 @@ class TrainerHypers(Section):
     log_mae: bool = False
     """Whether mean absolute errors are logged beside root mean square ones."""
     log_separate_blocks: bool = False
-    """Whether errors of targets with several blocks are logged block by block."""
+    """Whether errors of targets with several blocks (spherical tensors) are also logged block by
+    block, ``dipole (l=1, s=1)``. The best model is chosen by those of whole targets all the same."""
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
-    """What the best model has the least of on the validation set: the product of all RMSEs, of all
-    MAEs, or the loss."""
+    """What the best model has the least of on the validation set: the product of the RMSEs of all
+    targets and gradients, that of their MAEs, or the loss (the one to take with
+    ``shift_agnostic_mse``)."""
     loss: Annotated[LossSpec | dict[str, LossSpec], Field(union_mode="left_to_right")] = LossSpec()
     """The loss: one name or section for all targets and their gradients, or one for each target."""
     finetune: Finetune | None = None
@@ -114,6 +127,11 @@ class TrainerHypers(Section):
                     else value
                     for target, value in values.items()
                 }
+        bounds = data.get("batch_atom_bounds")
+        if isinstance(
+            bounds, list
+        ):  # metatrain's documentation writes None, which YAML reads as text
+            data["batch_atom_bounds"] = [None if b in ("None", "none") else b for b in bounds]
         loss = data.get("loss")
         if isinstance(loss, str):
             data["loss"] = {"type": loss}
@@ -141,7 +159,14 @@ class TrainerHypers(Section):
         return value
 
     @model_validator(mode="after")
-    def _paths_together(self) -> TrainerHypers:
+    def _agree(self) -> TrainerHypers:
+        largest = self.max_atoms_per_batch
+        if largest is not None and self.batch_atom_bounds != [None, None]:
+            problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
+            raise Problems((("batch_atom_bounds",), problem))
+        if largest is not None and self.min_atoms_per_batch > largest:
+            problem = f"must be at most max_atoms_per_batch ({largest})"
+            raise Problems((("min_atoms_per_batch",), problem))
         fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
         if isinstance(fixed, str) and fixed != baseline:
             raise Problems(
@@ -172,8 +197,14 @@ class TrainerHypers(Section):
         gradients = {g: spec.gradients.get(g, default) for g in target.gradients}
         return spec.model_copy(update={"gradients": gradients})
 
-    def check_targets(self, names: list[str]) -> list[tuple[tuple[str, ...], str]]:
-        """Located problems where hypers name targets that do not exist."""
+    def check_targets(
+        self, targets: Mapping[str, TargetInfo], extra_data: Collection[str]
+    ) -> list[tuple[tuple[str, ...], str]]:
+        """Located problems where hypers do not suit the targets, or name some that do not exist.
+
+        ``extra_data`` are the names of what the training sections have of it.
+        """
+        names = list(targets)
         problems: list[tuple[tuple[str, ...], str]] = []
         for field in ("loss", "atomic_baseline", "fixed_scaling_weights"):
             value = getattr(self, field)
@@ -188,6 +219,39 @@ class TrainerHypers(Section):
             for name in self.per_structure_targets
             if name not in names
         ]
+        for name, target in targets.items():
+            problems += self._check_baseline(target)
+            loss = self.loss_for(target)
+            where = ("loss",) if isinstance(self.loss, LossSpec) else ("loss", name)
+            if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
+                problem = f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
+                problems.append((where, problem))
+            if loss.type == "shift_agnostic_mse" and (target.kind != "scalar" or target.width < 5):
+                problem = (
+                    f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
+                    f"(num_subtargets), which '{name}' is not"
+                )
+                problems.append((where, problem))
+            problems += [
+                ((*where, key), "is for values on a grid, not for gradients")
+                for key, gradient in loss.gradients.items()
+                if gradient.type == "shift_agnostic_mse"
+            ]
+        return problems
+
+    def _check_baseline(self, target: TargetInfo) -> list[tuple[tuple[str, ...], str]]:
+        problems: list[tuple[tuple[str, ...], str]] = []
+        if isinstance(self.atomic_baseline, dict) and target.blocks:
+            given = self.atomic_baseline.get(target.name, 0.0)
+            some = any(given.values()) if isinstance(given, dict) else given != 0.0
+            if some and not any(block.invariant for block in target.blocks):
+                problem = "changes under rotations: there is nothing of atoms alone to take off"
+                problems.append((("atomic_baseline", target.name), problem))
+        if isinstance(self.fixed_scaling_weights, dict):
+            weights = self.fixed_scaling_weights.get(target.name)
+            if isinstance(weights, dict) and not target.per_atom:
+                problem = "a target of structures has one scale for all types: give a number"
+                problems.append((("fixed_scaling_weights", target.name), problem))
         return problems
 
 

@@ -42,6 +42,12 @@ class Block:
         return math.prod(self.shape)
 
     @property
+    def title(self) -> str:
+        """Its key for people: ``l=1, s=1``; empty where a target has just this one."""
+        short = {"o3_lambda": "l", "o3_sigma": "s", "_": ""}
+        return ", ".join(f"{short.get(n, n)}={v}" for n, v in self.key if short.get(n, n))
+
+    @property
     def invariant(self) -> bool:
         """Whether rotations and inversion leave it unchanged (a baseline may then be subtracted)."""
         return not self.components or dict(self.key) == {"o3_lambda": 0, "o3_sigma": 1}

@@ -64,7 +64,7 @@ def shift_agnostic_mse(
         prediction: Tensor, label: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | float]:
         mask = torch.ones_like(label, dtype=torch.bool) if mask is None else mask
-        n, width = label.shape
+        width = label.shape[1]
         present = mask.any(dim=1)
         label = torch.where(mask, label, 0.0)
         profile = torch.nn.functional.pad(prediction, (width, width))
