@@ -48,7 +48,7 @@ def frames(n: int = 12) -> list[Atoms]:
         atoms.info["tensor"] = np.concatenate(
             [[2.0 * h + 5.0 * o], 30.0 * rng.normal(size=6)]
         ) + 0.1 * rng.normal(size=7)
-        atoms.arrays["charge"] = np.where(atoms.numbers == 1, 0.5, -1.0) * (
+        atoms.arrays["q"] = np.where(atoms.numbers == 1, 0.5, -1.0) * (
             1 + 0.1 * rng.normal(size=size)
         )
         made.append(atoms)
@@ -60,7 +60,7 @@ TARGETS: dict[str, Any] = {
     "mtt::gap": {"key": "gap"},
     "mtt::dos": {"key": "dos", "num_subtargets": 6},
     "mtt::tensor": {"key": "tensor", "type": {"spherical": {"irreps": IRREPS}}},
-    "mtt::charge": {"key": "charge", "per_atom": True},
+    "mtt::charge": {"key": "q", "per_atom": True},
 }
 
 
@@ -145,7 +145,7 @@ def test_fitted_baselines_and_scales(site: Path) -> None:
     assert found["scale"][1] == pytest.approx(np.array(sizes))
 
     numbers = np.concatenate([a.numbers for a in some])
-    charge = np.concatenate([a.arrays["charge"] for a in some])
+    charge = np.concatenate([a.arrays["q"] for a in some])
     found = affine(result, 4)
     for k, z in enumerate((1, 8)):
         mean = charge[numbers == z].mean()
@@ -167,7 +167,7 @@ def test_fixed_baselines(site: Path) -> None:
     oxygen = ((energy + 2.5 * c[:, 0]) @ c[:, 1]) / (c[:, 1] @ c[:, 1])
     assert affine(result, 0)["shift"][:, 0] == pytest.approx([-2.5, oxygen])
     assert np.all(affine(result, 1)["shift"] == 0)
-    charges = np.concatenate([a.arrays["charge"][a.numbers == 1] for a in some])
+    charges = np.concatenate([a.arrays["q"][a.numbers == 1] for a in some])
     assert affine(result, 2)["shift"][:, 0] == pytest.approx([charges.mean(), -1.0])
     assert affine(result, 3)["shift"][:, 0].tolist() == [2.0, 5.0]
     assert np.all(affine(result, 3)["shift"][:, 1:] == 0)
@@ -194,7 +194,7 @@ def test_fixed_scales(site: Path) -> None:
     )  # fmt: skip
     assert affine(result, 0)["scale"].tolist() == [[0.25], [0.25]]
     charge = affine(result, 1)
-    charges = np.concatenate([a.arrays["charge"][a.numbers == 1] for a in trained_on(result)])
+    charges = np.concatenate([a.arrays["q"][a.numbers == 1] for a in trained_on(result)])
     assert charge["scale"][:, 0] == pytest.approx([charges.std(), 3.0])
     dos = affine(result, 2)
     assert dos["reference"].tolist() == [2.0, 2.0]

@@ -294,10 +294,12 @@ def _errors(
     volume = torch.linalg.det(store.cells).abs()[:, None]
     for key in keys:
         label = store.labels[key]
-        error = predictions[key] - label.values
+        per_volume = key in info.targets and info.targets[key].per_volume
+        values = label.values / volume.clamp(min=1e-30) if per_volume else label.values
+        error = predictions[key] - values
         if key.endswith(":strain"):
             error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif ":forces" not in key and not label.per_atom:
+        elif not key.endswith(":forces") and not label.per_atom and not per_volume:
             error = error / n_atoms
         sums.add(key, error, label.mask)
     return sums.results()

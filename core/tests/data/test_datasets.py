@@ -251,9 +251,14 @@ validation_set: 0.5
     path.write_text(text % (tmp_path / "a.xyz"))
     label = build_datasets(load_options(path)).train.labels["mtt::dos"]
     assert label.mask is not None and label.mask[0].tolist() == [True, False, True]
-    for atoms in frames:
-        atoms.info["mask"] = 1.0
+    for k, atoms in enumerate(frames):
+        atoms.info["mask"] = float(k != 2)
+        atoms.info["two"] = np.ones(2)
     ase.io.write(tmp_path / "a.xyz", frames, format="extxyz")
-    path.write_text(path.read_text().replace("mask, num_subtargets: 3", "mask"))
-    with pytest.raises(DataError, match=r"the mask has shape \(6, 1\), the target \(6, 3\)"):
+    one = path.read_text().replace("mask, num_subtargets: 3", "mask")  # one entry for all three
+    path.write_text(one.replace("validation_set: 0.5", "validation_set: {indices: [0]}"))
+    label = build_datasets(load_options(path)).train.labels["mtt::dos"]
+    assert label.mask is not None and sorted(label.mask.sum(1).tolist())[0] == 0
+    path.write_text(one.replace("key: mask", "key: two, num_subtargets: 2"))
+    with pytest.raises(DataError, match=r"the mask has shape \(6, 2\), the target \(6, 3\)"):
         build_datasets(load_options(path))

@@ -115,12 +115,12 @@ def test_fast_path_is_torch_spex(graph: AtomGraph, legacy: bool, float64_default
             if legacy:
                 x = torch.nn.functional.layer_norm(x, [x.shape[1]])
             model.plain = True
-            model.plain_features = lambda *_: x  # type: ignore[method-assign]
+            model.plain_features = lambda *_: (x, [])  # type: ignore[method-assign]
             energies = model(g, ["energy"])["energy"][0]
             del model.plain_features
             model.plain = False
         else:
-            x = model._fast_features(g, species)
+            x = model._fast_features(g, species)[0]
             energies = model(g, ["energy"])["energy"][0]
         (on_vectors,) = torch.autograd.grad(energies.sum(), g.vectors, create_graph=True)
         generator = torch.Generator().manual_seed(5)

@@ -138,19 +138,25 @@ def test_several_targets_and_heads(graph: AtomGraph) -> None:
 
 def test_retarget() -> None:
     model = build()
-    before = model.heads["energy"].linear.weight.clone()
+    before = model.heads["energy"].blocks[0].linear.weight.clone()
     extra = TargetInfo("energy/pbe", quantity="energy")
     model.retarget(DatasetInfo("angstrom", (1, 6, 8), {**info().targets, "energy/pbe": extra}))
-    assert torch.equal(model.heads["energy"].linear.weight, before)
+    assert torch.equal(model.heads["energy"].blocks[0].linear.weight, before)
     assert "energy/pbe" in model.heads
     with pytest.raises(DataError, match=r"cannot take \[14\] in"):
         model.retarget(DatasetInfo("angstrom", (1, 6, 8, 14), info().targets))
 
 
 def test_refusals() -> None:
-    with pytest.raises(TargetError, match="predicts scalars, not type 'cartesian'"):
+    with pytest.raises(TargetError, match="spherical tensors, not type 'spacegroup'"):
+        group = TargetInfo("mtt::group", kind="spacegroup")
+        SoapBpnn(ModelHypers(), DatasetInfo("angstrom", (1,), {"mtt::group": group}))
+    with pytest.raises(TargetError, match="'mtt::dipole' is no scalar"):
         vector = TargetInfo("mtt::dipole", kind="cartesian", rank=1)
-        SoapBpnn(ModelHypers(), DatasetInfo("angstrom", (1,), {"mtt::dipole": vector}))
+        SoapBpnn(
+            ModelHypers(heads={"mtt::dipole": "mlp"}),
+            DatasetInfo("angstrom", (1,), {"mtt::dipole": vector}),
+        )
     with pytest.raises(TargetError, match="names energie, which is no target"):
         SoapBpnn(ModelHypers(heads={"energie": "mlp"}), info())
     with pytest.raises(ValidationError, match="width cannot be larger"):
@@ -170,4 +176,4 @@ def test_hypers_are_documented() -> None:
 def test_described() -> None:
     architecture = open_architecture("soap_bpnn")
     assert architecture.info.name == "soap-bpnn"
-    assert architecture.info.target_kinds == ("scalar",)
+    assert architecture.info.target_kinds == ("scalar", "cartesian", "spherical")

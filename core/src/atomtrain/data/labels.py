@@ -36,6 +36,8 @@ def target_label(
     width = info.width
 
     def convert(value: Any, frame: Frame) -> np.ndarray:
+        if info.per_volume:  # a stress: ASE's six numbers are understood too
+            return _matrix(value).reshape(1, 9)
         rows = len(frame.numbers) if info.per_atom else 1
         return _shaped(value, rows, width)
 

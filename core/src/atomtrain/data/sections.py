@@ -52,6 +52,8 @@ def read_section(
         except TargetError as error:
             raise OptionsError(f"{section.where('targets', name)}: {error}") from None
         store.labels[name] = target_label(files, section, name, target, info, frames, chosen)
+        if info.per_volume:
+            store.labels[name] = _times_volume(store.labels[name], store)
         gradients = []
         for kind in ("forces", "stress", "virial"):
             gradient = getattr(target, kind)
@@ -98,22 +100,32 @@ def _without_gaps(
     return replace(label, mask=None)
 
 
+def _times_volume(label: Label, store: StructureStore) -> Label:
+    """Stress as volume times stress, masked where a structure is not periodic in all directions."""
+    volume = torch.linalg.det(store.cells).abs().unsqueeze(1)
+    periodic = store.pbc.all(1, keepdim=True).expand_as(label.values)
+    mask = periodic if label.mask is None else periodic & label.mask
+    return replace(label, values=label.values * volume, mask=None if bool(mask.all()) else mask)
+
+
 def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> None:
     """Leave out the entries of a target where extra data called ``<target>_mask`` are 0."""
     given = store.extra.get(f"{name}_mask")
     if given is None:
         return
     label = store.labels[name]
-    if given.per_atom != label.per_atom or given.values.shape != label.values.shape:
+    shape = tuple(given.values.shape)
+    if given.per_atom != label.per_atom or shape[1] not in (1, label.values.shape[1]):
         raise DataError(
-            f"{section.where('extra_data', f'{name}_mask')}: the mask has shape "
-            f"{tuple(given.values.shape)}, the target {tuple(label.values.shape)}; give both the "
-            "same sample_kind and num_subtargets"
+            f"{section.where('extra_data', f'{name}_mask')}: the mask has shape {shape}, the "
+            f"target {tuple(label.values.shape)}; give both the same sample_kind, and the mask "
+            "one entry per sample or as many as the target"
         )
-    mask = given.values != 0
-    values = torch.where(mask, label.values, 0.0)
+    mask = (given.values != 0).expand_as(label.values)
     store.labels[name] = replace(
-        label, values=values, mask=mask if label.mask is None else mask & label.mask
+        label,
+        values=torch.where(mask, label.values, 0.0),
+        mask=mask if label.mask is None else mask & label.mask,
     )
 
 

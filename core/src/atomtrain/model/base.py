@@ -54,6 +54,15 @@ class Model(nn.Module):
         raise NotImplementedError
 
     @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """Outputs that are no targets, and their widths: ``feature`` and the like.
+
+        ``forward`` gives ``[n_atoms, width]`` for each when asked; the exported model offers them
+        per atom and, as sums, per structure.
+        """
+        return {}
+
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """What does not depend on weights; kept between epochs as far as memory allows.
 

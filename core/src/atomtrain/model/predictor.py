@@ -68,6 +68,7 @@ class Predictor(nn.Module):
         self.model = model
         self.dataset_info = dataset_info
         self.target_names: List[str] = list(dataset_info.targets)
+        self.per_volume: List[bool] = [t.per_volume for t in dataset_info.targets.values()]
         n_types = len(dataset_info.atomic_types)
         self.affine = nn.ModuleList(
             Affine(target, n_types) for target in dataset_info.targets.values()
@@ -96,4 +97,14 @@ class Predictor(nn.Module):
             name = self.target_names[k]
             if name in predictions:
                 predictions[name] = affine(predictions[name], type_index)
+                if self.per_volume[k]:
+                    predictions[name] = [_stress(predictions[name][0], graph)]
         return predictions
+
+
+def _stress(virial: Tensor, graph: AtomGraph) -> Tensor:
+    """``[n_atoms, 3, 3, n]``: the symmetric part over the structure's volume; 0 without a volume."""
+    volume = torch.linalg.det(graph.cells.to(virial.dtype)).abs()
+    inverse = torch.where(volume > 0, 1.0 / volume, torch.zeros_like(volume))
+    per_atom = inverse.index_select(0, graph.structure).reshape(-1, 1, 1, 1)
+    return 0.5 * (virial + virial.transpose(1, 2)) * per_atom

@@ -36,7 +36,7 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
         milli = target.unit.lower() == "ev"
         unit, factor = ("meV", 1e3) if milli else (target.unit, 1.0)
         title = name.removeprefix("mtt::")
-        if target.per_atom or name in totals:
+        if target.per_atom or target.per_volume or name in totals:
             shown.append(Quantity(name, title, factor, unit))
         else:
             per_atom = f"{unit}/atom" if unit else ""

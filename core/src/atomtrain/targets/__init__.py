@@ -3,6 +3,13 @@
 Nothing here reads files, knows an architecture or runs a model.
 """
 
-from atomtrain.targets.layout import GRADIENTS, Block, DatasetInfo, Irrep, TargetInfo
+from atomtrain.targets.layout import (
+    GRADIENTS,
+    Block,
+    DatasetInfo,
+    Irrep,
+    TargetInfo,
+    split_key,
+)
 
-__all__ = ["GRADIENTS", "Block", "DatasetInfo", "Irrep", "TargetInfo"]
+__all__ = ["GRADIENTS", "Block", "DatasetInfo", "Irrep", "TargetInfo", "split_key"]

@@ -18,6 +18,15 @@ SampleKind = Literal["system", "atom"]
 GRADIENTS = ("forces", "strain")
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Target and gradient (or "") of a label's key: ``energy:forces``, but also ``mtt::dipole``."""
+    for gradient in GRADIENTS:
+        name = key.removesuffix(f":{gradient}")
+        if name != key and not name.endswith(":"):  # "mtt::forces" is a target
+            return name, gradient
+    return key, ""
+
+
 @dataclass(frozen=True)
 class Block:
     """One block of a target.
@@ -101,6 +110,16 @@ class TargetInfo:
             and not self.per_atom
             and self.num_subtargets == 1
         )
+
+    @property
+    def per_volume(self) -> bool:
+        """Whether the target is a sum over atoms divided by the structure's volume.
+
+        So is metatomic's ``non_conservative_stress``: a model predicts contributions of atoms to
+        volume times stress, which is what its labels are trained as.
+        """
+        standard = self.name.split("/")[0] == "non_conservative_stress"
+        return standard and self.kind == "cartesian" and self.rank == 2 and not self.per_atom
 
     @property
     def blocks(self) -> tuple[Block, ...]:

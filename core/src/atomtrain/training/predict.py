@@ -13,6 +13,7 @@ from atomtrain.graph import n_structures, sum_over_structures
 from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
+from atomtrain.targets import split_key
 from atomtrain.training.metrics import ErrorSums
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def add_errors(
     for key, prediction in predictions.items():
         error = prediction.detach() - batch.labels[key]
         factor = physical_factor(predictor, batch, key)
-        if key in totals and not predictor.dataset_info.targets[key].per_atom:
+        target = predictor.dataset_info.targets.get(key)
+        if key in totals and target is not None and not (target.per_atom or target.per_volume):
             factor = factor * batch.n_atoms.to(torch.float64).unsqueeze(1)
         sums.add(key, error * factor, batch.masks.get(key))
 
@@ -137,16 +139,16 @@ def add_errors(
 def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:
     """What a dimensionless error of label ``key`` is multiplied by to be one in physical units.
 
-    Values stay per atom where they are sums; the strain derivative becomes stress (0 where a
-    structure has no volume).
+    Values stay per atom where they are sums; the strain derivative, and what is trained as volume
+    times stress, become stress (0 where a structure has no volume).
     """
-    name, _, gradient = key.partition(":")
+    name, gradient = split_key(key)
     affine = predictor.affine_of(name)
     target = predictor.dataset_info.targets[name]
     if target.per_atom:
         index = predictor.type_index.index_select(0, batch.graph.types)
         return affine.reference.index_select(0, index).unsqueeze(1)
-    if gradient == "strain":
+    if gradient == "strain" or target.per_volume:
         volume = torch.linalg.det(batch.graph.cells.to(torch.float64)).abs()
         per_volume = torch.where(volume > 0, batch.n_atoms / volume, torch.zeros_like(volume))
         return (affine.reference[0] * per_volume).unsqueeze(1)

@@ -22,15 +22,17 @@ from atomtrain_soap_bpnn.descriptor.density import (
     power_spectrum,
     product_over_pairs,
 )
+from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES, mixed
+from atomtrain_soap_bpnn.heads import TargetHead, irreps_of
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.network import (
-    HeadBySpecies,
+    BySpecies,
     NetworkBySpecies,
     SharedNetwork,
+    all_together,
     by_species,
 )
 
-PSEUDO_SPECIES = 4
 EPS = 1e-5  # of the layer norm, torch's default
 
 
@@ -54,15 +56,11 @@ class SoapBpnn(Model):
         self.species_index: Tensor
         self.register_buffer("species_index", index, persistent=False)
 
-        self.radial = RadialBasis(self.cutoff, soap.cutoff.width, soap.max_angular, soap.max_radial)
-        self.harmonics = SphericalHarmonics(soap.max_angular)
-        self.fast_harmonics = _Sphericart(soap.max_angular)
-        self.n_per_l: List[int] = self.radial.n_per_l
-        self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
+        self._build_expansion(self._largest_degree(dataset_info))
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
         n_channels = self.n_species if self.legacy else PSEUDO_SPECIES
-        n_features = sum((n_channels * n) ** 2 for n in self.n_per_l)
+        n_features = sum((n_channels * n) ** 2 for n in self.n_per_l[: soap.max_angular + 1])
         sizes = (
             self.n_species,
             n_features,
@@ -90,27 +88,52 @@ class SoapBpnn(Model):
         species = self.species_index.index_select(0, graph.types)
         # two branches: TorchScript drops the others only for a bare is_scripting()
         if torch.jit.is_scripting():  # noqa: SIM114
-            features = self.plain_features(graph, species)
+            features, densities = self.plain_features(graph, species)
         elif self.plain:
-            features = self.plain_features(graph, species)
+            features, densities = self.plain_features(graph, species)
         else:
-            features = self._fast_features(graph, species)
+            features, densities = self._fast_features(graph, species)
 
-        predictions: Dict[str, List[Tensor]] = {}
         if self.legacy:
             layout = by_species(species, self.n_species)
             x = features.index_select(0, layout.rows)
             hidden = self.network(x.reshape(self.n_species, layout.width, x.shape[1]))
-            for name, head in self.heads.items():
-                if name in outputs:
-                    y = head(hidden).flatten(0, 1).index_select(0, layout.places)
-                    predictions[name] = [y]
         else:
-            hidden = self.shared_network(features, species)
-            for name, head in self.heads.items():
+            layout = all_together(species)
+            hidden = self.shared_network(features, species).unsqueeze(0)
+
+        predictions: Dict[str, List[Tensor]] = {}
+        if "feature" in outputs:
+            predictions["feature"] = [self._by_atom(hidden, layout)]
+        for name, head in self.heads.items():
+            last_layer = last_layer_name(name)
+            if name in outputs or last_layer in outputs:
+                last = head.features(hidden)
                 if name in outputs:
-                    predictions[name] = [head(hidden.unsqueeze(0)).squeeze(0)]
+                    predictions[name] = head(last, densities, species, layout)
+                if last_layer in outputs:
+                    predictions[last_layer] = [self._by_atom(last, layout)]
         return predictions
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """``feature`` and the last-layer features of each target.
+
+        Where elements have networks of their own, each element has columns of its own, zero for
+        atoms of the others.
+        """
+        width = self.n_hidden * (self.n_species if self.legacy else 1)
+        return {"feature": width, **{last_layer_name(name): width for name in self.heads}}
+
+    def _by_atom(self, x: Tensor, layout: BySpecies) -> Tensor:
+        """``[n_groups, width, n] -> [n_atoms, n_groups * n]``, columns by element of the center."""
+        n_groups, n = x.shape[0], x.shape[2]
+        y = x.flatten(0, 1).index_select(0, layout.places)
+        if n_groups == 1:
+            return y
+        group = torch.div(layout.places, layout.width, rounding_mode="floor")
+        own = torch.nn.functional.one_hot(group, n_groups).to(y.dtype)
+        return (own.unsqueeze(2) * y.unsqueeze(1)).reshape(y.shape[0], n_groups * n)
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -121,7 +144,7 @@ class SoapBpnn(Model):
         blocks = self._pair_basis(graph)[1].density()
         per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
         if self.legacy:
-            spectrum = fast.spectrum_of(blocks, self.norm, EPS)
+            spectrum = fast.spectrum_of(blocks[: self.n_degrees], self.norm, EPS)
             per_atom["soap/features"] = spectrum.features
             if spectrum.inverse_deviation is not None:
                 per_atom["soap/inverse_deviation"] = spectrum.inverse_deviation
@@ -139,12 +162,17 @@ class SoapBpnn(Model):
         for name in list(self.heads):
             if name not in dataset_info.targets:
                 del self.heads[name]
+        degree = self._largest_degree(dataset_info)
+        if degree != self.radial.max_angular:
+            self._build_expansion(degree)
+        example = next(self.parameters())
         self._add_heads(dataset_info)
+        self.to(example.device, example.dtype)
 
     # -- the two ways to the features ----------------------------------------------------------
 
-    def plain_features(self, graph: AtomGraph, species: Tensor) -> Tensor:
-        """Features ``[n_atoms, n_features]`` in plain operations (TorchScript, autograd)."""
+    def plain_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
+        """Features ``[n_atoms, n_features]`` and density in plain operations."""
         group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
         vectors = graph.vectors
         if group.shape[0] > 1 and bool((group[1:] < group[:-1]).any()):
@@ -157,17 +185,21 @@ class SoapBpnn(Model):
         product = product_over_pairs(harmonics, self.radial(r), groups)
         blocks = self.density_blocks.split(self.density_blocks(product, groups))
         if not self.legacy:
-            return power_spectrum(self._mix(blocks))
-        p = power_spectrum(blocks)
+            return power_spectrum(self._mix(blocks)), blocks
+        p = power_spectrum(blocks[: self.n_degrees])
         if self.norm:
             p = torch.nn.functional.layer_norm(p, [p.shape[1]], None, None, 1e-5)
-        return p
+        return p, blocks
 
     @torch.jit.unused
-    def _fast_features(self, graph: AtomGraph, species: Tensor) -> Tensor:
+    def _fast_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
         kept = graph.extras
-        if "soap/features" in kept and not graph.vectors.requires_grad:
-            return kept["soap/features"]  # nobody will ask for forces
+        moving = graph.vectors.requires_grad
+        if "soap/density" in kept and not moving:  # nobody will ask for forces
+            blocks = self.density_blocks.split(kept["soap/density"])
+            if not self.legacy:
+                return power_spectrum(self._mix(blocks)), blocks
+            return kept["soap/features"], blocks
         with torch.no_grad():
             order, basis = self._pair_basis(graph)
             if "soap/density" in kept:
@@ -175,18 +207,23 @@ class SoapBpnn(Model):
             else:
                 blocks = basis.density()
             if self.legacy:
+                own = blocks[: self.n_degrees]
                 if "soap/features" in kept:
                     spectrum = fast.Spectrum(
-                        kept["soap/features"], kept.get("soap/inverse_deviation"), blocks
+                        kept["soap/features"], kept.get("soap/inverse_deviation"), own
                     )
                 else:
-                    spectrum = fast.spectrum_of(blocks, self.norm, EPS)
+                    spectrum = fast.spectrum_of(own, self.norm, EPS)
         vectors = graph.vectors
         if order is not None:
             vectors = vectors.index_select(0, order)
         if self.legacy:
-            return fast.features(vectors, spectrum, basis)
-        return power_spectrum(self._mix(fast.densities(vectors, blocks, basis)))
+            features = fast.features(vectors, spectrum, basis)
+            if self.has_tensors and moving:
+                blocks = fast.densities(vectors, blocks, basis)
+            return features, blocks
+        blocks = fast.densities(vectors, blocks, basis)
+        return power_spectrum(self._mix(blocks)), blocks
 
     @torch.jit.unused
     def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":
@@ -209,14 +246,29 @@ class SoapBpnn(Model):
         )
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
-        """Densities of elements -> densities of pseudo-elements, ``[n_atoms, m, 4 n]``."""
-        mixed: List[Tensor] = []
-        for c in blocks:
-            n_atoms, m = c.shape[0], c.shape[1]
-            by_element = c.reshape(n_atoms, m, self.n_species, -1)
-            together = torch.matmul(self.alchemy.t(), by_element)  # [n_atoms, m, 4, n]
-            mixed.append(together.reshape(n_atoms, m, -1))
-        return mixed
+        """The density of the features' degrees, elements mixed into pseudo-elements."""
+        result: List[Tensor] = []
+        for c in blocks[: self.n_degrees]:
+            result.append(mixed(c, self.alchemy))
+        return result
+
+    def _build_expansion(self, max_angular: int) -> None:
+        """The parts that compute the density up to a degree; none has weights."""
+        soap = self.hypers.soap
+        self.n_degrees: int = soap.max_angular + 1  # of the features
+        self.radial = RadialBasis(self.cutoff, soap.cutoff.width, max_angular, soap.max_radial)
+        self.harmonics = SphericalHarmonics(max_angular)
+        self.fast_harmonics = _Sphericart(max_angular)
+        self.n_per_l: List[int] = self.radial.n_per_l
+        self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
+
+    def _largest_degree(self, dataset_info: DatasetInfo) -> int:
+        """Of the features, and of the density that tensor targets contract."""
+        degrees = [self.hypers.soap.max_angular]
+        for target in dataset_info.targets.values():
+            for degree, sigma, _ in irreps_of(target):
+                degrees.append(max(degree, 1) if degree or sigma < 0 else 0)
+        return max(degrees)
 
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
         kinds = self.hypers.heads
@@ -226,22 +278,26 @@ class SoapBpnn(Model):
                 f"architecture.model.heads names {', '.join(unknown)}, which is no target (there "
                 f"are {', '.join(dataset_info.targets)})"
             )
-        example = next(self.parameters())
         for name, target in dataset_info.targets.items():
             if name in self.heads:
                 continue
-            if target.kind != "scalar":
-                raise TargetError(
-                    f"target '{name}': SOAP-BPNN predicts scalars, not type '{target.kind}', in "
-                    "this version"
-                )
-            head = HeadBySpecies(
-                self.n_species if self.legacy else 1,
-                self.n_hidden,
-                target.num_subtargets,
-                kinds.get(name, "linear") == "mlp",
+            head = TargetHead(
+                target,
+                n_groups=self.n_species if self.legacy else 1,
+                n_in=self.n_hidden,
+                mlp=kinds.get(name, "linear") == "mlp",
+                n_species=self.n_species,
+                n_per_l=self.n_per_l,
+                legacy=self.legacy,
+                add_lambda_basis=self.hypers.add_lambda_basis,
             )
-            self.heads[name] = head.to(example.device, example.dtype)
+            self.heads[name] = head
+        self.has_tensors = any(head.needs_density for head in self.heads.values())
+
+
+def last_layer_name(target: str) -> str:
+    """Name of the output with a target's last-layer features (its ``domain::`` prefix dropped)."""
+    return "mtt::aux::" + target.split("::")[-1] + "_last_layer_features"
 
 
 class _Sphericart:

@@ -41,6 +41,12 @@ def by_species(species: Tensor, n_species: int) -> BySpecies:
     return BySpecies(rows, places, n_species, width)
 
 
+def all_together(species: Tensor) -> BySpecies:
+    """The layout of a network that all elements share: one group, atoms as they are."""
+    every = torch.arange(species.shape[0], device=species.device)
+    return BySpecies(every, every, 1, species.shape[0])
+
+
 def _weight(n_species: int, n_out: int, n_in: int) -> nn.Parameter:
     """``[n_species, n_out, n_in]``, initialised as torch initialises its linear layers."""
     bound = 1.0 / math.sqrt(n_in)
@@ -97,21 +103,6 @@ class NetworkBySpecies(nn.Module):
         for layer in self.layers:
             x = silu(layer(x))
         return x
-
-
-class HeadBySpecies(nn.Module):
-    """Output of one target: a linear layer per element, behind one more hidden one if ``mlp``."""
-
-    def __init__(self, n_species: int, n_in: int, n_out: int, mlp: bool) -> None:
-        super().__init__()
-        self.mlp = mlp
-        self.hidden = LinearBySpecies(n_species if mlp else 0, n_in, n_in)
-        self.linear = LinearBySpecies(n_species, n_in, n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.mlp:
-            x = silu(self.hidden(x))
-        return self.linear(x)
 
 
 class SharedNetwork(nn.Module):

@@ -55,7 +55,7 @@ def describe_architecture() -> ArchitectureInfo:
         },
         devices=("cuda", "cpu"),
         dtypes=("float32", "float64"),
-        target_kinds=("scalar",),
+        target_kinds=("scalar", "cartesian", "spherical"),
     )
 
 

@@ -39,6 +39,8 @@ def export_predictor(
     info = predictor.dataset_info
 
     outputs = {name: _output(target) for name, target in info.targets.items()}
+    for name in predictor.model.feature_outputs():
+        outputs[name] = ModelOutput(sample_kind="atom", description="features inside the model")
     try:
         capabilities = ModelCapabilities(
             outputs=outputs,

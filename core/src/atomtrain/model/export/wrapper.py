@@ -41,6 +41,10 @@ class ExportedModel(nn.Module):
         self._properties = {}
         for target in predictor.dataset_info.targets.values():
             self._describe(target)
+        for name, width in predictor.model.feature_outputs().items():
+            self._keys[name] = Labels("_", torch.tensor([[0]]))
+            self._properties[name] = [Labels.range("feature", width)]
+            self._components[name] = [[]]
         self._device = torch.device("cpu")
         self._system_samples = _system_labels(1, self._device)
 

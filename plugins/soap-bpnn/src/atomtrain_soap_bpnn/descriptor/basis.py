@@ -26,6 +26,7 @@ class RadialBasis(nn.Module):
         finally:
             torch.set_default_dtype(default)
         self.n_per_l: List[int] = [int(n) for n in basis.n_per_l]
+        self.max_angular = max_angular
         self.cutoff = float(cutoff)
         self.width = float(width)
         knots = basis.spliner.spline_values.to(torch.float64)  # [n_knots + 1, n_functions]

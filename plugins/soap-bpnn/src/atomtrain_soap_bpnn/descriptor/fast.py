@@ -54,7 +54,13 @@ class PairBasis:
         return self.blocks.split(self.blocks(product, self.groups))
 
     def adjoint(self, gradients: list[Tensor]) -> Tensor:
-        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in each density block."""
+        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in each density block.
+
+        Of the highest degrees blocks may be left out: the scalar does not depend on them.
+        """
+        for missing in range(len(gradients), len(self.blocks.sizes)):
+            shape = (gradients[0].shape[0], self.blocks.rows[missing], self.blocks.columns[missing])
+            gradients = [*gradients, gradients[0].new_zeros(shape)]
         flat = torch.cat([g.flatten(1) for g in gradients], dim=1)
         g = self.blocks.expand(flat, self.groups)  # [n_groups, n_harmonics, n_radial]
         on_r = torch.bmm(grouped(self.harmonics, self.groups), g).flatten(0, 1)
@@ -102,7 +108,7 @@ class Spectrum:
     def tangent(self, changes: list[Tensor]) -> Tensor:
         """Change of the features when the density blocks change."""
         parts = []
-        for c, dc in zip(self.densities, changes, strict=True):
+        for c, dc in zip(self.densities, changes, strict=False):  # of higher degrees no features
             half = torch.bmm(c.transpose(1, 2), dc)
             parts.append((half + half.transpose(1, 2)).flatten(1))
         return self._through_norm(torch.cat(parts, dim=1))
