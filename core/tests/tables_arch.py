@@ -3,7 +3,7 @@
 Installed by ``install(site, "tables", Path(tables_arch.__file__).read_text())``.
 """
 
-from typing import Any, Dict, List
+from typing import Any
 
 from atomtrain.contract import ArchitectureInfo, hookimpl
 
@@ -34,53 +34,6 @@ def describe_architecture() -> ArchitectureInfo:
 
 @hookimpl
 def build_model(dataset_info: Any) -> Any:
-    import torch
-    from torch import Tensor
+    import tables_model
 
-    from atomtrain.graph import AtomGraph
-    from atomtrain.model import Model
-
-    class Head(torch.nn.Module):
-        """``a[element] + b[element] * number of neighbours`` for every number of a target."""
-
-        def __init__(self, target: Any) -> None:
-            super().__init__()
-            self.shapes: List[List[int]] = [list(block.shape) for block in target.blocks]
-            self.table = torch.nn.Embedding(100, target.width)
-            self.slope = torch.nn.Embedding(100, target.width)
-
-        def forward(self, types: Tensor, density: Tensor) -> List[Tensor]:
-            row = self.table(types) + self.slope(types) * density.unsqueeze(1)
-            blocks: List[Tensor] = []
-            start = 0
-            for shape in self.shapes:
-                width = 1
-                for size in shape:
-                    width *= size
-                blocks.append(row[:, start : start + width].reshape([-1] + shape))
-                start += width
-            return blocks
-
-    class Tables(Model):
-        def __init__(self, info: Any) -> None:
-            super().__init__()
-            self.cutoff = 3.0
-            self.interaction_range = 3.0
-            self.heads = torch.nn.ModuleDict({n: Head(t) for n, t in info.targets.items()})
-
-        def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
-            pairs = (1.0 - graph.vectors.square().sum(1) / 9.0).clamp(min=0.0) ** 3
-            density = torch.zeros_like(graph.positions[:, 0]).index_add(0, graph.centers, pairs)
-            results: Dict[str, List[Tensor]] = {}
-            for name, head in self.heads.items():
-                if name in outputs:
-                    results[name] = head(graph.types, density)
-            return results
-
-        @torch.jit.ignore
-        def retarget(self, info: Any) -> None:
-            new = {n: Head(t) for n, t in info.targets.items() if n not in self.heads}
-            kept = {n: h for n, h in self.heads.items() if n in info.targets}
-            self.heads = torch.nn.ModuleDict({**kept, **new})
-
-    return Tables(dataset_info)
+    return tables_model.Tables(dataset_info)
