@@ -40,6 +40,7 @@ from atomtrain.options import (
     dump_yaml,
     load_eval_options,
     load_options,
+    target_info,
     validate_hypers,
 )
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.model.predictor import Predictor
+    from atomtrain.targets import TargetInfo
     from atomtrain.training.observers import Errors, Observer
 
 log = logging.getLogger("atomtrain")
@@ -107,6 +109,8 @@ def train(
     model_hypers, hypers = _hypers(architecture, loaded)
     check_writable(output)
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
+    _check_targets(architecture, loaded, hypers)
+    _check_checkpoints(loaded, hypers)
     alone = distributed.tasks_in_environment()
     device = choose_device(
         loaded.device, architecture.info.devices, alone[1].local_rank if alone else 0
@@ -174,7 +178,6 @@ def _train(
     )
     _say_deprecated(architecture)
     data = build_datasets(options, architecture.info.default_kind)
-    _check_targets(architecture, options, hypers, data)
     for note in data.notes:
         log.info("%s", note)
     _say_statistics(options, data)
@@ -225,8 +228,8 @@ def _train(
         processes=processes,
         checkpoint=checkpoint,
         observers=[
-            ConsoleObserver(predictor.dataset_info, console, hypers.log_mae),
-            CsvObserver(directory / "train.csv", predictor.dataset_info),
+            ConsoleObserver(predictor.dataset_info, console, hypers),
+            CsvObserver(directory / "train.csv", predictor.dataset_info, hypers),
             *_wandb(options),
         ],
     )
@@ -271,12 +274,17 @@ def _finish(
             if store is None:
                 continue
             errors[name] = errors_on(
-                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers.batch_size
+                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers
             )
             log.info(
                 "final %s errors of the best model: %s",
                 name,
-                errors_line(run.dataset_info, errors[name], ("rmse", "mae")),
+                errors_line(
+                    run.dataset_info,
+                    errors[name],
+                    ("rmse", "mae"),
+                    run.hypers.per_structure_targets,
+                ),
             )
     log.info(
         "done%s; best epoch %s",
@@ -398,27 +406,43 @@ def _hypers(architecture: Architecture, options: Options) -> tuple[BaseModel, Tr
     return model, training
 
 
-def _check_targets(
-    architecture: Architecture, options: Options, hypers: TrainerHypers, data: Datasets
-) -> None:
-    for name, target in data.info.targets.items():
-        if target.kind not in architecture.info.target_kinds:
+def _check_targets(architecture: Architecture, options: Options, hypers: TrainerHypers) -> None:
+    """Whether architecture and hypers suit the targets, before any data are read."""
+    targets: dict[str, TargetInfo] = {}
+    extra_data: set[str] = set()
+    for section in options.training_set:
+        for name, target in section.targets.items():
+            try:
+                targets[name] = target_info(name, target, architecture.info.default_kind)
+            except TargetError as error:
+                raise OptionsError(f"{section.where('targets', name)}: {error}") from None
+        extra_data.update(section.extra_data)
+    for name, info in targets.items():
+        if info.kind not in architecture.info.target_kinds:
             raise TargetError(
                 f"target '{name}': architecture '{architecture.info.name}' cannot fit type "
-                f"'{target.kind}' (it fits {', '.join(architecture.info.target_kinds)})"
+                f"'{info.kind}' (it fits {', '.join(architecture.info.target_kinds)})"
             )
-    problems = hypers.check_targets(list(data.info.targets))
-    for name, target in data.info.targets.items():
-        loss = hypers.loss_for(target).type
-        if loss.startswith("masked_") and f"{name}_mask" not in data.train.extra:
-            problems.append(
-                (("loss",), f"'{loss}' of '{name}' needs extra_data called '{name}_mask'")
-            )
+    problems = hypers.check_targets(targets, extra_data)
     if problems:
         path, message = problems[0]
         raise OptionsError(
             f"{options.source.where(('architecture', 'training', *path))}: {message}"
         )
+
+
+def _check_checkpoints(options: Options, hypers: TrainerHypers) -> None:
+    """Whether the checkpoints that hypers name can be read."""
+    named: dict[tuple[str, ...], Any] = {("atomic_baseline",): hypers.atomic_baseline}
+    if hypers.finetune is not None:
+        named["finetune", "read_from"] = hypers.finetune.read_from
+    for path, file in named.items():
+        if isinstance(file, str):
+            try:
+                load_checkpoint(file)
+            except CheckpointError as error:
+                where = options.source.where(("architecture", "training", *path))
+                raise CheckpointError(f"{where}: {error}") from error
 
 
 def _wandb(options: Options) -> list[Observer]:

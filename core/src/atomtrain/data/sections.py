@@ -70,10 +70,34 @@ def read_section(
         targets[name] = replace(info, gradients=tuple(gradients))
     for name, extra in section.extra_data.items():
         info = target_info(name, extra, default_kind)
-        store.extra[name] = target_label(files, section, name, extra, info, frames, chosen)
+        label = target_label(files, section, name, extra, info, frames, chosen)
+        if label.mask is not None:
+            label = _without_gaps(store, name, label, section, notes)
+        store.extra[name] = label
     for name in targets:
         _apply_mask(store, name, section)
     return LoadedSection(store, targets)
+
+
+def _without_gaps(
+    store: StructureStore, name: str, label: Label, section: DatasetSection, notes: list[str]
+) -> Label:
+    """Extra data of which some are missing: a mask counts as 0 there, anything else is an error."""
+    assert label.mask is not None
+    rows = (~label.mask).any(1).nonzero().squeeze(1)
+    if label.per_atom:
+        rows = torch.unique(torch.searchsorted(store.offsets, rows, right=True) - 1)
+    if name.removesuffix("_mask") not in section.targets:
+        raise DataError(
+            f"{section.where('extra_data', name)}: '{name}' is missing (or NaN) for {len(rows)} of "
+            f"{len(store)} structures, the first being {store.origin(int(rows[0]))}; only masks "
+            "may be missing, complete the data"
+        )
+    notes.append(
+        f"'{name}' is missing for {len(rows)} of {len(store)} structures: where there is no mask, "
+        "the target does not count"
+    )
+    return replace(label, mask=None)
 
 
 def _times_volume(label: Label, store: StructureStore) -> Label:
@@ -98,7 +122,11 @@ def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> No
             "one entry per sample or as many as the target"
         )
     mask = (given.values != 0).expand_as(label.values)
-    store.labels[name] = replace(label, mask=mask if label.mask is None else mask & label.mask)
+    store.labels[name] = replace(
+        label,
+        values=torch.where(mask, label.values, 0.0),
+        mask=mask if label.mask is None else mask & label.mask,
+    )
 
 
 def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> StructureStore:

@@ -51,32 +51,35 @@ def fit_composition(
     fixed: Mapping[int, float] | None = None,
 ) -> None:
     """Set ``affine.shift``; ``fixed`` gives the values of some types (by index), not fitted."""
-    fixed = dict(fixed or {})
-    free = [t for t in range(samples.n_types) if t not in fixed]
+    given = torch.zeros(samples.n_types, dtype=torch.float64)
+    for index, value in (fixed or {}).items():
+        given[index] = value
+    free = [t for t in range(samples.n_types) if t not in (fixed or {})]
+    composition = None if target.per_atom else samples.composition
     column = 0  # of the flat label
     prop = 0  # of the affine's tables
     for block in target.blocks:
-        for p in range(block.n_properties):
-            if block.invariant:
-                weights = torch.zeros(samples.n_types, dtype=torch.float64)
-                for index, value in fixed.items():
-                    weights[index] = value
-                here = samples.mask[:, column + p]
-                y = samples.values[here, column + p]
-                if target.per_atom:
-                    kinds = samples.type_index[here]
-                    for t in free:
-                        if bool((kinds == t).any()):
-                            weights[t] = y[kinds == t].mean()
-                elif free and bool(here.any()):
-                    counts = samples.composition[here]
-                    rest = y - counts @ weights
-                    # gelsd: the smallest solution where compositions cannot tell types apart
-                    solution = torch.linalg.lstsq(
-                        counts[:, free], rest.unsqueeze(1), driver="gelsd"
-                    ).solution
-                    weights[free] = solution.squeeze(1)
-                affine.shift[:, prop + p] = weights.to(affine.shift.device)
+        if block.invariant:
+            columns = slice(column, column + block.n_properties)
+            values, mask = samples.values[:, columns], samples.mask[:, columns]
+            weights = given[:, None].repeat(1, block.n_properties)
+            if composition is None:
+                for t in free:
+                    here = mask & (samples.type_index == t)[:, None]
+                    weights[t] = (values * here).sum(0) / here.sum(0).clamp(min=1)
+            elif free:
+                # columns with labels for the same structures have one matrix
+                patterns, which = torch.unique(mask, dim=1, return_inverse=True)
+                for k in range(patterns.shape[1]):
+                    here = patterns[:, k]
+                    same = (which == k).nonzero().squeeze(1)
+                    if bool(here.any()):
+                        counts = composition[here]
+                        rest = values[here][:, same] - (counts @ given)[:, None]
+                        # gelsd: the smallest solution where compositions cannot tell types apart
+                        solution = torch.linalg.lstsq(counts[:, free], rest, driver="gelsd")
+                        weights[torch.tensor(free)[:, None], same] = solution.solution
+            affine.shift[:, prop : prop + block.n_properties] = weights.to(affine.shift.device)
         column += block.width
         prop += block.n_properties
 
@@ -94,49 +97,40 @@ def fit_scale(
     target: TargetInfo,
     samples: Samples,
     fixed: float | Mapping[int, float] | None = None,
+    total: bool = False,
 ) -> None:
     """Set ``affine.reference`` (one scale per type) and ``affine.scale`` (per type and property).
 
     The reference is what labels are divided by in the loss; where a target has several properties
     or blocks, each also gets a relative scale, so that the network's outputs are all of order one.
+    ``fixed`` are references that are not fitted (by index of the type: per-atom targets only).
+    ``total``: the loss of this per-structure target is one of totals, and so is the scale.
     """
     left = residual(affine, target, samples)
-    if not target.per_atom:
+    if not target.per_atom and not total:
         left = left / samples.composition.sum(1, keepdim=True)
-    size = _rms(samples.values[samples.mask])
-
-    def scale_of(mask: Tensor) -> float:
-        value = _rms(left[mask]) if bool(mask.any()) else 0.0
-        return value if value > NEGLIGIBLE * max(size, 1e-300) else 1.0
+    negligible = NEGLIGIBLE * max(_rms(samples.values[samples.mask]), 1e-300)
 
     reference = torch.ones(samples.n_types, dtype=torch.float64)
+    relative = torch.ones_like(affine.scale, device="cpu")
     for t in range(samples.n_types):
+        if t > 0 and not target.per_atom:  # the types of a structure share one scale
+            reference[t], relative[t] = reference[0], relative[0]
+            continue
+        here = samples.mask
+        if target.per_atom:
+            here = here & (samples.type_index == t).unsqueeze(1)
+        size = _rms(left[here])
+        reference[t] = size if size > negligible else 1.0
         if isinstance(fixed, (int, float)):
             reference[t] = float(fixed)
         elif fixed is not None and t in fixed:
             reference[t] = float(fixed[t])
-        elif target.per_atom:
-            reference[t] = scale_of(samples.mask & (samples.type_index == t).unsqueeze(1))
-        else:
-            reference[t] = scale_of(samples.mask)
+        if relative.shape[1] > 1:
+            sizes = _rms_of_properties(left, here, target)
+            relative[t] = torch.where(sizes > negligible, sizes / reference[t], 1.0)
     affine.reference.copy_(reference)
-    affine.scale.copy_(reference.unsqueeze(1).expand_as(affine.scale))
-
-    if affine.scale.shape[1] == 1:
-        return
-    relative = left / (reference.index_select(0, samples.type_index).unsqueeze(1)
-                       if target.per_atom else reference[0])  # fmt: skip
-    column = prop = 0
-    for block in target.blocks:
-        n = block.n_properties
-        columns = torch.arange(column, column + block.width).reshape(-1, n)
-        for p in range(n):
-            chosen, mask = relative[:, columns[:, p]], samples.mask[:, columns[:, p]]
-            value = _rms(chosen[mask]) if bool(mask.any()) else 0.0
-            if value > NEGLIGIBLE:
-                affine.scale[:, prop + p] *= value
-        column += block.width
-        prop += n
+    affine.scale.copy_(reference[:, None] * relative)
 
 
 def normalise(affine: Affine, target: TargetInfo, samples: Samples) -> Tensor:
@@ -159,6 +153,19 @@ def _per_column(table: Tensor, target: TargetInfo) -> Tensor:
         parts.append(part.repeat(1, block.width // block.n_properties))
         start += block.n_properties
     return torch.cat(parts, dim=1)
+
+
+def _rms_of_properties(values: Tensor, mask: Tensor, target: TargetInfo) -> Tensor:
+    """Root mean squares ``[n_properties of all blocks]``, over samples and components."""
+    parts = []
+    start = 0
+    for block in target.blocks:
+        columns = slice(start, start + block.width)
+        here = mask[:, columns].reshape(-1, block.n_properties)
+        squares = values[:, columns].reshape(-1, block.n_properties).square() * here
+        parts.append((squares.sum(0) / here.sum(0).clamp(min=1)).sqrt())
+        start += block.width
+    return torch.cat(parts)
 
 
 def _rms(values: Tensor) -> float:

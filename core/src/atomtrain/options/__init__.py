@@ -11,6 +11,7 @@ from atomtrain.options.dataset import (
     SystemsSection,
     TargetSection,
 )
+from atomtrain.options.loss import LossSpec
 from atomtrain.options.options import (
     ArchitectureSection,
     IndicesSection,
@@ -24,7 +25,7 @@ from atomtrain.options.options import (
     target_info,
     validate_hypers,
 )
-from atomtrain.options.trainer import Finetune, LossSpec, TrainerHypers
+from atomtrain.options.trainer import Finetune, TrainerHypers
 
 __all__ = [
     "ArchitectureSection",

@@ -203,7 +203,9 @@ class DatasetSection(Section):
     """What to train on, by name: one of metatomic's standard names (``energy``), a variant of one
     (``energy/pbe``) or ``<domain>::<name>``. Each a section, or just a path."""
     extra_data: dict[str, TargetSection] = {}
-    """Further values that losses or models need (masks, ``charge``), written like targets."""
+    """Further values that losses or models need, written like targets. Those called
+    ``<target>_mask`` say where the target counts: not where they are 0, nor, with
+    ``allow_missing: true``, where they are missing. Others may not be missing."""
     indices: Indices | str | None = None
     """Take only these structures (counted from 0): a list, or a text file of them."""
 

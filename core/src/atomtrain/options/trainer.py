@@ -3,73 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from atomtrain.options._problems import Problems, suggestion
 from atomtrain.options._section import Section
+from atomtrain.options.loss import LossSpec
 from atomtrain.options.target_type import by_number
 from atomtrain.targets.layout import TargetInfo
 
-LOSSES = ("mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber")
-_GRADIENTS = {"positions": "forces", "forces": "forces", "strain": "strain", "stress": "strain",
-              "virial": "strain"}  # fmt: skip
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 
 
-class LossSpec(Section):
-    """The loss of one target. In the file also just the name of its type."""
-
-    type: Literal["mse", "mae", "huber", "masked_mse", "masked_mae", "masked_huber"] = "mse"
-    """Which loss: mean squared, mean absolute, or Huber. Missing labels never count, nor do entries
-    for which extra data called ``<target>_mask`` are 0; the names with ``masked_`` insist on them."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight in the sum of all losses."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Whether the entries of a batch are averaged or summed."""
-    delta: Annotated[float, Field(gt=0)] = 1.0
-    """Where the Huber loss turns from a square to a line."""
-    gradients: dict[str, LossSpec] = {}
-    """Losses of an energy's gradients: ``positions`` (forces) and ``strain`` (stress or virial),
-    also written as ``forces``, ``stress``, ``virial`` beside the other keys."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            return {"type": data}
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        gradients = data.get("gradients") or {}
-        if not isinstance(gradients, dict):
-            return data
-        gradients = dict(gradients)
-        for name in ("forces", "stress", "virial"):
-            if name in data:
-                gradients[name] = data.pop(name)
-        renamed: dict[str, Any] = {}
-        for name, value in gradients.items():
-            if name not in _GRADIENTS:
-                raise Problems(
-                    (
-                        ("gradients", name),
-                        f"unknown gradient{suggestion(name, ('positions', 'strain'))}",
-                    )
-                )
-            renamed[_GRADIENTS[name]] = value
-        if renamed:
-            data["gradients"] = renamed
-        return data
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        if isinstance(value, str) and value not in LOSSES:
-            raise ValueError(f"there is no loss '{value}'{suggestion(value, LOSSES)}")
-        return value
+Scale = Annotated[float, Field(gt=0)]
 
 
 class Finetune(Section):
@@ -98,12 +47,13 @@ class TrainerHypers(Section):
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Structures in a batch, shared out among the processes."""
     batch_atom_bounds: list[Annotated[int, Field(ge=1)] | None] = [None, None]
-    """Least and most atoms of a batch; batches outside are skipped."""
+    """Least and most atoms of a training batch of ``batch_size`` structures, each a number or
+    ``null``; batches outside are skipped. ``max_atoms_per_batch`` wastes fewer structures."""
     max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Pack structures greedily into batches of up to this many atoms (``batch_size`` then does not
-    count); larger structures are skipped."""
+    count). Larger structures are not trained on; in validation they are batches of their own."""
     min_atoms_per_batch: Annotated[int, Field(ge=0)] = 0
-    """Packed batches of fewer atoms are dropped."""
+    """Packed training batches of fewer atoms are skipped (with ``max_atoms_per_batch`` only)."""
     num_epochs: Annotated[int, Field(ge=0)] = 100
     """How often every structure is seen."""
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -128,15 +78,21 @@ class TrainerHypers(Section):
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
     """Epochs between checkpoints; 0 for none but the last."""
     atomic_baseline: dict[str, float | dict[int, float]] | str = {}
-    """Fixed contribution of each atom to a target, a number or ``{type: number}``; types that are
-    not named are fitted. Or the path of a checkpoint to take the whole baseline from."""
+    """What each atom contributes to a target whatever its surroundings: by target a number (0: no
+    baseline) or ``{type: number}``, types as numbers or symbols; types that are not named are
+    fitted to the training set. Tensors have one only in their invariant parts. Or the path of a
+    checkpoint to take all baselines from. It is subtracted in training and added in prediction."""
     scale_targets: bool = True
-    """Whether targets are divided by the size of what the baseline leaves."""
-    fixed_scaling_weights: dict[str, float | dict[int, float]] | str = {}
-    """Fixed scales of targets instead of fitted ones, a number or ``{type: number}``. Or the path of
-    a checkpoint (then ``atomic_baseline`` is that path too)."""
+    """Whether targets are divided by the size of what the baseline leaves: the root mean square,
+    per atom for targets of structures (but see ``per_structure_targets``), by type of atom for
+    targets of atoms. Where a target has several properties or blocks, the model's output for each
+    is scaled to that one's own size as well."""
+    fixed_scaling_weights: dict[str, Scale | dict[int, Scale]] | str = {}
+    """Scales of targets that are given instead of fitted, by target a number or, for targets of
+    atoms, ``{type: number}``; types that are not named are fitted. Or the path of a checkpoint to
+    take all scales from (then ``atomic_baseline`` is that path too)."""
     per_structure_targets: list[str] = []
-    """Targets of whole structures that enter the loss as totals, not per atom."""
+    """Targets of whole structures that enter loss, scale and errors as totals, not per atom."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
     memory_budget: int | str = "4 GB"
@@ -145,12 +101,14 @@ class TrainerHypers(Section):
     log_mae: bool = False
     """Whether mean absolute errors are logged beside root mean square ones."""
     log_separate_blocks: bool = False
-    """Whether errors of targets with several blocks are logged block by block."""
+    """Whether errors of targets with several blocks (spherical tensors) are also logged block by
+    block, ``dipole (l=1, s=1)``. The best model is chosen by those of whole targets all the same."""
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
-    """What the best model has the least of on the validation set: the product of all RMSEs, of all
-    MAEs, or the loss."""
-    loss: LossSpec | dict[str, LossSpec] = LossSpec()
-    """The loss: one name for all targets, or a name or section for each target."""
+    """What the best model has the least of on the validation set: the product of the RMSEs of all
+    targets and gradients, that of their MAEs, or the loss (the one to take with
+    ``shift_agnostic_mse``)."""
+    loss: Annotated[LossSpec | dict[str, LossSpec], Field(union_mode="left_to_right")] = LossSpec()
+    """The loss: one name or section for all targets and their gradients, or one for each target."""
     finetune: Finetune | None = None
     """Start from another training's weights."""
 
@@ -169,6 +127,11 @@ class TrainerHypers(Section):
                     else value
                     for target, value in values.items()
                 }
+        bounds = data.get("batch_atom_bounds")
+        if isinstance(
+            bounds, list
+        ):  # metatrain's documentation writes None, which YAML reads as text
+            data["batch_atom_bounds"] = [None if b in ("None", "none") else b for b in bounds]
         loss = data.get("loss")
         if isinstance(loss, str):
             data["loss"] = {"type": loss}
@@ -196,7 +159,14 @@ class TrainerHypers(Section):
         return value
 
     @model_validator(mode="after")
-    def _paths_together(self) -> TrainerHypers:
+    def _agree(self) -> TrainerHypers:
+        largest = self.max_atoms_per_batch
+        if largest is not None and self.batch_atom_bounds != [None, None]:
+            problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
+            raise Problems((("batch_atom_bounds",), problem))
+        if largest is not None and self.min_atoms_per_batch > largest:
+            problem = f"must be at most max_atoms_per_batch ({largest})"
+            raise Problems((("min_atoms_per_batch",), problem))
         fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
         if isinstance(fixed, str) and fixed != baseline:
             raise Problems(
@@ -213,17 +183,28 @@ class TrainerHypers(Section):
         return _bytes(self.memory_budget)
 
     def loss_for(self, target: TargetInfo) -> LossSpec:
-        """The loss of a target, with one for each gradient it has (the target's, if not given)."""
-        spec = self.loss if isinstance(self.loss, LossSpec) else self.loss.get(target.name)
-        spec = spec or LossSpec()
-        plain = spec.model_copy(update={"gradients": {}, "weight": 1.0})
+        """The loss of a target, with one for each gradient it has.
+
+        One loss for all is that of the gradients too; under a loss per target they have ``mse``
+        unless something else is said, as in metatrain.
+        """
         if isinstance(self.loss, LossSpec):
-            plain = spec.model_copy(update={"gradients": {}})
-        gradients = {g: spec.gradients.get(g, plain) for g in target.gradients}
+            spec = self.loss
+            default = spec.model_copy(update={"gradients": {}})
+        else:
+            spec = self.loss.get(target.name) or LossSpec()
+            default = LossSpec()
+        gradients = {g: spec.gradients.get(g, default) for g in target.gradients}
         return spec.model_copy(update={"gradients": gradients})
 
-    def check_targets(self, names: list[str]) -> list[tuple[tuple[str, ...], str]]:
-        """Located problems where hypers name targets that do not exist."""
+    def check_targets(
+        self, targets: Mapping[str, TargetInfo], extra_data: Collection[str]
+    ) -> list[tuple[tuple[str, ...], str]]:
+        """Located problems where hypers do not suit the targets, or name some that do not exist.
+
+        ``extra_data`` are the names of what the training sections have of it.
+        """
+        names = list(targets)
         problems: list[tuple[tuple[str, ...], str]] = []
         for field in ("loss", "atomic_baseline", "fixed_scaling_weights"):
             value = getattr(self, field)
@@ -238,13 +219,46 @@ class TrainerHypers(Section):
             for name in self.per_structure_targets
             if name not in names
         ]
+        for name, target in targets.items():
+            problems += self._check_baseline(target)
+            loss = self.loss_for(target)
+            where = ("loss",) if isinstance(self.loss, LossSpec) else ("loss", name)
+            if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
+                problem = f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
+                problems.append((where, problem))
+            if loss.type == "shift_agnostic_mse" and (target.kind != "scalar" or target.width < 5):
+                problem = (
+                    f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
+                    f"(num_subtargets), which '{name}' is not"
+                )
+                problems.append((where, problem))
+            problems += [
+                ((*where, key), "is for values on a grid, not for gradients")
+                for key, gradient in loss.gradients.items()
+                if gradient.type == "shift_agnostic_mse"
+            ]
+        return problems
+
+    def _check_baseline(self, target: TargetInfo) -> list[tuple[tuple[str, ...], str]]:
+        problems: list[tuple[tuple[str, ...], str]] = []
+        if isinstance(self.atomic_baseline, dict) and target.blocks:
+            given = self.atomic_baseline.get(target.name, 0.0)
+            some = any(given.values()) if isinstance(given, dict) else given != 0.0
+            if some and not any(block.invariant for block in target.blocks):
+                problem = "changes under rotations: there is nothing of atoms alone to take off"
+                problems.append((("atomic_baseline", target.name), problem))
+        if isinstance(self.fixed_scaling_weights, dict):
+            weights = self.fixed_scaling_weights.get(target.name)
+            if isinstance(weights, dict) and not target.per_atom:
+                problem = "a target of structures has one scale for all types: give a number"
+                problems.append((("fixed_scaling_weights", target.name), problem))
         return problems
 
 
 def _is_one_loss(section: dict[str, Any]) -> bool:
-    """Whether a section is a loss itself, not one per target."""
+    """Whether a section is a loss itself, not one per target (no target can be called so)."""
     own = {*LossSpec.model_fields, "forces", "stress", "virial"}
-    return bool(section) and set(section) <= own
+    return not own.isdisjoint(section)
 
 
 def _bytes(value: int | str) -> int:

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from atomtrain.report.units import errors_line, quantities
-from atomtrain.training.observers import EpochRecord, Observer
+from atomtrain.training.observers import EpochRecord, Errors, Observer
 
 if TYPE_CHECKING:
+    from atomtrain.options import TrainerHypers
     from atomtrain.targets import DatasetInfo
     from atomtrain.training.run import TrainingOutcome, TrainingRun
 
@@ -63,9 +64,10 @@ class _ConsoleHandler(logging.Handler):
 class ConsoleObserver(Observer):
     """A progress bar on terminals and a line of the log every few epochs."""
 
-    def __init__(self, info: DatasetInfo, console: Console, with_mae: bool) -> None:
+    def __init__(self, info: DatasetInfo, console: Console, hypers: TrainerHypers) -> None:
         self.info = info
-        self.kinds = ("rmse", "mae") if with_mae else ("rmse",)
+        self.kinds = ("rmse", "mae") if hypers.log_mae else ("rmse",)
+        self.totals = hypers.per_structure_targets
         self.console = console
         self.progress: Progress | None = None
         self.task: Any = None
@@ -82,10 +84,21 @@ class ConsoleObserver(Observer):
             str(run.dtype).removeprefix("torch."),
         )
         log.info("%s", "; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
-        if info["skipped"]:
+        too_large, out_of_bounds = info["skipped"]
+        if too_large:
             log.warning(
-                "%d training structures have more atoms than max_atoms_per_batch and are skipped",
-                info["skipped"],
+                "%d of %d training structures have more atoms than max_atoms_per_batch and are "
+                "skipped",
+                too_large,
+                len(run.train),
+            )
+        if out_of_bounds:
+            log.warning(
+                "%d of %d training structures are skipped in the first epoch because their batch "
+                "has too few or too many atoms (batch_atom_bounds, min_atoms_per_batch); the "
+                "number differs between epochs",
+                out_of_bounds,
+                len(run.train),
             )
         if info["first_epoch"]:
             log.info("going on after epoch %d of %d", info["first_epoch"], info["num_epochs"])
@@ -129,14 +142,17 @@ class ConsoleObserver(Observer):
             f"training loss {record.train_loss:.4g}",
         ]
         if record.train_errors:
-            parts.append("training " + errors_line(self.info, record.train_errors, self.kinds))
+            parts.append(f"training {self._errors(record.train_errors)}")
         parts += [
             f"validation loss {record.validation_loss:.4g}",
-            "validation " + errors_line(self.info, record.validation_errors, self.kinds),
+            f"validation {self._errors(record.validation_errors)}",
             f"{record.structures_per_second:.0f} structures/s",
             f"{_duration(record.seconds_left)} left",
         ]
         log.info("%s", " | ".join(parts))
+
+    def _errors(self, errors: Errors) -> str:
+        return errors_line(self.info, errors, self.kinds, self.totals)
 
     def on_checkpoint(self, path: Path) -> None:
         log.info("checkpoint written: %s", path)
@@ -149,9 +165,9 @@ class ConsoleObserver(Observer):
 class CsvObserver(Observer):
     """``train.csv``: a row per epoch, units in the header; flushed, so that it can be watched."""
 
-    def __init__(self, path: Path, info: DatasetInfo) -> None:
+    def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
         self.path = path
-        self.quantities = quantities(info)
+        self.quantities = quantities(info, hypers.per_structure_targets)
 
     def on_epoch(self, record: EpochRecord) -> None:
         row: dict[str, Any] = {
@@ -167,6 +183,8 @@ class CsvObserver(Observer):
             ("validation", record.validation_errors),
         ):
             for q in self.quantities:
+                if q.key not in record.validation_errors:
+                    continue
                 for kind in ("rmse", "mae"):
                     value = errors.get(q.key, {}).get(kind, math.nan) * q.factor
                     unit = f" [{q.unit}]" if q.unit else ""

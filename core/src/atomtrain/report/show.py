@@ -113,7 +113,9 @@ def table(described: Mapping[str, Any], path: str) -> Table:
             grid.add_row(f"target {name}", ", ".join(parts))
         errors = (described.get("metrics") or {}).get("best_errors")
         if errors:
-            grid.add_row("best validation", errors_line(info, errors))
+            trained = (described.get("hypers") or {}).get("trainer") or {}
+            totals = trained.get("per_structure_targets") or ()
+            grid.add_row("best validation", errors_line(info, errors, totals=totals))
     capabilities = described.get("capabilities")
     if capabilities:
         unit = capabilities["length_unit"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from atomtrain.targets import DatasetInfo
 
@@ -24,20 +25,27 @@ class Quantity:
         return f"{number} {self.unit}".strip()
 
 
-def quantities(info: DatasetInfo) -> list[Quantity]:
-    """How to show the error of every label key, in order."""
+def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity]:
+    """How to show the error of every label key and every block, in order.
+
+    Per-structure targets count per atom, but for those in ``totals``.
+    """
     length = LENGTHS.get(info.length_unit.lower(), info.length_unit)
     shown = []
     for name, target in info.targets.items():
         milli = target.unit.lower() == "ev"
         unit, factor = ("meV", 1e3) if milli else (target.unit, 1.0)
         title = name.removeprefix("mtt::")
-        if target.per_atom or target.per_volume:
+        if target.per_atom or target.per_volume or name in totals:
             shown.append(Quantity(name, title, factor, unit))
         else:
             per_atom = f"{unit}/atom" if unit else ""
             suffix = "" if unit else " (per atom)"
             shown.append(Quantity(name, title + suffix, factor, per_atom))
+        whole = shown[-1]
+        for block in target.blocks if len(target.blocks) > 1 else ():
+            key, part = (f"{text} ({block.title})" for text in (name, title))
+            shown.append(replace(whole, key=key, name=whole.name.replace(title, part, 1)))
         prefix = "" if name == "energy" else f"{title} "
         for gradient in target.gradients:
             if gradient == "forces":
@@ -50,12 +58,15 @@ def quantities(info: DatasetInfo) -> list[Quantity]:
 
 
 def errors_line(
-    info: DatasetInfo, errors: dict[str, dict[str, float]], kinds: tuple[str, ...] = ("rmse",)
+    info: DatasetInfo,
+    errors: dict[str, dict[str, float]],
+    kinds: tuple[str, ...] = ("rmse",),
+    totals: Collection[str] = (),
 ) -> str:
     """``energy RMSE 0.71 meV/atom, forces RMSE 36.9 meV/A`` for what was counted."""
     return ", ".join(
         f"{q.name} {kind.upper()} {q.show(errors[q.key][kind])}"
         for kind in kinds
-        for q in quantities(info)
+        for q in quantities(info, totals)
         if q.key in errors and errors[q.key]["count"] > 0
     )

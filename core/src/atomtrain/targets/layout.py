@@ -21,8 +21,9 @@ GRADIENTS = ("forces", "strain")
 def split_key(key: str) -> tuple[str, str]:
     """Target and gradient (or "") of a label's key: ``energy:forces``, but also ``mtt::dipole``."""
     for gradient in GRADIENTS:
-        if key.endswith(f":{gradient}"):
-            return key.removesuffix(f":{gradient}"), gradient
+        name = key.removesuffix(f":{gradient}")
+        if name != key and not name.endswith(":"):  # "mtt::forces" is a target
+            return name, gradient
     return key, ""
 
 
@@ -48,6 +49,12 @@ class Block:
     def width(self) -> int:
         """Numbers per sample."""
         return math.prod(self.shape)
+
+    @property
+    def title(self) -> str:
+        """Its key for people: ``l=1, s=1``; empty where a target has just this one."""
+        short = {"o3_lambda": "l", "o3_sigma": "s", "_": ""}
+        return ", ".join(f"{short.get(n, n)}={v}" for n, v in self.key if short.get(n, n))
 
     @property
     def invariant(self) -> bool:

@@ -23,7 +23,7 @@ from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
 from atomtrain.training.interrupt import Interruption
 from atomtrain.training.loss import loss_terms
-from atomtrain.training.metrics import ErrorSums, label_keys, score
+from atomtrain.training.metrics import ErrorSums, block_columns, label_keys, score
 from atomtrain.training.observers import EpochRecord, Errors, Observers
 from atomtrain.training.optimisation import (
     AveragedWeights,
@@ -57,6 +57,8 @@ class _Engine:
         self.model = self.predictor.model
         self.terms = loss_terms(run.dataset_info, self.hypers)
         self.keys = label_keys(run.dataset_info)
+        self.blocks = block_columns(run.dataset_info) if self.hypers.log_separate_blocks else {}
+        self.totals = frozenset(self.hypers.per_structure_targets)
 
         self.sources = {
             part: BatchSource(
@@ -113,7 +115,8 @@ class _Engine:
             if self.interruption.requested:
                 break
             validation_loss, errors = self._validate()
-            value = score(hypers.best_model_metric, validation_loss, errors)
+            chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
+            value = score(hypers.best_model_metric, validation_loss, chosen_by)
             is_best = value < self.best_score
             if is_best:
                 self.best_score, self.best_epoch = value, self.epoch
@@ -167,7 +170,7 @@ class _Engine:
     def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
         run = self.run
         self.model.train()
-        sums = ErrorSums(self.keys, run.device)
+        sums = ErrorSums(self.keys, run.device, self.blocks)
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=run.device)
         batches = self._batches("train", self.epoch)[self.step_in_epoch :]
         shares = [b[run.processes.rank :: run.processes.size] for b in batches]
@@ -179,7 +182,7 @@ class _Engine:
             self._update(loss)
             loss_sum += loss.detach()
             if with_errors and batch is not None:
-                add_errors(sums, self.predictor, predictions, batch)
+                add_errors(sums, self.predictor, predictions, batch, self.totals)
             self.step_in_epoch += 1
             self.observers.tell(lambda o: o.on_step(self.epoch, self.step_in_epoch, self.n_steps))
             if self._stop_requested():
@@ -204,7 +207,7 @@ class _Engine:
         self.model.eval()
         if self.average is not None:
             self.average.swap()
-        sums = ErrorSums(self.keys, run.device)
+        sums = ErrorSums(self.keys, run.device, self.blocks)
         loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
         batches = self._batches("validation", 0)
         shares = [b[run.processes.rank :: run.processes.size] for b in batches]
@@ -214,7 +217,7 @@ class _Engine:
             loss, predictions = self._loss(batch, create_graph=False)
             loss_sum += loss.detach()
             if batch is not None:
-                add_errors(sums, self.predictor, predictions, batch)
+                add_errors(sums, self.predictor, predictions, batch, self.totals)
         if self.average is not None:
             self.average.swap()
         run.processes.sum_(loss_sum)
@@ -303,9 +306,11 @@ class _Engine:
             ("validation", validation, int(budget * (1 - share))),
         ]
 
-    def _batches(self, part: str, epoch: int) -> list[Tensor]:
+    def _batches(self, part: str, epoch: int, bounded: bool = True) -> list[Tensor]:
+        """The batches of an epoch; ``bounded``: those with too few or too many atoms left out."""
         store = self.run.train if part == "train" else self.run.validation
         training = part == "train"
+        bounded = bounded and training
         return epoch_batches(
             store.n_atoms,
             batch_size=self.hypers.batch_size,
@@ -315,8 +320,8 @@ class _Engine:
             drop_last=training,
             skip_large=training,
             max_atoms=self.hypers.max_atoms_per_batch,
-            min_atoms=self.hypers.min_atoms_per_batch if training else 0,
-            bounds=self.hypers.batch_atom_bounds if training else (None, None),
+            min_atoms=self.hypers.min_atoms_per_batch if bounded else 0,
+            bounds=self.hypers.batch_atom_bounds if bounded else (None, None),
         )
 
     # -- checkpoints ---------------------------------------------------------------------------
@@ -372,10 +377,18 @@ class _Engine:
         self.metrics = dict(checkpoint.get("metrics") or {})
         torch.set_rng_state(state["random_state"])
 
-    def _skipped(self) -> int:
-        """Training structures too large for any batch."""
-        largest = self.hypers.max_atoms_per_batch
-        return 0 if largest is None else int((self.run.train.n_atoms > largest).sum())
+    def _skipped(self) -> tuple[int, int]:
+        """Training structures too large for any batch, and those left out by bounds in epoch 0."""
+        hypers, n_atoms = self.hypers, self.run.train.n_atoms
+        largest = hypers.max_atoms_per_batch
+        too_large = 0 if largest is None else int((n_atoms > largest).sum())
+        if hypers.batch_atom_bounds == [None, None] and hypers.min_atoms_per_batch == 0:
+            return too_large, 0
+        kept, all_ = (
+            sum(len(batch) for batch in self._batches("train", 0, bounded))
+            for bounded in (True, False)
+        )
+        return too_large, all_ - kept
 
     def _say_start(self) -> None:
         info = {

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from atomtrain.data import BatchSource, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
-from atomtrain.training.metrics import ErrorSums, label_keys
+from atomtrain.training.metrics import ErrorSums, block_columns, label_keys
 from atomtrain.training.observers import Errors
 from atomtrain.training.predict import add_errors, normalised_store, predict
+
+if TYPE_CHECKING:
+    from atomtrain.options import TrainerHypers
 
 
 def errors_on(
@@ -16,9 +21,13 @@ def errors_on(
     store: StructureStore,
     device: torch.device,
     dtype: torch.dtype,
-    batch_size: int,
+    hypers: TrainerHypers,
 ) -> Errors:
-    """RMSE and MAE of every label the store has (keys as in :mod:`.metrics`)."""
+    """RMSE and MAE of every label the store has (keys as in :mod:`.metrics`).
+
+    ``hypers`` say how large batches are, which targets count as totals, and whether blocks are
+    wanted.
+    """
     predictor = predictor.to(device=device, dtype=dtype)
     predictor.eval()
     source = BatchSource(
@@ -30,9 +39,20 @@ def errors_on(
         memory_budget=0,
         num_workers=0,
     )
-    sums = ErrorSums(label_keys(predictor.dataset_info), device)
-    order = epoch_batches(store.n_atoms, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
+    info = predictor.dataset_info
+    sums = ErrorSums(
+        label_keys(info), device, block_columns(info) if hypers.log_separate_blocks else {}
+    )
+    order = epoch_batches(
+        store.n_atoms,
+        batch_size=hypers.batch_size,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+        skip_large=False,
+        max_atoms=hypers.max_atoms_per_batch,
+    )
     for batch in source.epoch(order):
         predictions = predict(predictor, batch, create_graph=False)
-        add_errors(sums, predictor, predictions, batch)
+        add_errors(sums, predictor, predictions, batch, hypers.per_structure_targets)
     return sums.results()

@@ -2,7 +2,8 @@
 
 Every loss returns a numerator and a count instead of a mean, so that masked labels, batches of any
 size and several processes all end in the same number: the sum of the numerators over the sum of the
-counts.
+counts. A loss that a package brings (``register_losses``) is a function that makes a :data:`Loss`
+from the arguments in the options.
 """
 
 from __future__ import annotations
@@ -14,53 +15,157 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from atomtrain.errors import OptionsError
 from atomtrain.targets import DatasetInfo
 
 if TYPE_CHECKING:
     from atomtrain.options import LossSpec, TrainerHypers
 
-Pointwise = Callable[[Tensor, Tensor], Tensor]
-"""(prediction, label) -> loss of each entry, same shape"""
+Loss = Callable[[Tensor, Tensor, "Tensor | None"], "tuple[Tensor, Tensor | float]"]
+"""(prediction, label, mask) -> (numerator, count).
+
+All three are ``[n_samples, width]``, a sample being a structure or an atom, in units of the target's
+scale (per atom where a structure's value is a sum). The bool mask is False where there is no label;
+None means everywhere. Both results must be sums over samples: those of parts of a batch add up to
+those of the batch.
+"""
 
 
-def pointwise(kind: str, delta: float) -> Pointwise:
-    """The loss of one entry by its name in the options (``mse``, ``mae``, ``huber``)."""
-    if kind == "mse":
-        return lambda prediction, label: (prediction - label).square()
-    if kind == "mae":
-        return lambda prediction, label: (prediction - label).abs()
-    if kind == "huber":
-        return lambda prediction, label: torch.nn.functional.huber_loss(
-            prediction, label, reduction="none", delta=delta
-        )
-    raise OptionsError(
-        f"architecture.training.loss: there is no loss '{kind}'; choose one of mse, mae, huber"
-    )
+def pointwise(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The loss that is a function of each entry; the count is the number of labels."""
+
+    def loss(
+        prediction: Tensor, label: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        each = function(prediction, label)
+        if mask is None:
+            return each.sum(), each.numel()
+        return (each * mask).sum(), mask.sum()
+
+    return loss
+
+
+def shift_agnostic_mse(
+    grad_penalty_weight: float, int_weight: float, grid_step: float = 0.05
+) -> Loss:
+    """Squared error of a profile whose origin on the grid means nothing: a density of states.
+
+    The prediction, with zeros before and behind, is shifted against the label by whole grid points
+    to where the sum of the squared errors at labelled points, plus that of the squared predictions
+    before the label's first point, is least; that least sum is the loss. Two terms may be added,
+    integrated over the grid with the trapezoidal rule: the squared slope of the shifted prediction
+    where there is no label, and the squared error of the integral up to each labelled point. The
+    count is the number of samples with a label.
+
+    The loss of How et al. (https://arxiv.org/abs/2508.17418) as metatrain has it, except that there
+    the integral term mixes the structures of a batch.
+    """
+
+    def loss(
+        prediction: Tensor, label: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        mask = torch.ones_like(label, dtype=torch.bool) if mask is None else mask
+        width = label.shape[1]
+        present = mask.any(dim=1)
+        label = torch.where(mask, label, 0.0)
+        profile = torch.nn.functional.pad(prediction, (width, width))
+        shift = _best_shift(profile.detach(), label, mask)[:, None]
+
+        # grid points of the profile, counted from the label's first one
+        point = torch.arange(3 * width, device=label.device)[None, :] - shift
+        aligned = profile.gather(1, shift + torch.arange(width, device=label.device)[None, :])
+        each = ((aligned - label).square() * mask).sum(1)
+        each = each + (profile.square() * (point < 0)).sum(1)
+
+        if grad_penalty_weight > 0.0:
+            # fourth order, from the point and the four before it
+            slope = (
+                25 / 12 * profile[:, 4:]
+                - 4 * profile[:, 3:-1]
+                + 3 * profile[:, 2:-2]
+                - 4 / 3 * profile[:, 1:-3]
+                + 1 / 4 * profile[:, :-4]
+            ) / grid_step
+            inside = (point >= 0) & (point < width)
+            labelled = mask.gather(1, point.clamp(0, width - 1)) & inside
+            free = ~(labelled | (point < 0))[:, 4:]
+            each = each + grad_penalty_weight * torch.trapezoid(
+                (slope * free).square(), dx=grid_step, dim=1
+            )
+        if int_weight > 0.0:
+            error = torch.cumulative_trapezoid(aligned - label, dx=grid_step, dim=1)
+            each = each + int_weight * torch.trapezoid(
+                error.square() * mask[:, 1:], dx=grid_step, dim=1
+            )
+        return (each * present).sum(), present.sum()
+
+    return loss
+
+
+@torch.no_grad()
+def _best_shift(profile: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Where in each profile ``[n, 3 width]`` the label's first point is best put, ``[n]``.
+
+    Among shifts that are equally good up to rounding, the one nearest to no shift (``width``).
+    """
+    width = label.shape[1]
+    profile, label = profile.to(torch.float64), label.to(torch.float64)
+    squares = profile.square()
+    size = profile.shape[1]  # no wrapping around: shifts go up to size - width
+
+    def spectrum(x: Tensor) -> Tensor:
+        return torch.fft.rfft(x, size)
+
+    # sums over the window of  mask profile^2 - 2 label profile,  for all shifts at once
+    errors = torch.fft.irfft(
+        spectrum(squares) * spectrum(mask.to(torch.float64)).conj()
+        - 2.0 * spectrum(profile) * spectrum(label).conj(),
+        size,
+    )[:, : 2 * width + 1]
+    before = squares.cumsum(1) - squares
+    errors = errors + before[:, : 2 * width + 1]
+    rounding = 1e-10 * (squares.sum(1) + label.square().sum(1))
+    good = errors <= (errors.min(1).values + rounding)[:, None]
+    distance = (torch.arange(2 * width + 1, device=label.device) - width).abs()
+    return torch.where(good, distance, 3 * width).argmin(1)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of the loss: the label ``key``, its weight and its pointwise loss."""
+    """One summand of the loss: the label ``key``, its weight and its loss."""
 
     key: str
     weight: float
     mean: bool
-    function: Pointwise
+    function: Loss
     per_structure: bool
     """the target enters as a total, not per atom (``per_structure_targets``)"""
 
     def __call__(
         self, prediction: Tensor, label: Tensor, mask: Tensor | None, n_atoms: Tensor
-    ) -> tuple[Tensor, Tensor | int]:
+    ) -> tuple[Tensor, Tensor | float]:
         """(weighted numerator, count). ``n_atoms [n_structures]`` for totals of structures."""
         if self.per_structure:
             prediction, label = prediction * n_atoms[:, None], label * n_atoms[:, None]
-        loss = self.function(prediction, label)
-        count: Tensor | int = loss.numel()
-        if mask is not None:
-            loss, count = loss * mask, mask.sum()
-        return self.weight * loss.sum(), count
+        numerator, count = self.function(prediction, label, mask)
+        return self.weight * numerator, count
+
+
+def build_loss(spec: LossSpec) -> Loss:
+    """The loss that the options name, one of the core's or of an installed package."""
+    from atomtrain.options.loss import LOSSES, loss_factory
+
+    if spec.type not in LOSSES:
+        loss: Loss = loss_factory(spec.type)(**spec.arguments)
+        return loss
+    kind = spec.type.removeprefix("masked_")
+    if kind == "shift_agnostic_mse":
+        return shift_agnostic_mse(**spec.arguments)
+    if kind == "mae":
+        return pointwise(lambda prediction, label: (prediction - label).abs())
+    if kind == "huber":
+        huber = torch.nn.HuberLoss(reduction="none", **spec.arguments)
+        return pointwise(huber)
+    return pointwise(lambda prediction, label: (prediction - label).square())
 
 
 def loss_terms(dataset_info: DatasetInfo, hypers: TrainerHypers) -> list[Term]:
@@ -69,15 +174,8 @@ def loss_terms(dataset_info: DatasetInfo, hypers: TrainerHypers) -> list[Term]:
 
     def add(key: str, spec: LossSpec, per_structure: bool = False) -> None:
         if spec.weight != 0.0:
-            terms.append(
-                Term(
-                    key,
-                    spec.weight,
-                    spec.reduction == "mean",
-                    pointwise(spec.type.removeprefix("masked_"), spec.delta),
-                    per_structure,
-                )
-            )
+            loss = build_loss(spec)
+            terms.append(Term(key, spec.weight, spec.reduction == "mean", loss, per_structure))
 
     for name, target in dataset_info.targets.items():
         spec = hypers.loss_for(target)

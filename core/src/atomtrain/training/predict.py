@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,12 +120,20 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
 
 
 def add_errors(
-    sums: ErrorSums, predictor: Predictor, predictions: dict[str, Tensor], batch: Batch
+    sums: ErrorSums,
+    predictor: Predictor,
+    predictions: dict[str, Tensor],
+    batch: Batch,
+    totals: Collection[str] = (),
 ) -> None:
-    """Add the errors of one batch, in physical units."""
+    """Add the errors of one batch, in physical units; those of ``totals`` not per atom."""
     for key, prediction in predictions.items():
         error = prediction.detach() - batch.labels[key]
-        sums.add(key, error * physical_factor(predictor, batch, key), batch.masks.get(key))
+        factor = physical_factor(predictor, batch, key)
+        target = predictor.dataset_info.targets.get(key)
+        if key in totals and target is not None and not (target.per_atom or target.per_volume):
+            factor = factor * batch.n_atoms.to(torch.float64).unsqueeze(1)
+        sums.add(key, error * factor, batch.masks.get(key))
 
 
 def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atomtrain.contract import BuildContext, open_architecture
 from atomtrain.errors import CheckpointError
-from atomtrain.model.predictor import Predictor
+from atomtrain.model.predictor import Affine, Predictor
 from atomtrain.targets import DatasetInfo
 
 if TYPE_CHECKING:
@@ -67,6 +67,24 @@ def _load_affine(predictor: Predictor, state: Mapping[str, Tensor]) -> None:
                 f"the checkpoint's baselines do not fit its own data set information ({name})"
             )
         own[name].copy_(value)
+
+
+def affine_of_checkpoint(
+    checkpoint: dict[str, Any], target: str
+) -> tuple[DatasetInfo, Affine | None]:
+    """What a checkpoint is for, and a target's baseline and scale (None: it has no such target).
+
+    Its architecture need not be installed.
+    """
+    info = DatasetInfo.from_dict(checkpoint["dataset_info"])
+    if target not in info.targets:
+        return info, None
+    prefix = f"affine.{list(info.targets).index(target)}."
+    affine = Affine(info.targets[target], len(info.atomic_types))
+    saved: Mapping[str, Tensor] = checkpoint["core"]["affine"]
+    own = {n.removeprefix(prefix): v for n, v in saved.items() if n.startswith(prefix)}
+    affine.load_state_dict(own)
+    return info, affine
 
 
 def copy_affine(target: Predictor, source: Predictor, name: str) -> None:

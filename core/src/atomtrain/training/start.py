@@ -12,10 +12,10 @@ from atomtrain.data import BatchSource, epoch_batches
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.baselines import fit_composition, fit_scale
 from atomtrain.model.predictor import Affine, Predictor
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.predict import normalised_store, predict, samples_of
-from atomtrain.training.restore import copy_affine, restore
+from atomtrain.training.restore import affine_of_checkpoint, copy_affine, restore
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -152,65 +152,77 @@ def from_finetune(
 def fit_baselines(
     predictor: Predictor, store: StructureStore, hypers: TrainerHypers, targets: list[str]
 ) -> None:
-    """Fit (or take from the options) composition and scale of these targets."""
+    """Fit (or take from the options, or from a checkpoint) composition and scale of these targets."""
     info = predictor.dataset_info
     for name in targets:
         target = info.targets[name]
         affine = predictor.affine_of(name)
+        samples = samples_of(store, target, info.atomic_types)
         if isinstance(hypers.atomic_baseline, str):
-            _baseline_from(hypers.atomic_baseline, affine, name, info)
+            affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
         else:
             fixed = _by_index(hypers.atomic_baseline.get(name), info.atomic_types)
-            fit_composition(affine, target, samples_of(store, target, info.atomic_types), fixed)
+            fit_composition(affine, target, samples, fixed)
+        if not hypers.scale_targets:
+            continue
         if isinstance(hypers.fixed_scaling_weights, str):
-            continue  # taken from the checkpoint with the baseline
-        if hypers.scale_targets:
-            weights = hypers.fixed_scaling_weights.get(name)
-            fit_scale(
-                affine,
-                target,
-                samples_of(store, target, info.atomic_types),
-                weights
-                if isinstance(weights, (int, float)) or weights is None
-                else _by_index(weights, info.atomic_types),
-            )
+            other = _affine_from(hypers.fixed_scaling_weights, target, info)
+            affine.scale.copy_(other.scale)
+            affine.reference.copy_(other.reference)
+            continue
+        weights = hypers.fixed_scaling_weights.get(name)
+        if isinstance(weights, dict):
+            weights = _by_index(weights, info.atomic_types)
+        total = name in hypers.per_structure_targets
+        fit_scale(affine, target, samples, weights, total)
 
 
-def _baseline_from(path: str, affine: Affine, name: str, info: DatasetInfo) -> None:
-    """Take the whole baseline (and scale) of a target from another checkpoint."""
-    _, source = restore(load_checkpoint(path), "export")
-    if name not in source.dataset_info.targets:
+def _affine_from(path: str, target: TargetInfo, info: DatasetInfo) -> Affine:
+    """Baseline and scale of a target in another checkpoint, for the elements of ``info``."""
+    where = f"architecture.training.atomic_baseline: '{path}'"
+    source, affine = affine_of_checkpoint(load_checkpoint(path), target.name)
+    if affine is None:
         raise OptionsError(
-            f"architecture.training.atomic_baseline: '{path}' has no target '{name}' (it has "
-            f"{', '.join(source.dataset_info.targets)})"
+            f"{where} has no target '{target.name}' (it has {', '.join(source.targets)})"
         )
-    missing = sorted(set(info.atomic_types) - set(source.dataset_info.atomic_types))
+    missing = sorted(set(info.atomic_types) - set(source.atomic_types))
     if missing:
+        raise OptionsError(f"{where} knows nothing of the atomic numbers {missing}")
+    other = source.targets[target.name]
+    if other.blocks != target.blocks or other.per_atom != target.per_atom:
+        raise OptionsError(f"{where} has target '{target.name}' in another shape")
+    if other.unit.lower() != target.unit.lower():
         raise OptionsError(
-            f"architecture.training.atomic_baseline: '{path}' knows nothing of the atomic "
-            f"numbers {missing}"
+            f"{where} has target '{target.name}' in '{other.unit}', the options in '{target.unit}'"
         )
-    rows = torch.tensor([source.dataset_info.atomic_types.index(z) for z in info.atomic_types])
-    other = source.affine_of(name)
-    if other.shift.shape[1] != affine.shift.shape[1]:
-        raise OptionsError(
-            f"architecture.training.atomic_baseline: target '{name}' has another shape in '{path}'"
-        )
-    affine.shift.copy_(other.shift[rows])
-    affine.scale.copy_(other.scale[rows])
-    affine.reference.copy_(other.reference[rows])
+    rows = torch.tensor([source.atomic_types.index(z) for z in info.atomic_types])
+    chosen = Affine(target, len(rows))
+    for name, values in affine.state_dict().items():
+        chosen.state_dict()[name].copy_(values[rows])
+    return chosen
 
 
 def _correct_composition(
     predictor: Predictor, store: StructureStore, targets: list[str], hypers: TrainerHypers
 ) -> None:
-    """Refit the composition baseline of known targets to what the network leaves unexplained."""
+    """Refit the composition baseline of known targets to what the network leaves unexplained.
+
+    What ``atomic_baseline`` says is taken as it is. Scales stay: gradients were learnt on them.
+    """
     info = predictor.dataset_info
     for name in targets:
         target = info.targets[name]
-        if target.per_atom or not all(b.invariant for b in target.blocks):
-            continue
         affine = predictor.affine_of(name)
+        if isinstance(hypers.atomic_baseline, str):
+            affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
+            continue
+        if not all(b.invariant for b in target.blocks):
+            continue
+        fixed = _by_index(hypers.atomic_baseline.get(name), info.atomic_types)
+        for index, value in fixed.items():
+            affine.shift[index] = value
+        if target.per_atom:
+            continue
         left = normalised_store(store, predictor)
         left.labels = {name: left.labels[name]}
         source = BatchSource(
@@ -238,7 +250,7 @@ def _correct_composition(
             samples.n_types,
             samples.n_structures,
         )
-        fit_composition(affine, target, rest)
+        fit_composition(affine, target, rest, dict.fromkeys(fixed, 0.0))
         affine.shift += before
 
 
