@@ -77,14 +77,14 @@ class ModelHypers(Section):
     heads: dict[str, Literal["linear", "mlp"]] = {}
     """Head of each target: ``linear`` (default) or ``mlp`` (one more hidden layer, scalars only)."""
     zbl: bool = False
-    """Whether to add a screened nuclear repulsion at short distances."""
+    """Whether to add the screened repulsion of nuclei at short distances (ZBL, as LAMMPS's pair_style
+    zbl from 0 to the sum of the covalent radii) and learn what is left. It is added to every target
+    that is an energy in eV; without any, or with lengths not in angstrom, it is refused."""
     long_range: LongRange = LongRange()
     """Long-range interactions."""
 
     @model_validator(mode="after")
     def _not_yet(self) -> ModelHypers:
-        if self.zbl:
-            raise ValueError("zbl: true is not available in this version of atomtrain-soap-bpnn")
         if self.long_range.enable:
             raise ValueError(
                 "long_range.enable: true is not available in this version of atomtrain-soap-bpnn"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Constants, Model
+from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
@@ -54,7 +54,14 @@ class SoapBpnn(Model):
         self.species_index: Tensor
         self.register_buffer("species_index", index, persistent=False)
 
-        self.radial = RadialBasis(self.cutoff, soap.cutoff.width, soap.max_angular, soap.max_radial)
+        if hypers.zbl:
+            self.baseline = ZBL(dataset_info)
+            self.cutoff = max(self.cutoff, self.baseline.cutoff)
+            self.interaction_range = self.cutoff
+
+        self.radial = RadialBasis(
+            soap.cutoff.radius, soap.cutoff.width, soap.max_angular, soap.max_radial
+        )
         self.harmonics = SphericalHarmonics(soap.max_angular)
         self.fast_harmonics = _Sphericart(soap.max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
@@ -136,6 +143,8 @@ class SoapBpnn(Model):
                 f"this SOAP-BPNN was built for the atomic numbers {self.atomic_types} and cannot "
                 f"take {unknown} in; train anew for these elements"
             )
+        if self.hypers.zbl:
+            self.baseline = ZBL(dataset_info)
         for name in list(self.heads):
             if name not in dataset_info.targets:
                 del self.heads[name]
