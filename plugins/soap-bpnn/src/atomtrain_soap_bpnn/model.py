@@ -3,13 +3,14 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
+import math
 from typing import Dict, List, Tuple
 
 import sphericart.torch
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import DataError, TargetError
+from atomtrain.errors import DataError, OptionsError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
@@ -87,6 +88,10 @@ class SoapBpnn(Model):
             self.network = NetworkBySpecies(0, 1, 0, 1, False)
             self.shared_network = SharedNetwork(*sizes)
         self.n_hidden = self.network.n_out if self.legacy else self.shared_network.n_out
+        self.long_range = None
+        if hypers.long_range.enable:
+            self.long_range = _long_range(hypers, self.n_hidden)
+            self.interaction_range = math.inf
         self.heads = nn.ModuleDict()
         self._add_heads(dataset_info)
 
@@ -108,12 +113,18 @@ class SoapBpnn(Model):
             layout = by_species(species, self.n_species)
             x = features.index_select(0, layout.rows)
             hidden = self.network(x.reshape(self.n_species, layout.width, x.shape[1]))
+            if self.long_range is not None:
+                of_atoms = hidden.flatten(0, 1).index_select(0, layout.places)
+                far = self.long_range(graph, of_atoms).index_select(0, layout.rows)
+                hidden = hidden + far.reshape(hidden.shape)
             for name, head in self.heads.items():
                 if name in outputs:
                     y = head(hidden).flatten(0, 1).index_select(0, layout.places)
                     predictions[name] = [y]
         else:
             hidden = self.shared_network(features, species)
+            if self.long_range is not None:
+                hidden = hidden + self.long_range(graph, hidden)
             for name, head in self.heads.items():
                 if name in outputs:
                     predictions[name] = [head(hidden.unsqueeze(0)).squeeze(0)]
@@ -251,6 +262,20 @@ class SoapBpnn(Model):
                 kinds.get(name, "linear") == "mlp",
             )
             self.heads[name] = head.to(example.device, example.dtype)
+
+
+def _long_range(hypers: ModelHypers, n_features: int) -> nn.Module:
+    """The long-range module, which needs torch-pme. Raises OptionsError where it is missing."""
+    try:
+        from atomtrain_soap_bpnn.long_range import LongRange
+    except ModuleNotFoundError as error:
+        if error.name != "torchpme":
+            raise
+        raise OptionsError(
+            "architecture.model.long_range needs the package torch-pme, which is not installed; "
+            "install it with: pip install 'atomtrain-soap-bpnn[long-range]'"
+        ) from error
+    return LongRange(hypers.long_range, n_features, hypers.soap.cutoff.radius)
 
 
 class _Sphericart:
