@@ -59,7 +59,7 @@ class LongRange(Section):
     """Width of the smeared charges, in the data's length unit."""
     kspace_resolution: Annotated[float, Field(gt=0)] = 1.33
     """In the data's length unit: the mesh of P3M is at least twice as fine; Ewald keeps the waves that
-    are longer."""
+    are longer than twice this."""
     interpolation_nodes: Annotated[int, Field(ge=1, le=5)] = 5
     """Nodes of the mesh along each axis over which P3M spreads a charge."""
 

@@ -27,6 +27,7 @@ from atomtrain.graph import AtomGraph
 from atomtrain_soap_bpnn.hypers import LongRange as LongRangeHypers
 from atomtrain_soap_bpnn.network import by_species
 
+
 class LongRange(nn.Module):
     """``[n_atoms, n_features] -> [n_atoms, n_features]``; see the module's text.
 
@@ -113,9 +114,10 @@ class LongRange(nn.Module):
 class _P3M(P3MCalculator):
     """torch-pme's P3M with its part on the mesh written anew.
 
-    The original one goes over the charges one by one, keeps tensors with gradients on itself (a
-    model could not be copied), and has no second derivatives in the cell, which training on stress
-    needs: those of a norm and a sinc at zero are NaN. The values are the same.
+    The original one has no second derivatives in the cell, which training on stress needs (those of
+    a norm and a sinc at zero are NaN), takes the mesh's axes for those of space where it divides by
+    the shape of the charges, goes over the charges one by one, and keeps tensors with gradients on
+    itself, so that a model could not be copied. The values are the same in cells along x, y, z.
     """
 
     def _compute_kspace(
@@ -155,7 +157,7 @@ class _P3M(P3MCalculator):
             (sizes[0] * sizes[1] * sizes[2], n_charges), dtype=x.dtype, device=x.device
         ).index_add(0, rows, spread)
         waves = torch.fft.rfftn(mesh.reshape(sizes + [n_charges]), dim=[0, 1, 2])
-        green = self._green(cell, size).unsqueeze(3)
+        green = self._green(cell, size, sizes).unsqueeze(3)
         mesh = torch.fft.irfftn(waves * green, s=sizes, dim=[0, 1, 2], norm="forward")
         at_nodes = mesh.reshape(-1, n_charges).index_select(0, rows)
         potential = (at_nodes.reshape(-1, n_atoms, n_charges) * weights.unsqueeze(2)).sum(0)
@@ -164,18 +166,17 @@ class _P3M(P3MCalculator):
         potential = (potential - background) / torch.linalg.det(cell).abs()
         return 0.5 * (potential - charges * self.potential.self_contribution())
 
-    def _green(self, cell: Tensor, size: Tensor) -> Tensor:
+    def _green(self, cell: Tensor, size: Tensor, sizes: List[int]) -> Tensor:
         """Green's function over the square of the charges' shape, ``[n_x, n_y, n_z / 2 + 1]``."""
-        k = generate_kvectors_for_mesh(cell=cell, ns=size)
-        spacing = torch.linalg.vector_norm(cell, dim=1) / size
-        x = 0.5 * k * spacing
-        zero = x == 0
-        safe = torch.where(zero, 1.0, x)
-        sinc = torch.where(zero, 1.0 - x * x / 6.0, torch.sin(safe) / safe)
-        shape = (sinc[..., 0] * sinc[..., 1] * sinc[..., 2]) ** (2 * self.interpolation_nodes)
-        nothing = shape == 0
-        kernel = self.potential.lr_from_k_sq(k.square().sum(3))
-        return torch.where(nothing, 0.0, kernel / torch.where(nothing, 1.0, shape))
+        kernel = self.potential.lr_from_k_sq(
+            generate_kvectors_for_mesh(cell=cell, ns=size).square().sum(3)
+        )
+        # sin(x) / x with x half the phase from one node to the next, in each direction
+        sx = torch.sinc(torch.fft.fftfreq(sizes[0], dtype=cell.dtype, device=cell.device))
+        sy = torch.sinc(torch.fft.fftfreq(sizes[1], dtype=cell.dtype, device=cell.device))
+        sz = torch.sinc(torch.fft.rfftfreq(sizes[2], dtype=cell.dtype, device=cell.device))
+        shape = sx[:, None, None] * sy[None, :, None] * sz[None, None, :]
+        return kernel / shape ** (2 * self.interpolation_nodes)
 
 
 def _direct_sum(
