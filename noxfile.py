@@ -8,7 +8,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
-DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn")
+DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn[long-range]")
 
 
 @nox.session

@@ -4,16 +4,19 @@ Nothing here reads data files or trains. An architecture author needs :class:`Mo
 easier levels) and nothing else.
 """
 
-from atomtrain.model.base import Constants, Model, PotentialModel
+from atomtrain.model.base import Baseline, Constants, Model, PotentialModel
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Affine, Predictor
+from atomtrain.model.zbl import ZBL
 
 __all__ = [
     "Affine",
+    "Baseline",
     "Constants",
     "Model",
     "PotentialModel",
     "Predictor",
+    "ZBL",
     "forces_and_strain",
     "with_leaves",
 ]

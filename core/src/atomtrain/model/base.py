@@ -10,7 +10,7 @@ classes it compiles and does not understand strings.
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,40 @@ from torch import Tensor, nn
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.targets import DatasetInfo
+
+
+class InFloat64(nn.Module):
+    """A module whose tensors follow the model's device but stay in float64.
+
+    Physical energies are thousands of eV, of which float32 loses meV.
+    """
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_precision, recurse)
+
+
+class Baseline(InFloat64):
+    """Physics a model brings along and that is not trained, such as a nuclear repulsion.
+
+    A model that has one sets ``self.baseline`` in its ``__init__`` (and anew in ``retarget``). The
+    core subtracts it from the labels, energies, forces and stress alike, before anything is fitted
+    to them, and adds it to every prediction. It must not depend on weights.
+
+    ``cutoff`` is the length of the longest pairs it needs, at most that of the model.
+    """
+
+    cutoff: float
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, Tensor]:
+        """What to add to each of the ``outputs`` it knows, in the target's unit.
+
+        ``[n_atoms]`` in float64, to be summed where the target belongs to structures.
+        """
+        raise NotImplementedError
 
 
 @dataclass
@@ -40,10 +74,16 @@ class Model(nn.Module):
     cutoff: radius of the pair list the model wants, in the length unit of the data set.
     interaction_range: distance beyond which atoms cannot influence each other (``inf`` for
         long-ranged models); what the exported model reports.
+    baseline: physics that is not trained (a :class:`Baseline`), or None.
     """
 
     cutoff: float
     interaction_range: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        # annotated here and not in the class, where TorchScript would read it
+        self.baseline: Optional[Baseline] = None
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """Predict the wanted ``outputs``.

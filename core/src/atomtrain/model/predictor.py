@@ -1,7 +1,8 @@
 """Predictor: a model together with what turns its outputs into physical quantities.
 
-Networks are trained on dimensionless targets: the composition baseline is subtracted and the rest
-divided by a scale. The predictor puts both back. It is what is evaluated and exported.
+Networks are trained on dimensionless targets: the model's own baseline, if it has one, and that of
+the composition are subtracted and the rest divided by a scale. The predictor puts all of them back.
+It is what is evaluated and exported.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import Dict, List
 import torch
 from torch import Tensor, nn
 
+from atomtrain.errors import PluginError
 from atomtrain.graph import AtomGraph
-from atomtrain.model.base import Model
+from atomtrain.model.base import InFloat64, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 
-class Affine(nn.Module):
+class Affine(InFloat64):
     """Scale and shift of one target, by atomic type: ``physical = output * scale + shift``.
 
     ``scale`` and ``shift`` are ``[n_types, n_properties]`` with the properties of all blocks side by
@@ -35,15 +37,6 @@ class Affine(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.reference: Tensor
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        """Follow the model's device but stay in float64."""
-
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_precision, recurse)
 
     def forward(self, blocks: List[Tensor], type_index: Tensor) -> List[Tensor]:
         """Physical blocks ``[n_atoms, *components, n_properties]`` in float64."""
@@ -65,6 +58,11 @@ class Predictor(nn.Module):
 
     def __init__(self, model: Model, dataset_info: DatasetInfo) -> None:
         super().__init__()
+        if model.baseline is not None and model.baseline.cutoff > model.cutoff:
+            raise PluginError(
+                f"the baseline of {type(model).__name__} needs pairs up to "
+                f"{model.baseline.cutoff:.6g}, beyond the model's cutoff {model.cutoff:.6g}"
+            )
         self.model = model
         self.dataset_info = dataset_info
         self.target_names: List[str] = list(dataset_info.targets)
@@ -99,6 +97,9 @@ class Predictor(nn.Module):
                 predictions[name] = affine(predictions[name], type_index)
                 if self.per_volume[k]:
                     predictions[name] = [_stress(predictions[name][0], graph)]
+        if self.model.baseline is not None:
+            for name, energies in self.model.baseline(graph, outputs).items():
+                predictions[name] = [predictions[name][0] + energies.unsqueeze(1)]
         return predictions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import split_key
+from atomtrain.training.baseline import without_baseline
 from atomtrain.training.metrics import ErrorSums
 
 if TYPE_CHECKING:
@@ -34,10 +36,12 @@ def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]
 def normalised_store(store: StructureStore, predictor: Predictor) -> StructureStore:
     """The same structures with the labels a network is trained on.
 
-    Values: residual over the reference scale, per atom where the target is a sum; forces over the
-    reference; strain derivative over the reference, per atom.
+    First the model's own baseline is subtracted. Values: residual over the reference scale, per
+    atom where the target is a sum; forces over the reference; strain derivative over the reference,
+    per atom.
     """
     info = predictor.dataset_info
+    store = without_baseline(store, predictor)
     labels: dict[str, Label] = {}
     n_atoms = store.n_atoms.to(torch.float64)
     for name, target in info.targets.items():
@@ -55,17 +59,7 @@ def normalised_store(store: StructureStore, predictor: Predictor) -> StructureSt
             if gradient == "strain":
                 values = values / n_atoms[:, None]
             labels[key] = Label(values, label.per_atom, label.mask)
-    return StructureStore(
-        positions=store.positions,
-        types=store.types,
-        cells=store.cells,
-        pbc=store.pbc,
-        offsets=store.offsets,
-        labels=labels,
-        extra=store.extra,
-        files=store.files,
-        origins=store.origins,
-    )
+    return replace(store, labels=labels)
 
 
 def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[str, Tensor]:

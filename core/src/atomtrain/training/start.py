@@ -13,6 +13,7 @@ from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetErr
 from atomtrain.model.baselines import fit_composition, fit_scale
 from atomtrain.model.predictor import Affine, Predictor
 from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.training.baseline import without_baseline
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.predict import normalised_store, predict, samples_of
 from atomtrain.training.restore import affine_of_checkpoint, copy_affine, restore
@@ -154,6 +155,7 @@ def fit_baselines(
 ) -> None:
     """Fit (or take from the options, or from a checkpoint) composition and scale of these targets."""
     info = predictor.dataset_info
+    store = without_baseline(store, predictor)
     for name in targets:
         target = info.targets[name]
         affine = predictor.affine_of(name)
@@ -210,6 +212,7 @@ def _correct_composition(
     What ``atomic_baseline`` says is taken as it is. Scales stay: gradients were learnt on them.
     """
     info = predictor.dataset_info
+    physical = without_baseline(store, predictor)
     for name in targets:
         target = info.targets[name]
         affine = predictor.affine_of(name)
@@ -239,7 +242,7 @@ def _correct_composition(
         for batch in source.epoch(order):
             parts.append(predict(predictor, batch, create_graph=False)[name].detach())
         network = torch.cat(parts).to(torch.float64)
-        samples = samples_of(store, target, info.atomic_types)
+        samples = samples_of(physical, target, info.atomic_types)
         explained = network * affine.reference[0] * samples.composition.sum(1, keepdim=True)
         before = affine.shift.clone()
         rest = type(samples)(

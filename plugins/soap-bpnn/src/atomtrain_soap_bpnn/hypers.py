@@ -48,18 +48,20 @@ class Bpnn(Section):
 
 
 class LongRange(Section):
-    """Long-range interactions through learnt charges."""
+    """Long-range interactions through learnt charges, needs ``atomtrain-soap-bpnn[long-range]``."""
 
     enable: bool = False
     """Whether to use them."""
     use_ewald: bool = False
-    """Whether to train with Ewald sums instead of P3M."""
+    """Whether periodic structures are summed by Ewald instead of P3M, in training and in the exported
+    model alike. Ewald is quicker for small cells, its time grows with the square of their size."""
     smearing: Annotated[float, Field(gt=0)] = 1.4
     """Width of the smeared charges, in the data's length unit."""
     kspace_resolution: Annotated[float, Field(gt=0)] = 1.33
-    """Resolution in reciprocal space."""
-    interpolation_nodes: Annotated[int, Field(ge=1)] = 5
-    """Nodes of the interpolation onto the mesh."""
+    """In the data's length unit: the mesh of P3M is at least twice as fine; Ewald keeps the waves that
+    are longer than twice this."""
+    interpolation_nodes: Annotated[int, Field(ge=1, le=5)] = 5
+    """Nodes of the mesh along each axis over which P3M spreads a charge."""
 
 
 class ModelHypers(Section):
@@ -77,16 +79,8 @@ class ModelHypers(Section):
     heads: dict[str, Literal["linear", "mlp"]] = {}
     """Head of each target: ``linear`` (default) or ``mlp`` (one more hidden layer, scalars only)."""
     zbl: bool = False
-    """Whether to add a screened nuclear repulsion at short distances."""
+    """Whether to add the screened repulsion of nuclei at short distances (ZBL, as LAMMPS's pair_style
+    zbl from 0 to the sum of the covalent radii) and learn what is left. It is added to every target
+    that is an energy in eV; without any, or with lengths not in angstrom, it is refused."""
     long_range: LongRange = LongRange()
     """Long-range interactions."""
-
-    @model_validator(mode="after")
-    def _not_yet(self) -> ModelHypers:
-        if self.zbl:
-            raise ValueError("zbl: true is not available in this version of atomtrain-soap-bpnn")
-        if self.long_range.enable:
-            raise ValueError(
-                "long_range.enable: true is not available in this version of atomtrain-soap-bpnn"
-            )
-        return self

@@ -3,15 +3,16 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
+import math
 from typing import Dict, List, Tuple
 
 import sphericart.torch
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import DataError, TargetError
+from atomtrain.errors import DataError, OptionsError, TargetError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Constants, Model
+from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
@@ -56,6 +57,11 @@ class SoapBpnn(Model):
         self.species_index: Tensor
         self.register_buffer("species_index", index, persistent=False)
 
+        if hypers.zbl:
+            self.baseline = ZBL(dataset_info)
+            self.cutoff = max(self.cutoff, self.baseline.cutoff)
+            self.interaction_range = self.cutoff
+
         self._build_expansion(self._largest_degree(dataset_info))
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
@@ -78,6 +84,10 @@ class SoapBpnn(Model):
             self.network = NetworkBySpecies(0, 1, 0, 1, False)
             self.shared_network = SharedNetwork(*sizes)
         self.n_hidden = self.network.n_out if self.legacy else self.shared_network.n_out
+        self.long_range = None
+        if hypers.long_range.enable:
+            self.long_range = _long_range(hypers, self.n_hidden)
+            self.interaction_range = math.inf
         self.heads = nn.ModuleDict()
         self._add_heads(dataset_info)
 
@@ -102,13 +112,18 @@ class SoapBpnn(Model):
             layout = all_together(species)
             hidden = self.shared_network(features, species).unsqueeze(0)
 
+        if self.long_range is not None:
+            of_atoms = hidden.flatten(0, 1).index_select(0, layout.places)
+            far = self.long_range(graph, of_atoms).index_select(0, layout.rows)
+            hidden = hidden + far.reshape(hidden.shape)
+
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
             predictions["feature"] = [self._by_atom(hidden, layout)]
         for name, head in self.heads.items():
             last_layer = last_layer_name(name)
             if name in outputs or last_layer in outputs:
-                last = head.features(hidden)
+                last = head.features(hidden)  # type: ignore[operator]
                 if name in outputs:
                     predictions[name] = head(last, densities, species, layout)
                 if last_layer in outputs:
@@ -159,6 +174,8 @@ class SoapBpnn(Model):
                 f"this SOAP-BPNN was built for the atomic numbers {self.atomic_types} and cannot "
                 f"take {unknown} in; train anew for these elements"
             )
+        if self.hypers.zbl:
+            self.baseline = ZBL(dataset_info)
         for name in list(self.heads):
             if name not in dataset_info.targets:
                 del self.heads[name]
@@ -256,7 +273,9 @@ class SoapBpnn(Model):
         """The parts that compute the density up to a degree; none has weights."""
         soap = self.hypers.soap
         self.n_degrees: int = soap.max_angular + 1  # of the features
-        self.radial = RadialBasis(self.cutoff, soap.cutoff.width, max_angular, soap.max_radial)
+        self.radial = RadialBasis(
+            soap.cutoff.radius, soap.cutoff.width, max_angular, soap.max_radial
+        )
         self.harmonics = SphericalHarmonics(max_angular)
         self.fast_harmonics = _Sphericart(max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
@@ -298,6 +317,20 @@ class SoapBpnn(Model):
 def last_layer_name(target: str) -> str:
     """Name of the output with a target's last-layer features (its ``domain::`` prefix dropped)."""
     return "mtt::aux::" + target.split("::")[-1] + "_last_layer_features"
+
+
+def _long_range(hypers: ModelHypers, n_features: int) -> nn.Module:
+    """The long-range module, which needs torch-pme. Raises OptionsError where it is missing."""
+    try:
+        from atomtrain_soap_bpnn.long_range import LongRange
+    except ModuleNotFoundError as error:
+        if error.name != "torchpme":
+            raise
+        raise OptionsError(
+            "architecture.model.long_range needs the package torch-pme, which is not installed; "
+            "install it with: pip install 'atomtrain-soap-bpnn[long-range]'"
+        ) from error
+    return LongRange(hypers.long_range, n_features, hypers.soap.cutoff.radius)
 
 
 class _Sphericart:

@@ -68,8 +68,8 @@ class RadialBasis(nn.Module):
         slope = (c1 + t * (2.0 * c2 + t * (3.0 * c3))) / self.spacing
         phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
         fade = torch.where(r < self.cutoff, 0.5 * (1.0 + torch.cos(phase)), 0.0).unsqueeze(1)
-        fading = (-0.5 * math.pi / self.width * torch.sin(phase)).unsqueeze(1)
-        return value * fade, slope * fade + value * fading
+        fading = torch.where(r < self.cutoff, -0.5 * math.pi / self.width * torch.sin(phase), 0.0)
+        return value * fade, slope * fade + value * fading.unsqueeze(1)
 
 
 class SphericalHarmonics(nn.Module):
