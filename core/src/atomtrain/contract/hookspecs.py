@@ -100,7 +100,11 @@ class ComponentHooks:
 
     @hookspec
     def register_losses(self) -> Iterable[ComponentSpec]:
-        """Offer further losses (``loss:`` in the options)."""
+        """Offer further losses (``loss: {type: name, ...}`` in the options).
+
+        ``load()`` gives a function (or class) whose keyword arguments are those of the options; it
+        raises for values it cannot take, and returns an :data:`atomtrain.training.loss.Loss`.
+        """
         raise NotImplementedError
 
     @hookspec
