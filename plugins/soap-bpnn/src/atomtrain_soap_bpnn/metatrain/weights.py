@@ -108,6 +108,14 @@ class _Rearranged:
             for k in range(model.hypers.bpnn.num_hidden_layers):
                 w = take(f"bpnn_for_tensors.{2 * k}.weight")
                 self.own[f"shared_network.layers.{k}.weight"] = w[:, columns] if k == 0 else w
+        if model.long_range is not None:
+            theirs = "long_range_featurizer"
+            for part in ("weight", "bias"):
+                self.own[f"long_range.charges.{part}"] = self._take(f"{theirs}.charges_map.{part}")
+                for k in (0, 2):
+                    self.own[f"long_range.output.{k}.{part}"] = self._take(
+                        f"{theirs}.out_projection.{k}.{part}"
+                    )
         for name, head in model.heads.items():
             target = self.found["targets"][name]
             if head.mlp:
