@@ -156,9 +156,10 @@ class _P3M(P3MCalculator):
         mesh = torch.zeros(
             (sizes[0] * sizes[1] * sizes[2], n_charges), dtype=x.dtype, device=x.device
         ).index_add(0, rows, spread)
-        waves = torch.fft.rfftn(mesh.reshape(sizes + [n_charges]), dim=[0, 1, 2])
-        green = self._green(cell, size, sizes).unsqueeze(3)
-        mesh = torch.fft.irfftn(waves * green, s=sizes, dim=[0, 1, 2], norm="forward")
+        waves = torch.view_as_real(torch.fft.rfftn(mesh.reshape(sizes + [n_charges]), dim=[0, 1, 2]))
+        # real numbers: TorchScript's own derivative of complex times real is wrong
+        waves = torch.view_as_complex(waves * self._green(cell, size, sizes)[..., None, None])
+        mesh = torch.fft.irfftn(waves, s=sizes, dim=[0, 1, 2], norm="forward")
         at_nodes = mesh.reshape(-1, n_charges).index_select(0, rows)
         potential = (at_nodes.reshape(-1, n_atoms, n_charges) * weights.unsqueeze(2)).sum(0)
 
