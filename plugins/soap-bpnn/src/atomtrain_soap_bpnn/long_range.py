@@ -72,43 +72,48 @@ class LongRange(nn.Module):
         rows: List[Tensor] = []
         values: List[Tensor] = []
         molecule = (~graph.pbc.any(1)).to(torch.int64)
-        atoms = torch.nonzero(molecule.index_select(0, graph.structure)).squeeze(1)
-        if atoms.shape[0] > 0:
+        atoms_of_molecules = torch.nonzero(molecule.index_select(0, graph.structure)).squeeze(1)
+        if atoms_of_molecules.shape[0] > 0:
             number = (torch.cumsum(molecule, 0) - 1).index_select(0, graph.structure)
-            rows.append(atoms)
+            rows.append(atoms_of_molecules)
             values.append(
                 _direct_sum(
-                    graph.positions.index_select(0, atoms),
-                    charges.index_select(0, atoms),
-                    number.index_select(0, atoms),
+                    graph.positions.index_select(0, atoms_of_molecules),
+                    charges.index_select(0, atoms_of_molecules),
+                    number.index_select(0, atoms_of_molecules),
                     int(molecule.sum()),
                     self.radius,
                 )
             )
-        structure_of_pair = graph.structure.index_select(0, graph.centers)
         for k in range(len(n_periodic)):
             if n_periodic[k] == 0:
                 continue
             if n_periodic[k] == 1:
                 _refuse_wire()
             atoms = torch.nonzero(graph.structure == k).squeeze(1)
-            pairs = torch.nonzero(structure_of_pair == k).squeeze(1)
-            ends = [graph.centers.index_select(0, pairs), graph.neighbors.index_select(0, pairs)]
-            distances = torch.linalg.vector_norm(graph.vectors.index_select(0, pairs), dim=1)
             positions = graph.positions.index_select(0, atoms)
             own_charges = charges.index_select(0, atoms)
             cell = graph.cells[k]
             correction: Optional[Tensor] = None
             if n_periodic[k] == 2:
                 cell, correction = _slab(cell, graph.pbc[k], positions, own_charges, self.vacuum)
-            value = self.calculator(
-                own_charges, cell, positions, torch.stack(ends, dim=1) - atoms[0], distances
-            )
+            value = self.calculator._compute_kspace(own_charges, cell, positions)
             if correction is not None:
                 value = value + correction
             rows.append(atoms)
             values.append(value)
-        return torch.zeros_like(charges).index_copy(0, torch.cat(rows), torch.cat(values))
+        potential = torch.zeros_like(charges).index_copy(0, torch.cat(rows), torch.cat(values))
+
+        # what the sums over waves have too much within the radius
+        centers, neighbors, vectors = graph.centers, graph.neighbors, graph.vectors
+        if atoms_of_molecules.shape[0] > 0:
+            of_molecule = molecule.index_select(0, graph.structure.index_select(0, centers))
+            pairs = torch.nonzero(of_molecule == 0).squeeze(1)
+            centers, neighbors = centers.index_select(0, pairs), neighbors.index_select(0, pairs)
+            vectors = vectors.index_select(0, pairs)
+        kernel = self.calculator.potential.sr_from_dist(torch.linalg.vector_norm(vectors, dim=1))
+        near = charges.index_select(0, neighbors) * (0.5 * kernel).unsqueeze(1)
+        return potential.index_add(0, centers, near)
 
 
 class _P3M(P3MCalculator):
@@ -156,9 +161,12 @@ class _P3M(P3MCalculator):
         mesh = torch.zeros(
             (sizes[0] * sizes[1] * sizes[2], n_charges), dtype=x.dtype, device=x.device
         ).index_add(0, rows, spread)
-        waves = torch.fft.rfftn(mesh.reshape(sizes + [n_charges]), dim=[0, 1, 2])
-        green = self._green(cell, size, sizes).unsqueeze(3)
-        mesh = torch.fft.irfftn(waves * green, s=sizes, dim=[0, 1, 2], norm="forward")
+        waves = torch.view_as_real(
+            torch.fft.rfftn(mesh.reshape(sizes + [n_charges]), dim=[0, 1, 2])
+        )
+        # real numbers: TorchScript's own derivative of complex times real is wrong
+        waves = torch.view_as_complex(waves * self._green(cell, size, sizes)[..., None, None])
+        mesh = torch.fft.irfftn(waves, s=sizes, dim=[0, 1, 2], norm="forward")
         at_nodes = mesh.reshape(-1, n_charges).index_select(0, rows)
         potential = (at_nodes.reshape(-1, n_atoms, n_charges) * weights.unsqueeze(2)).sum(0)
 
