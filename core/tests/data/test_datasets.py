@@ -259,6 +259,9 @@ validation_set: 0.5
     path.write_text(one.replace("validation_set: 0.5", "validation_set: {indices: [0]}"))
     label = build_datasets(load_options(path)).train.labels["mtt::dos"]
     assert label.mask is not None and sorted(label.mask.sum(1).tolist())[0] == 0
+    path.write_text(one.replace("key: mask", "key: musk"))
+    with pytest.raises(DataError, match=r"extra_data.mtt::dos_mask: .* has no 'musk'"):
+        build_datasets(load_options(path))
     path.write_text(one.replace("key: mask", "key: two, num_subtargets: 2"))
     with pytest.raises(DataError, match=r"the mask has shape \(6, 2\), the target \(6, 3\)"):
         build_datasets(load_options(path))

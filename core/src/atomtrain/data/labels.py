@@ -29,9 +29,13 @@ def target_label(
     info: TargetInfo,
     structures: Sequence[Frame],
     chosen: Sequence[int],
+    part: str = "targets",
 ) -> Label:
-    """The label of a target for the ``chosen`` frames (indices in the file), DataError if wrong."""
-    where = section.where("targets", name)
+    """The label of a target for the ``chosen`` frames (indices in the file), DataError if wrong.
+
+    ``part`` of the section it is in, for messages: ``targets`` or ``extra_data``.
+    """
+    where = section.where(part, name)
     frames = _companions(files, target.read_from, target.reader, structures, chosen, where)
     width = info.width
 

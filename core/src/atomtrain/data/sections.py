@@ -70,7 +70,7 @@ def read_section(
         targets[name] = replace(info, gradients=tuple(gradients))
     for name, extra in section.extra_data.items():
         info = target_info(name, extra, default_kind)
-        label = target_label(files, section, name, extra, info, frames, chosen)
+        label = target_label(files, section, name, extra, info, frames, chosen, part="extra_data")
         if label.mask is not None:
             label = _without_gaps(store, name, label, section, notes)
         store.extra[name] = label

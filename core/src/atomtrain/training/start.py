@@ -145,6 +145,12 @@ def from_finetune(
     ]
     for target in known_targets:
         copy_affine(predictor, source, target)
+        if target in hypers.fixed_scaling_weights:
+            log.warning(
+                "fixed_scaling_weights of '%s' are not used: the checkpoint's heads were trained on "
+                "its own scale, which stays",
+                target,
+            )
     fit_baselines(predictor, train, hypers, [t for t in info.targets if t not in known_targets])
     _correct_composition(predictor, train, known_targets, hypers)
     return predictor
