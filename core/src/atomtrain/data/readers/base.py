@@ -130,9 +130,9 @@ class DataFile(ABC):
         """
 
     def check(self, wanted: Wanted) -> None:
-        """Raise DataError unless the file's structures are those of ``wanted``, in their order."""
+        """Raise DataError unless the file's structures, if any, are those of ``wanted``."""
         structures, frames = wanted.structures, self.frames
-        if frames is structures:
+        if not frames or frames is structures:
             return
         if len(frames) != len(structures):
             raise DataError(
@@ -140,9 +140,7 @@ class DataFile(ABC):
                 f"{len(structures)} structures"
             )
         other = [
-            k
-            for k in wanted.chosen
-            if not np.array_equal(frames[k].numbers, structures[k].numbers)
+            k for k in wanted.chosen if not np.array_equal(frames[k].numbers, structures[k].numbers)
         ]
         if other:
             raise DataError(

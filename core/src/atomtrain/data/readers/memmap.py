@@ -2,7 +2,9 @@
 
 ``ns.npy`` (number of structures), ``na.npy`` (atoms before each structure and in all, ``[ns + 1]``),
 ``x.bin`` (positions), ``a.bin`` (atomic numbers, int32), ``c.bin`` (cells, may be absent) and
-``<key>.bin`` for labels: float32, one row per structure or atom.
+``<key>.bin`` for labels: float32, one row per structure or atom, components before properties.
+Forces and stress are ``<key>.bin``, or ``<energy>_forces.bin`` and ``<energy>_stress.bin``, which is
+what evaluation writes.
 """
 
 from __future__ import annotations
@@ -21,14 +23,10 @@ from atomtrain.data.readers.base import (
     strain_derivative,
 )
 from atomtrain.errors import DataError
+from atomtrain.files import file_stem
 from atomtrain.targets import TargetInfo
 
 STRUCTURES = ("x", "a", "c")
-
-
-def file_stem(key: str) -> str:
-    """``key`` as part of a file's name: variants (``energy/pbe``) are no subdirectories."""
-    return key.replace("/", "_")
 
 
 class MemmapFile(DataFile):
@@ -40,13 +38,13 @@ class MemmapFile(DataFile):
         try:
             self._n = int(np.load(self._folder / "ns.npy"))
             self._offsets = np.load(self._folder / "na.npy").astype(np.int64)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise DataError(
                 f"{where}: '{path}' is not a memory-mapped data set: ns.npy and na.npy must hold "
                 f"the number of structures and the cumulative numbers of atoms ({error})"
             ) from None
-        counts = np.diff(self._offsets)
-        if self._offsets.shape != (self._n + 1,) or self._offsets[0] != 0 or (counts < 0).any():
+        offsets = self._offsets
+        if offsets.shape != (self._n + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
             raise DataError(
                 f"{where}: na.npy of '{path}' must hold {self._n + 1} numbers (one more than "
                 "ns.npy says there are structures) that start at 0 and do not decrease"
@@ -71,9 +69,7 @@ class MemmapFile(DataFile):
         rows = self._rows(names, False, 9, wanted)
         cells = np.array([wanted.structures[k].cell for k in wanted.chosen]).reshape(-1, 3, 3)
         matrices = rows.values.reshape(-1, 3, 3)
-        return Rows(
-            strain_derivative(matrices, kind, cells).reshape(-1, 9), rows.there, rows.name
-        )
+        return Rows(strain_derivative(matrices, kind, cells).reshape(-1, 9), rows.there, rows.name)
 
     def _rows(self, names: list[str], per_atom: bool, width: int, wanted: Wanted) -> Rows:
         """Of the first of ``names`` there is."""
@@ -107,14 +103,19 @@ class MemmapFile(DataFile):
 
     def _array(self, name: str, dtype: str, shape: tuple[int, ...], where: str) -> np.ndarray:
         file = self._file(name)
-        expected = int(np.prod(shape)) * 4
-        size = file.stat().st_size if file.is_file() else None
+        if not file.is_file():
+            raise DataError(f"{where}: '{self.path}' is incomplete: there is no '{file.name}'")
+        size, expected = file.stat().st_size, int(np.prod(shape)) * 4
         if size != expected:
-            found = "does not exist" if size is None else f"has {size} bytes"
+            kind = {"<f4": "float32", "<i4": "int32"}[dtype]
+            advice = (
+                "write it again"
+                if name in STRUCTURES
+                else "check sample_kind, type and num_subtargets in the options"
+            )
             raise DataError(
-                f"{where}: '{file}' {found}; {' x '.join(map(str, shape))} numbers of 4 bytes "
-                f"({dtype.replace('<f4', 'float32').replace('<i4', 'int32')}) make {expected}. The "
-                f"directory holds {self._n} structures with {self._offsets[-1]} atoms: check "
-                "sample_kind, type and num_subtargets in the options"
+                f"{where}: '{file}' has {size} bytes, but {' x '.join(map(str, shape))} numbers "
+                f"({kind}) make {expected}; there are {self._n} structures with "
+                f"{self._offsets[-1]} atoms: {advice}"
             )
         return np.memmap(file, dtype=dtype, mode="r", shape=shape)
