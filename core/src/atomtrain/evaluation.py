@@ -318,9 +318,9 @@ def _check_outputs(
 ) -> None:
     """Predictions must not take the place of data that are read, nor of each other."""
     read = {
-        Path(part.read_from).resolve()
+        Path(name).resolve()
         for section in sections
-        for part in (section.systems, *section.targets.values())
+        for name in (section.systems.read_from, *(t.read_from for t in section.targets.values()))
     }
     for output, info in zip(outputs, infos, strict=True):
         for file in [] if output is None else output.files(info.targets):

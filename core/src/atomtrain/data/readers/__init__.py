@@ -70,9 +70,9 @@ def _open(path: str, kind: str, where: str) -> DataFile:
     if kind in ("map", "map folder", "zip"):
         from atomtrain.data.readers import maps
 
-        return {"map": maps.MapFile, "map folder": maps.MapFolder, "zip": maps.ZipFile}[kind](
-            path, where
-        )
+        if kind == "zip":
+            return maps.ZipFile(path, where)
+        return (maps.MapFile if kind == "map" else maps.MapFolder)(path, where)
     frames = _reader(kind, where)(path, where)
     if not frames:
         raise DataError(f"{where}: '{path}' holds no structures")

@@ -116,7 +116,9 @@ class MapFile(_Maps):
 
     @property
     def keys(self) -> set[str]:
-        return {f"gradient '{name}'" for block in self._map.blocks() for name in block.gradients_list()}
+        return {
+            f"gradient '{name}'" for block in self._map.blocks() for name in block.gradients_list()
+        }
 
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         yield self.path, None, self._map
@@ -170,8 +172,9 @@ class ZipFile(_Maps):
             self._n = 1 + max(systems.union(*fields.values()), default=-1)
             if self._n == 0:
                 raise DataError(
+                    # an archive cut short looks like this too: the one last packed in it is found
                     f"{where}: '{path}' holds neither structures ('0/system.mta', '1/system.mta', "
-                    "...) nor labels ('0/<key>.mts', ...)"
+                    "...) nor labels ('0/<key>.mts', ...), or it is damaged"
                 )
             lacking = sorted(set(range(self._n)) - systems)
             if lacking and systems:
