@@ -316,8 +316,9 @@ def evaluate(
 ) -> list[Evaluation]:
     """Run an exported model on the structures of an eval file; one result per section.
 
-    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere)
-    and logs errors for the targets the file has.
+    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere), in
+    the format of its extension (``.xyz``, ``.mts``, ``.zip``; a name without one, or a text that
+    ends in a slash, is a folder of arrays), and logs errors for the targets the file has.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)
@@ -325,7 +326,7 @@ def evaluate(
         return evaluate_model(
             Path(model),
             sections,
-            None if output is None else Path(output),
+            output,
             batch_size=batch_size,
             extensions=extensions,
             check_consistency=check_consistency,

@@ -1,6 +1,7 @@
-"""From files to batches: readers, the packed store, splits, pair lists, batches.
+"""From files to batches: readers, the packed store, splits, pair lists, batches; and writers.
 
-Nothing here knows an architecture or trains; metatensor does not appear.
+Nothing here knows an architecture or trains; metatensor appears only in readers and writers of its
+files.
 """
 
 from atomtrain.data.batch import Batch, BatchSource
