@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 
 import atomtrain
@@ -24,6 +25,7 @@ from atomtrain.errors import (
     TargetError,
 )
 from atomtrain.evaluation import Evaluation, evaluate_model
+from atomtrain.files import file_stem
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
@@ -31,6 +33,7 @@ from atomtrain.model.export import (
     read_metadata,
     save_model,
 )
+from atomtrain.model.heads import split_targets
 from atomtrain.options import (
     DatasetSection,
     Options,
@@ -43,8 +46,7 @@ from atomtrain.options import (
     target_info,
     validate_hypers,
 )
-from atomtrain.model.heads import split_targets
-from atomtrain.report.confusion import file_stem, write_confusion
+from atomtrain.report.confusion import write_confusion
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.units import errors_line
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -281,7 +283,8 @@ def _finish(
             errors[name] = sums.results()
             for target, matrix in sums.confusions().items():
                 classes = run.dataset_info.targets[target].classes
-                file = run.directory / f"confusion_{file_stem(target)}_{name}.csv"
+                title = target.removeprefix("mtt::")
+                file = run.directory / f"confusion_{file_stem(title)}_{name}.csv"
                 write_confusion(file, matrix, classes)
             log.info(
                 "final %s errors of the best model: %s",
@@ -488,6 +491,18 @@ def _say_statistics(options: Options, data: Datasets) -> None:
     log.info("structures: %s; elements: %s", sizes, elements)
     for name, target in data.info.targets.items():
         label = data.train.labels[name]
+        if target.input:
+            continue
+        if target.classes:
+            counts = label.values.sum(0) if label.mask is None else (label.values * label.mask).sum(0)
+            if target.kind == "binary":
+                rows = len(label.values) if label.mask is None else label.mask.sum(0)
+                said = f"{counts.sum():.6g} of {torch.as_tensor(rows).sum():.6g} are {target.classes[1]}"
+            else:
+                parts = zip(target.classes, counts.tolist(), strict=True)
+                said = ", ".join(f"{c} {n:.6g}" for c, n in parts if n)
+            log.info("target '%s': %s", name, said)
+            continue
         values = label.values if label.mask is None else label.values[label.mask]
         spread = float(values.std()) if values.numel() > 1 else 0.0
         also = {"forces": "forces", "strain": "stress"}

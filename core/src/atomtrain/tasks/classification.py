@@ -69,9 +69,9 @@ class Classes(Classification):
     """
 
     kind = "classes"
-    arguments = ClassesArguments
+    arguments: type[Section] = ClassesArguments
     losses = ("cross_entropy",)
-    shown = ("accuracy", "balanced accuracy")
+    shown: tuple[str, ...] = ("accuracy", "balanced accuracy")
     all_must_occur = True
     """whether a class without a single label in the training set is an error"""
 
@@ -394,8 +394,11 @@ def _whole(array: np.ndarray) -> bool:
 
 def _one_hot(array: np.ndarray) -> bool:
     """A vector with a single 1 and zeros: probabilities rather than classes of atoms."""
-    return array.ndim == 1 and len(array) > 1 and bool((np.sort(array)[:-1] == 0).all()) and bool(
-        array.max() == 1
+    return (
+        array.ndim == 1
+        and len(array) > 1
+        and bool((np.sort(array)[:-1] == 0).all())
+        and bool(array.max() == 1)
     )
 
 

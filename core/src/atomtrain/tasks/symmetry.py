@@ -81,16 +81,14 @@ class SpaceGroup(Classes):
     kind = "spacegroup"
     arguments = SymmetryArguments
     all_must_occur = False
-    shown = ("accuracy", "top-5 accuracy", "crystal system accuracy")
+    shown: tuple[str, ...] = ("accuracy", "top-5 accuracy", "crystal system accuracy")
     last = {str(number): number for number in range(1, 231)}
     """number of the last space group of each class"""
 
     def complete(self, info: TargetInfo) -> TargetInfo:
         arguments = SymmetryArguments.model_validate(info.extra)
         names = tuple(self.last)
-        return replace(
-            info, classes=names, num_subtargets=len(names), extra=arguments.model_dump()
-        )
+        return replace(info, classes=names, num_subtargets=len(names), extra=arguments.model_dump())
 
     def computes_labels(self, info: TargetInfo, given: bool) -> bool:
         return not given

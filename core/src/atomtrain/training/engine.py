@@ -128,9 +128,7 @@ class _Engine:
                 break
             validation_loss, errors = self._validate()
             chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
-            value = score(
-                hypers.best_model_metric, validation_loss, chosen_by, run.dataset_info
-            )
+            value = score(hypers.best_model_metric, validation_loss, chosen_by, run.dataset_info)
             is_best = value < self.best_score
             if is_best:
                 self.best_score, self.best_epoch = value, self.epoch

@@ -64,9 +64,7 @@ class ErrorSums:
             row[1] += here.abs().sum()
             row[2] += here.numel() if mask is None else mask[:, columns].sum()
 
-    def add_samples(
-        self, key: str, prediction: Tensor, label: Tensor, mask: Tensor | None
-    ) -> None:
+    def add_samples(self, key: str, prediction: Tensor, label: Tensor, mask: Tensor | None) -> None:
         """Add finished predictions of a target whose task has metrics of its own."""
         task, target = self.tasks[key]
         self.own[key] += task.metric_sums(prediction, label, mask, target)
@@ -84,7 +82,8 @@ class ErrorSums:
             if count and variance > 0:
                 values[key]["r2"] = 1.0 - squares / count / variance
         for key, (task, target) in self.tasks.items():
-            values[key] = task.metrics(self.own[key].cpu(), target)
+            found = task.metrics(self.own[key].cpu(), target)
+            values[key] = {name: float(value) for name, value in found.items()}
         first = [part for key in self.order for part in (self.parts.get(key) or [key])]
         return {key: values[key] for key in first}
 
