@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomtrain.report.units import errors_line, quantities
+from atomtrain.report.units import ERRORS, errors_line, quantities, title
 from atomtrain.training.observers import EpochRecord, Errors, Observer
 
 if TYPE_CHECKING:
@@ -168,6 +168,13 @@ class CsvObserver(Observer):
     def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
         self.path = path
         self.quantities = quantities(info, hypers.per_structure_targets)
+        self.metrics: dict[str, list[str]] = {}
+
+    def _metrics(self, key: str, found: Mapping[str, float]) -> list[str]:
+        """The columns of a label, those of the first epoch."""
+        if key not in self.metrics:
+            self.metrics[key] = [name for name in found if name != "count"]
+        return self.metrics[key]
 
     def on_epoch(self, record: EpochRecord) -> None:
         row: dict[str, Any] = {
@@ -185,10 +192,13 @@ class CsvObserver(Observer):
             for q in self.quantities:
                 if q.key not in record.validation_errors:
                     continue
-                for kind in ("rmse", "mae"):
-                    value = errors.get(q.key, {}).get(kind, math.nan) * q.factor
-                    unit = f" [{q.unit}]" if q.unit else ""
-                    row[f"{part} {q.name} {kind.upper()}{unit}"] = (
+                # which metrics there are must not depend on whether this epoch has them
+                for metric in self._metrics(q.key, record.validation_errors[q.key]):
+                    is_error = metric in ERRORS
+                    value = errors.get(q.key, {}).get(metric, math.nan)
+                    value *= q.factor if is_error else 1.0
+                    unit = f" [{q.unit}]" if q.unit and is_error else ""
+                    row[f"{part} {q.name} {title(metric)}{unit}"] = (
                         "" if math.isnan(value) else value
                     )
         new = not self.path.exists()
