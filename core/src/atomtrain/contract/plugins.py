@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def open_architecture(name: str) -> Architecture:
+def open_architecture(name: str, written_by: Mapping[str, Any] | None = None) -> Architecture:
     """The installed architecture of this name or alias.
 
-    Raises PluginError if there is none, or two, or if its plugin is broken.
+    ``written_by`` is what a checkpoint says of its architecture (:meth:`Architecture.identity`), to
+    name the distribution that has to be installed. Raises PluginError if there is none, or two, or
+    if its plugin is broken.
     """
     found = catalog.find_architecture(name)
     if found is not None:
@@ -47,6 +49,8 @@ def open_architecture(name: str) -> Architecture:
             continue
         if catalog.normalise(name) in map(catalog.normalise, architecture.info.aliases):
             return architecture
+    if written_by is not None and written_by.get("distribution"):
+        raise catalog.gone_architecture(name, written_by["distribution"], written_by["version"])
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from atomtrain.data import BatchSource, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
+from atomtrain.model.backbone import embedded_checkpoints
 from atomtrain.model.heads import join_state, split_state
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
@@ -48,13 +49,18 @@ log = logging.getLogger("atomtrain")
 CORE_VERSION = 1
 
 
-def train(model: Model, run: TrainingRun) -> TrainingOutcome:
-    """Train ``model`` (the one inside ``run.predictor``) and return how it ended."""
+def train(model: Model, run: TrainingRun, engine: type[Engine] | None = None) -> TrainingOutcome:
+    """Train ``model`` (the one inside ``run.predictor``) and return how it ended.
+
+    ``engine`` is a subclass of :class:`Engine` with another optimiser or step.
+    """
     with Interruption() as interruption:
-        return _Engine(run, interruption).train()
+        return (engine or Engine)(run, interruption).train()
 
 
-class _Engine:
+class Engine:
+    """The loop. A trainer that differs in its steps alone overrides the methods that say so."""
+
     def __init__(self, run: TrainingRun, interruption: Interruption) -> None:
         self.run = run
         self.hypers = run.hypers
@@ -94,7 +100,7 @@ class _Engine:
         groups = parameter_groups(self.model, self.hypers)
         self.groups = groups
         self.parameters: list[Tensor] = [p for g in groups for p in g["params"]]
-        self.optimizer = build_optimizer(groups, self.hypers)
+        self.optimizer = self.build_optimizer(groups)
         self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
         self.average = (
             AveragedWeights(self.parameters, self.hypers.ema_decay)
@@ -280,14 +286,28 @@ class _Engine:
             loss = loss + part
         return loss, predictions
 
+    def build_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of these parameter groups (:mod:`atomtrain.training.finetune`).
+
+        To be overridden. Its state must be all a restart needs.
+        """
+        return build_optimizer(groups, self.hypers)
+
+    def step(self) -> None:
+        """One step of the optimiser; the gradients are there, summed over all processes.
+
+        To be overridden.
+        """
+        if self.hypers.grad_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
+        self.optimizer.step()
+
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
             loss.backward(inputs=self.parameters)
         self.run.processes.sum_gradients(self.parameters)
-        if self.hypers.grad_clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
-        self.optimizer.step()
+        self.step()
         if self.average is not None:
             self.average.update()
 
@@ -374,6 +394,7 @@ class _Engine:
                 "random_state": torch.get_rng_state(),
             },
             "metrics": copy.deepcopy(self.metrics),
+            "embedded": embedded_checkpoints(self.model),
         }
 
     def _write(self, name: str) -> None:

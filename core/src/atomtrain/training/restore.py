@@ -44,7 +44,8 @@ def restore(
     ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
     """
-    architecture = open_architecture(checkpoint["architecture"]["name"])
+    identity = checkpoint["architecture"]
+    architecture = open_architecture(identity["name"], identity)
     checkpoint = architecture.upgrade_checkpoint(checkpoint)
     hypers = architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"])
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])

@@ -142,7 +142,7 @@ def from_finetune(
             architecture,
             architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"]),
             info,
-            BuildContext("train", hypers),
+            BuildContext("train", hypers, architecture.upgrade_checkpoint(checkpoint)),
         ).state_dict()
         own = model.state_dict()
         for n, p in fresh.items():
