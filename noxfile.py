@@ -14,7 +14,7 @@ DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn[long-range]")
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase")
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 

@@ -71,7 +71,11 @@ class Options(Section):
     final_eval: bool = True
     """Whether the best model is evaluated on all sets at the end."""
     wandb: dict[str, Any] | None = None
-    """Log to Weights & Biases with these arguments of its ``init`` (needs the logger's package)."""
+    """Log to Weights & Biases with these arguments of its ``init``, for instance ``{project: water,
+    mode: offline}``; short for the observer ``wandb`` (``pip install atomtrain-wandb``)."""
+    observers: dict[str, dict[str, Any]] = {}
+    """Loggers and callbacks of installed packages, by name with their arguments (``tensorboard: {}``);
+    also just a name or a list of names."""
     architecture: ArchitectureSection
     """Which architecture, and its hypers."""
     training_set: list[DatasetSection]
@@ -109,6 +113,8 @@ class Options(Section):
             elif not isinstance(value, list):
                 value = [value]
             data[name] = [_whole_number(part) for part in value]
+        if "observers" in data:
+            data["observers"] = _by_name(data["observers"])
         return data
 
     @model_validator(mode="after")
@@ -138,6 +144,8 @@ class Options(Section):
                     )
                 if isinstance(part, int) and part < 0:
                     problems.append(((name, k), f"a count cannot be negative, got {part}"))
+        if self.wandb is not None and "wandb" in self.observers:
+            problems.append((("wandb",), "is given among the observers as well; keep one"))
         if problems:
             raise Problems(*problems)
         return self
@@ -273,6 +281,17 @@ def _validate(cls: type[H], values: Any, source: Source, prefix: Path = ()) -> H
         return cls.model_validate(values)
     except ValidationError as error:
         raise fail(translate(error, cls, prefix), source) from None
+
+
+def _by_name(observers: Any) -> Any:
+    """One name, a list of names, or a section in which names may have no arguments."""
+    if isinstance(observers, str):
+        return {observers: {}}
+    if isinstance(observers, list) and all(isinstance(name, str) for name in observers):
+        return {name: {} for name in observers}
+    if isinstance(observers, dict):
+        return {name: {} if given is None else given for name, given in observers.items()}
+    return observers
 
 
 def _whole_number(part: Any) -> Any:
