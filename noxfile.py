@@ -8,7 +8,12 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
-DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn[long-range]")
+DISTRIBUTIONS = (
+    "./core",
+    "./plugins/soap-bpnn[long-range]",
+    "./plugins/wandb",
+    "./plugins/tensorboard",
+)
 
 
 @nox.session

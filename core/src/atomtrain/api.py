@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 import atomtrain
-from atomtrain.contract import Architecture, components, open_architecture
+from atomtrain.contract import Architecture, component, open_architecture
 from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
     OptionsError,
     OutputError,
+    PluginError,
     TargetError,
 )
 from atomtrain.evaluation import Evaluation, evaluate_model
@@ -111,6 +112,7 @@ def train(
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
     _check_targets(architecture, loaded, hypers)
     _check_checkpoints(loaded, hypers)
+    observers = _observers(loaded)
     alone = distributed.tasks_in_environment()
     device = choose_device(
         loaded.device, architecture.info.devices, alone[1].local_rank if alone else 0
@@ -143,6 +145,7 @@ def train(
                     processes=processes,
                     directory=directory,
                     console=console,
+                    observers=observers,
                 )
             except BaseException:
                 if processes.is_main:
@@ -166,6 +169,7 @@ def _train(
     processes: distributed.Processes,
     directory: Path,
     console: Console,
+    observers: Sequence[Observer],
 ) -> TrainingResult:
     identity = architecture.identity()
     log.info(
@@ -230,7 +234,7 @@ def _train(
         observers=[
             ConsoleObserver(predictor.dataset_info, console, hypers),
             CsvObserver(directory / "train.csv", predictor.dataset_info, hypers),
-            *_wandb(options),
+            *observers,
         ],
     )
     outcome = architecture.train_model(predictor.model, run)
@@ -445,19 +449,28 @@ def _check_checkpoints(options: Options, hypers: TrainerHypers) -> None:
                 raise CheckpointError(f"{where}: {error}") from error
 
 
-def _wandb(options: Options) -> list[Observer]:
-    """The logger that ``wandb:`` asks for, a component of its own."""
-    if options.wandb is None:
-        return []
-    found = components("register_observers")
-    if "wandb" not in found:
-        log.warning(
-            "wandb: no installed package logs to Weights & Biases; train.csv in the run's "
-            "directory has the same numbers"
-        )
-        return []
-    observer: Observer = found["wandb"].load()(**options.wandb)
-    return [observer]
+def _observers(options: Options) -> list[Observer]:
+    """The loggers and callbacks of packages that the options name."""
+    wanted = dict(options.observers)
+    if options.wandb is not None:
+        wanted["wandb"] = options.wandb
+    made: list[Observer] = []
+    for name, arguments in wanted.items():
+        path = ("wandb",) if name == "wandb" and options.wandb is not None else ("observers", name)
+        where = options.source.where(path)
+        try:
+            factory = component("register_observers", name).load()
+        except AtomtrainError as error:
+            raise PluginError(f"{where}: {error}") from error
+        except Exception as error:
+            raise PluginError(
+                f"{where}: the observer '{name}' cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        try:
+            made.append(factory(**arguments))
+        except Exception as error:  # whatever a package's own check raises
+            raise OptionsError(f"{where}: {error}") from error
+    return made
 
 
 def _say_deprecated(architecture: Architecture) -> None:

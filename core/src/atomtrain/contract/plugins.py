@@ -6,8 +6,6 @@ names the distribution that did it and what to do.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +14,6 @@ import pluggy
 
 from atomtrain.contract import catalog, defaults
 from atomtrain.contract.architecture import ArchitectureInfo, BuildContext
-from atomtrain.contract.components import ComponentSpec
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
 from atomtrain.errors import AtomtrainError, CheckpointError, PluginError
 
@@ -55,7 +52,7 @@ class Architecture:
 
     def __init__(self, installed: catalog.Installed) -> None:
         self.installed = installed
-        module = _import(installed)
+        module = import_plugin(installed)
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(ArchitectureHooks)
         manager.add_hookspecs(ComponentHooks)
@@ -200,7 +197,8 @@ class Architecture:
         return answer
 
 
-def _import(installed: catalog.Installed) -> ModuleType:
+def import_plugin(installed: catalog.Installed) -> ModuleType:
+    """The module behind an entry point. Raises PluginError naming the distribution."""
     try:
         module = installed.entry_point.load()
     except Exception as error:
@@ -215,34 +213,3 @@ def _import(installed: catalog.Installed) -> ModuleType:
             f"'{installed.value}' is a {type(module).__name__}"
         )
     return module
-
-
-def components(hook: str) -> dict[str, ComponentSpec]:
-    """What all component packages offer to ``hook`` (``register_losses``, ...), by name.
-
-    A package that fails is left out with a warning (an error under ATOMTRAIN_STRICT_PLUGINS=1).
-    """
-    found: dict[str, ComponentSpec] = {}
-    for installed in catalog.installed(catalog.COMPONENTS) + catalog.architectures():
-        try:
-            manager = pluggy.PluginManager(PROJECT)
-            manager.add_hookspecs(ArchitectureHooks)
-            manager.add_hookspecs(ComponentHooks)
-            manager.register(_import(installed), installed.name)
-            manager.check_pending()
-            # a generator raises only when it is consumed: do that inside the guard
-            specs = [spec for answer in getattr(manager.hook, hook)() for spec in answer]
-        except Exception as error:
-            message = f"{installed.origin} is left out of {hook}: {error}"
-            if os.environ.get("ATOMTRAIN_STRICT_PLUGINS") == "1":
-                raise PluginError(message) from error
-            warnings.warn(message, stacklevel=2)
-            continue
-        for spec in specs:
-            if spec.name in found:
-                raise PluginError(
-                    f"'{spec.name}' of {hook} is offered twice, the second time by "
-                    f"{installed.origin}; uninstall one of them"
-                )
-            found[spec.name] = spec
-    return found

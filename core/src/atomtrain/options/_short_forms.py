@@ -125,7 +125,7 @@ def _type(json: Json) -> Json:
         if not is_a_word(kind):
             value["anyOf"].remove(NULL)
     section = {**json, "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
-    about = {key: section.pop(key) for key in ("title", "description") if key in section}
+    about: Json = {key: section.pop(key) for key in ("title", "description") if key in section}
     return {**about, "anyOf": [{"enum": []}, section]}
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from atomtrain.targets import DatasetInfo
+
+if TYPE_CHECKING:
+    from atomtrain.training.observers import EpochRecord
 
 LENGTHS = {"angstrom": "A", "a": "A", "bohr": "bohr", "nm": "nm", "nanometer": "nm"}
 
@@ -55,6 +60,26 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
                 per = f"{unit}/{length}^3" if unit else ""
                 shown.append(Quantity(f"{name}:strain", f"{prefix}stress", factor, per))
     return shown
+
+
+def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float]:
+    """The errors of an epoch as a flat row: ``validation forces RMSE [meV/A]`` -> value.
+
+    A number is NaN where it was not computed (training errors, usually).
+    """
+    row: dict[str, float] = {}
+    for part, errors in (
+        ("training", record.train_errors),
+        ("validation", record.validation_errors),
+    ):
+        for q in shown:
+            if q.key not in record.validation_errors:
+                continue
+            for kind in ("rmse", "mae"):
+                value = errors.get(q.key, {}).get(kind, math.nan) * q.factor
+                unit = f" [{q.unit}]" if q.unit else ""
+                row[f"{part} {q.name} {kind.upper()}{unit}"] = value
+    return row
 
 
 def errors_line(
