@@ -1,4 +1,8 @@
-"""What the command line does, as functions: ``train``, ``evaluate``, ``export``, ``load``, ``show``."""
+"""What the command line does, as functions: ``train``, ``evaluate``, ``export``, ``load``, ``show``.
+
+Whatever a user can get wrong raises an :class:`~atomtrain.errors.AtomtrainError` whose message the
+command line prints.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import copy
 import logging
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,14 +93,14 @@ class TrainingResult:
 
 
 def train(
-    options: str | Path,
+    options: str | Path | Mapping[str, Any],
     *,
     output: str | Path = "model.pt",
     extensions: str | Path | None = None,
     overrides: Sequence[str] = (),
     restart: str | Path | None = None,
 ) -> TrainingResult:
-    """Train what an options file describes.
+    """Train what an options file (or a dictionary of the same keys) describes.
 
     Writes ``output`` (the exported model) and the checkpoint beside it, and everything else into
     ``outputs/<date>/<time>/``. ``restart`` is a checkpoint to go on from, or ``auto``. Raises an
@@ -304,17 +308,17 @@ def _finish(
 
 def evaluate(
     model: str | Path,
-    options: str | Path,
+    options: str | Path | Mapping[str, Any] | list[Any],
     *,
     output: str | Path | None = "output.xyz",
     batch_size: int = 1,
     extensions: str | Path | None = None,
     check_consistency: bool = False,
 ) -> list[Evaluation]:
-    """Run an exported model on the structures of an eval file; one result per section.
+    """Run an exported model on the structures of an eval file (or what one would hold).
 
-    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere)
-    and logs errors for the targets the file has.
+    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere) and
+    logs errors for the targets the file has. Gives one result per section.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)
@@ -356,6 +360,7 @@ def export(
             save_checkpoint(state, output)
         else:
             architecture, predictor = restore(state, "export")
+            _say_deprecated(architecture)
             described = describe_checkpoint(state, architecture.info, user)
             save_model(
                 architecture.export_model(predictor, described), output, extensions=extensions
@@ -370,6 +375,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     if path.suffix == ".ckpt":
         state = load_checkpoint(path)
         architecture, predictor = restore(state, "export")
+        _say_deprecated(architecture)
         model: AtomisticModel = architecture.export_model(
             predictor, describe_checkpoint(state, architecture.info)
         )
@@ -383,11 +389,14 @@ def show(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        return describe(load_checkpoint(path), "checkpoint")
+        described = describe(load_checkpoint(path), "checkpoint")
     except CheckpointError as error:
         if "exported model" not in str(error):
             raise
-    return describe_model(load_model(path))
+        described = describe_model(load_model(path))
+    if described.get("architecture"):
+        described["installed"] = _installed(described["architecture"])
+    return described
 
 
 # -- pieces --------------------------------------------------------------------------------------
@@ -474,15 +483,19 @@ def _observers(options: Options) -> list[Observer]:
 
 
 def _say_deprecated(architecture: Architecture) -> None:
-    info = architecture.info
-    if info.deprecation is not None:
-        log.warning(
-            "architecture '%s' is deprecated since %s and goes away in %s; use %s instead",
-            info.name,
-            info.deprecation.since,
-            info.deprecation.until,
-            info.deprecation.instead,
-        )
+    if architecture.notice is not None:
+        log.warning("%s", architecture.notice)
+
+
+def _installed(identity: dict[str, Any]) -> dict[str, Any]:
+    """What is known today of the architecture of a file: version, stage, or how to get it."""
+    try:
+        origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+        architecture = open_architecture(identity["name"], origin)
+    except PluginError as error:
+        return {"problem": str(error)}
+    known = {"version": architecture.installed.version, "stage": architecture.info.stage}
+    return {**known, "notice": architecture.notice} if architecture.notice else known
 
 
 def _say_statistics(options: Options, data: Datasets) -> None:

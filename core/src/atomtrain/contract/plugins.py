@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pluggy
 
 from atomtrain.contract import catalog, defaults
-from atomtrain.contract.architecture import ArchitectureInfo, BuildContext
+from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
 from atomtrain.errors import AtomtrainError, CheckpointError, PluginError
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def open_architecture(name: str) -> Architecture:
+def open_architecture(name: str, origin: str = "") -> Architecture:
     """The installed architecture of this name or alias.
 
-    Raises PluginError if there is none, or two, or if its plugin is broken.
+    ``origin`` is the distribution a checkpoint says it came from. Raises PluginError if there is no
+    such architecture, or two, or if its plugin is broken.
     """
     found = catalog.find_architecture(name)
     if found is not None:
@@ -44,7 +45,7 @@ def open_architecture(name: str) -> Architecture:
             continue
         if catalog.normalise(name) in map(catalog.normalise, architecture.info.aliases):
             return architecture
-    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()))
+    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
 
 
 class Architecture:
@@ -85,11 +86,37 @@ class Architecture:
                 f"{self._who} is registered as '{installed.name}' but describes itself as "
                 f"'{info.name}'; its author must give both the same name"
             )
+        self._check_stage(info)
         self.info: ArchitectureInfo = info
 
     @property
     def _who(self) -> str:
         return f"architecture '{self.installed.name}' ({self.installed.origin})"
+
+    def _check_stage(self, info: ArchitectureInfo) -> None:
+        stages = get_args(Stage)
+        if info.stage not in stages:
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}'; its author must give one of "
+                f"{', '.join(stages)}"
+            )
+        if (info.stage == "deprecated") != (info.deprecation is not None):
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}' and "
+                f"{'no' if info.deprecation is None else 'a'} deprecation; its author must give "
+                "both or neither"
+            )
+
+    @property
+    def notice(self) -> str | None:
+        """What a user of a deprecated architecture must be told; None for others."""
+        gone = self.info.deprecation
+        if gone is None:
+            return None
+        return (
+            f"architecture '{self.info.name}' is deprecated since {gone.since} and goes away in "
+            f"{gone.until}; use {gone.instead} instead"
+        )
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its architecture."""

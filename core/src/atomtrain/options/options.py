@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
@@ -151,30 +151,35 @@ class Options(Section):
         return self
 
 
-def load_options(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Options:
-    """Read, validate and complete an options file.
+def load_options(
+    options: str | PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Options:
+    """Read, validate and complete an options file, or what one would hold.
 
     ``overrides`` are ``a.b.c=value`` texts. Raises OptionsError that lists every problem with file,
     line and key.
     """
-    source = read_document(path, overrides)
+    source = read_document(options, overrides)
     if not isinstance(source.values, dict):
+        what = f"'{source.name}' is" if source.name else "the options are"
         raise OptionsError(
-            f"'{source.name}' is a list; an options file has the keys architecture, training_set "
+            f"{what} a list; an options file has the keys architecture, training_set "
             "and validation_set"
         )
-    options = _validate(Options, source.values, source)
-    options._source = source
+    validated = _validate(Options, source.values, source)
+    validated._source = source
     for name in ("training_set", "validation_set", "test_set"):
-        for k, section in enumerate(getattr(options, name)):
+        for k, section in enumerate(getattr(validated, name)):
             if isinstance(section, DatasetSection):
                 section._source, section._path = source, (name, k)
-    return options
+    return validated
 
 
-def load_eval_options(path: str | PathLike[str]) -> list[DatasetSection]:
+def load_eval_options(
+    options: str | PathLike[str] | Mapping[str, Any] | list[Any],
+) -> list[DatasetSection]:
     """The sections of a file for ``atomtrain eval``: one section or a list of them."""
-    source = read_document(path)
+    source = read_document(options)
     values = source.values if isinstance(source.values, list) else [source.values]
     single = not isinstance(source.values, list)
     sections = []

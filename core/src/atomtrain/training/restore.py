@@ -27,7 +27,9 @@ def restore(
     ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
     """
-    architecture = open_architecture(checkpoint["architecture"]["name"])
+    identity = checkpoint["architecture"]
+    origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+    architecture = open_architecture(identity["name"], origin)
     checkpoint = architecture.upgrade_checkpoint(checkpoint)
     hypers = architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"])
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])
