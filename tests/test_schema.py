@@ -78,6 +78,11 @@ SHORT_FORMS = [
     "training_set.targets={mtt::t: {type: {spherical: {irreps:"
     " {H: [{o3_lambda: 1, o3_sigma: 1}], 8: [{o3_lambda: 0, o3_sigma: 1}]}, product: coupled}}}}",
     "training_set.targets={mtt::t: {type: {scalar: null}}}",
+    "training_set.targets={mtt::t: {type: binary}, mtt::u: {type: {classes: {names: [a, 1, b]}}}}",
+    "training_set.targets={mtt::t: {type: spacegroup}, mtt::u: {type: {pointgroup: null}}}",
+    "training_set.targets={mtt::t: {type: {spacegroup: {symprec: 0.1}}}}",
+    "training_set.targets={mtt::t: {type: {denoising: {scale: 0.2, normalize: yes}}}}",
+    "training_set.targets={mtt::t: {pooling: mean, head: {hidden_dim: 8}}}",
     "validation_set=100",
     "validation_set=100.0",
     "validation_set={indices: [1, 2]}",
@@ -143,6 +148,10 @@ MISTAKES = [
     "training_set.targets.energy.type=cartesian",
     "training_set.targets.energy.type=vector",
     "training_set.targets.energy.type={cartesian: {rank: 3}}",
+    "training_set.targets.energy.type={classes: {number: 1}}",
+    "training_set.targets.energy.type={denoising: {scal: 1}}",
+    "training_set.targets.energy.head={hiden_dim: 8}",
+    "training_set.targets.energy.pooling=median",
     "training_set.targets.energy.type={cartesian: {rank: 1}, scalar: {}}",
     "training_set.targets.energy.type={spherical: {irreps: []}}",
     "training_set.targets.energy.type={spherical: {irreps: [{o3_lambda: 1, o3_sigma: 2}]}}",
@@ -169,8 +178,7 @@ def test_short_forms(file: Path, override: str) -> None:
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_mistakes(file: Path, override: str) -> None:
-    if override != "training_set.targets.energy.type=vector":  # refused later, by the architecture
-        assert not accepted_by_options(file, [override])
+    assert not accepted_by_options(file, [override])
     assert refusals(file, [override])
 
 

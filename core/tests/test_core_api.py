@@ -204,5 +204,7 @@ def test_a_checkpoint_whose_architecture_is_gone(
 def test_a_list_is_no_options_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data.xyz")
-    with pytest.raises(OptionsError, match="^the options are a list; an options file has the keys"):
+    with pytest.raises(
+        OptionsError, match=r"^the options are a list; an options file has the keys"
+    ):
         atomtrain.train([{"systems": "data.xyz"}])  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from atomtrain.model.export import (
     read_metadata,
     save_model,
 )
+from atomtrain.model.heads import split_targets
 from atomtrain.options import (
     DatasetSection,
     Options,
@@ -48,8 +49,10 @@ from atomtrain.options import (
     target_info,
     validate_hypers,
 )
+from atomtrain.report.confusion import file_stem, write_confusion
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.units import errors_line
+from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training import distributed
 from atomtrain.training.checkpoint import (
     FORMAT,
@@ -74,7 +77,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.model.predictor import Predictor
-    from atomtrain.targets import TargetInfo
     from atomtrain.training.observers import Errors, Observer
 
 log = logging.getLogger("atomtrain")
@@ -281,9 +283,14 @@ def _finish(
         ):
             if store is None:
                 continue
-            errors[name] = errors_on(
-                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers
+            sums = errors_on(
+                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers, run.seed
             )
+            errors[name] = sums.results()
+            for target, matrix in sums.confusions().items():
+                classes = run.dataset_info.targets[target].classes
+                file = run.directory / f"confusion_{file_stem(target)}_{name}.csv"
+                write_confusion(file, matrix, classes)
             log.info(
                 "final %s errors of the best model: %s",
                 name,
@@ -317,8 +324,10 @@ def evaluate(
 ) -> list[Evaluation]:
     """Run an exported model on the structures of an eval file (or what one would hold).
 
-    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere) and
-    logs errors for the targets the file has. Gives one result per section.
+    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere), in
+    the format of its extension (``.xyz``, ``.mts``, ``.zip``; a name without one, or a text that
+    ends in a slash, is a folder of arrays), and logs errors for the targets the file has. Gives one
+    result per section.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)
@@ -326,7 +335,7 @@ def evaluate(
         return evaluate_model(
             Path(model),
             sections,
-            None if output is None else Path(output),
+            output,
             batch_size=batch_size,
             extensions=extensions,
             check_consistency=check_consistency,
@@ -430,12 +439,9 @@ def _check_targets(architecture: Architecture, options: Options, hypers: Trainer
             except TargetError as error:
                 raise OptionsError(f"{section.where('targets', name)}: {error}") from None
         extra_data.update(section.extra_data)
-    for name, info in targets.items():
-        if info.kind not in architecture.info.target_kinds:
-            raise TargetError(
-                f"target '{name}': architecture '{architecture.info.name}' cannot fit type "
-                f"'{info.kind}' (it fits {', '.join(architecture.info.target_kinds)})"
-            )
+    split_targets(
+        DatasetInfo("", (), targets), architecture.info.target_kinds, architecture.info.name
+    )
     problems = hypers.check_targets(targets, extra_data)
     if problems:
         path, message = problems[0]

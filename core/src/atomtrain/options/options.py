@@ -18,6 +18,7 @@ from atomtrain.options._problems import Problems, fail, shown, translate
 from atomtrain.options._section import Section
 from atomtrain.options.dataset import DatasetSection, Indices, TargetSection
 from atomtrain.targets.layout import TargetInfo
+from atomtrain.tasks.registry import task_of
 
 H = TypeVar("H", bound=BaseModel)
 
@@ -220,11 +221,15 @@ def dump_yaml(data: dict[str, Any], path: FilePath) -> None:
 
 
 def target_info(name: str, section: TargetSection, default_kind: str = "scalar") -> TargetInfo:
-    """The layout of a target (its gradients are filled in when the data are known)."""
+    """The layout of a target (its gradients are filled in when the data are known).
+
+    Raises TargetError for what cannot be.
+    """
     kind = section.type.kind if section.type is not None else default_kind
     cartesian = section.type.cartesian if section.type is not None else None
     spherical = section.type.spherical if section.type is not None else None
-    return TargetInfo(
+    task = task_of(kind)
+    info = TargetInfo(
         name=name,
         kind=kind,
         quantity=section.quantity,
@@ -235,7 +240,10 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
         irreps=spherical.layout(section.num_subtargets) if spherical is not None else (),
         description=section.description,
         extra=section.type.args if section.type is not None else {},
+        pooling=section.pooling or task.pooling,
+        head=section.head.model_dump() if section.head is not None else {},
     )
+    return task.complete(info)
 
 
 def check_units(sections: Sequence[DatasetSection]) -> None:

@@ -16,11 +16,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import atomtrain
-from atomtrain.contract import Architecture, catalog, components
+from atomtrain.contract import Architecture, catalog
 from atomtrain.errors import PluginError
 from atomtrain.options._short_forms import NULL, Json, SchemaGenerator, is_a_word
 from atomtrain.options.options import ArchitectureSection, Options
-from atomtrain.options.target_type import KINDS, TypeSection
+from atomtrain.options.target_type import TypeSection
+from atomtrain.tasks import CORE_KINDS, known_kinds, task_of
 
 # Draft 7: what editors know.
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -40,17 +41,18 @@ def options_schema(on_problem: Callable[[str], None] | None = None) -> Json:
             "their own: try 'pip install atomtrain-soap-bpnn'"
         )
     own = (Options, ArchitectureSection, TypeSection)
-    classes: list[Any] = [(cls, "validation") for cls in own]
-    for architecture in opened:
-        classes += [(cls, "validation") for cls in _hypers(architecture)]
-    unique = list(dict.fromkeys(classes))
-    places, rest = models_json_schema(unique, schema_generator=SchemaGenerator)
+    arguments = [task_of(kind).arguments for kind in CORE_KINDS]
+    hypers = [cls for architecture in opened for cls in _hypers(architecture)]
+    classes: list[Any] = list(dict.fromkeys([*own, *arguments, *hypers]))
+    places, rest = models_json_schema(
+        [(cls, "validation") for cls in classes], schema_generator=SchemaGenerator
+    )
     definitions: Json = rest["$defs"]
-    refs = {cls: places[cls, "validation"] for cls, _ in unique}
+    refs = {cls: places[cls, "validation"] for cls in classes}
     keys = {cls: refs[cls]["$ref"].rpartition("/")[2] for cls in own}
 
     _add_architectures(definitions[keys[ArchitectureSection]], opened, refs)
-    _add_kinds(definitions[keys[TypeSection]], opened)
+    _add_kinds(definitions[keys[TypeSection]], refs)
     options = definitions.pop(keys[Options])
     versions = ", ".join(f"{a.info.name} ({a.installed.origin})" for a in opened)
     return {
@@ -139,11 +141,14 @@ def _name_pattern(names: Iterable[str]) -> str:
     return rf"^\s*(({'|'.join(prefix)})\.)*({'|'.join(words)})\s*$"
 
 
-def _add_kinds(definition: Json, opened: list[Architecture]) -> None:
-    """Kinds of targets: the core's, those of tasks, those an architecture names."""
-    offered = components("register_tasks")
-    kinds = [*KINDS, *offered, *(kind for a in opened for kind in a.info.target_kinds)]
+def _add_kinds(definition: Json, refs: dict[type[BaseModel], Json]) -> None:
+    """The kinds of targets there are; arguments of those that packages bring are their own."""
     words, section = definition["anyOf"]
-    words["enum"] = [kind for kind in dict.fromkeys(kinds) if is_a_word(kind)]
-    for kind in kinds:
-        section["properties"].setdefault(kind, {"type": ["object", "null"]})
+    known = known_kinds()
+    words["enum"] = [kind for kind in known if is_a_word(kind)]
+    for kind in known:
+        if kind in section["properties"]:
+            continue
+        arguments = refs[task_of(kind).arguments] if kind in CORE_KINDS else {"type": "object"}
+        optional = [NULL] if is_a_word(kind) else []
+        section["properties"][kind] = {"anyOf": [arguments, *optional]}

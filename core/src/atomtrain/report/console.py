@@ -168,6 +168,7 @@ class CsvObserver(Observer):
     def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
         self.path = path
         self.quantities = quantities(info, hypers.per_structure_targets)
+        self.columns: list[str] = []
 
     def on_epoch(self, record: EpochRecord) -> None:
         row: dict[str, Any] = {
@@ -180,9 +181,11 @@ class CsvObserver(Observer):
         }
         for name, value in numbers(record, self.quantities).items():
             row[name] = "" if math.isnan(value) else value
+        # which columns there are must not depend on which metrics a later epoch has
+        self.columns = self.columns or list(row)
         new = not self.path.exists()
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow(row)

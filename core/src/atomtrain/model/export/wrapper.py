@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import TargetInfo
+from atomtrain.targets.maps import map_labels
 
 
 class ExportedModel(nn.Module):
@@ -199,22 +200,10 @@ class ExportedModel(nn.Module):
     @torch.jit.unused
     def _describe(self, target: TargetInfo) -> None:
         """Make the labels of a target's blocks."""
-        blocks = target.blocks
-        names = [name for name, _ in blocks[0].key]
-        keys = torch.tensor([[value for _, value in block.key] for block in blocks])
-        self._keys[target.name] = Labels(names, keys)
-        self._properties[target.name] = [
-            Labels.range(target.property_name, block.n_properties) for block in blocks
-        ]
-        self._components[target.name] = [
-            [_component_labels(name, size) for name, size in block.components] for block in blocks
-        ]
-
-
-def _component_labels(name: str, size: int) -> Labels:
-    """Cartesian axes count from 0, ``o3_mu`` from -lambda to lambda."""
-    first = -(size // 2) if name == "o3_mu" else 0
-    return Labels([name], torch.arange(first, first + size).reshape(-1, 1))
+        keys, components, properties = map_labels(target)
+        self._keys[target.name] = keys
+        self._components[target.name] = components
+        self._properties[target.name] = properties
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:

@@ -1,0 +1,56 @@
+"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomtrain.data.writers.base import Predictions
+
+
+def write_xyz(path: Path, predictions: Predictions) -> None:
+    """One frame for each structure; the target ``energy`` where ASE looks for results."""
+    import ase
+    import ase.io
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    store = predictions.store
+    frames = []
+    offsets = store.offsets.tolist()
+    for k in range(len(store)):
+        atoms = slice(offsets[k], offsets[k + 1])
+        frame = ase.Atoms(
+            numbers=store.types[atoms].numpy(),
+            positions=store.positions[atoms].numpy(),
+            cell=predictions.cells[k],
+            pbc=store.pbc[k].numpy(),
+        )
+        results: dict[str, Any] = {}
+        for name, target in predictions.targets.items():
+            values = predictions.values[name]
+            if target.per_atom:
+                frame.arrays[name] = values[atoms].numpy().copy()
+                continue
+            row = values[k].numpy()
+            value = float(row[0]) if len(row) == 1 else row.copy()
+            parts: dict[str, Any] = {}
+            if target.is_energy:
+                parts["forces"] = predictions.values[f"{name}:forces"][atoms].numpy().copy()
+                if bool(store.pbc[k].all()):
+                    matrix = predictions.values[f"{name}:stress"][k].numpy().reshape(3, 3)
+                    parts["stress"] = np.array(
+                        [matrix[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
+                    )
+            if name == "energy":
+                results = {"energy": value, **parts}
+                continue
+            frame.info[name] = value
+            for part, array in parts.items():
+                where = frame.arrays if part == "forces" else frame.info
+                where[f"{name}_{part}"] = array
+        if results:
+            frame.calc = SinglePointCalculator(frame, **results)
+        frames.append(frame)
+    ase.io.write(path, frames, format="extxyz")
