@@ -51,11 +51,7 @@ from atomtrain.options import (
     target_info,
     validate_hypers,
 )
-<<<<<<< HEAD
 from atomtrain.report.confusion import write_confusion
-=======
-from atomtrain.report.confusion import file_stem, write_confusion
->>>>>>> h-docs
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.units import errors_line
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -525,7 +521,9 @@ def _say_statistics(options: Options, data: Datasets) -> None:
         if target.input:
             continue
         if target.classes:
-            counts = label.values.sum(0) if label.mask is None else (label.values * label.mask).sum(0)
+            counts = (
+                label.values.sum(0) if label.mask is None else (label.values * label.mask).sum(0)
+            )
             if target.kind == "binary":
                 rows = len(label.values) if label.mask is None else label.mask.sum(0)
                 said = f"{counts.sum():.6g} of {torch.as_tensor(rows).sum():.6g} are {target.classes[1]}"

@@ -73,22 +73,8 @@ def find_architecture(name: str) -> Installed | None:
     return matches[0] if matches else None
 
 
-<<<<<<< HEAD
-def gone_architecture(name: str, distribution: str, version: str) -> PluginError:
-    """The error for a checkpoint whose architecture is not installed (any more)."""
-    have = ", ".join(sorted({a.name for a in architectures()})) or "none"
-    return PluginError(
-        f"the checkpoint is of architecture '{normalise(name)}', which is not installed (installed: "
-        f"{have}); it was written by {distribution} {version}: pip install {distribution}"
-    )
-
-
-def unknown_architecture(name: str, known: Iterable[str]) -> PluginError:
-    """The error for a name that nothing installed answers to."""
-=======
 def unknown_architecture(name: str, known: Iterable[str], origin: str = "") -> PluginError:
     """The error for a name that nothing installed answers to; ``origin``: where it came from."""
->>>>>>> h-docs
     wanted = normalise(name)
     names = sorted(set(known))
     if origin:

@@ -6,13 +6,7 @@ names the distribution that did it and what to do.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import os
-import warnings
-from collections.abc import Callable, Mapping
-=======
 from collections.abc import Callable
->>>>>>> h-docs
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -34,20 +28,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-<<<<<<< HEAD
-def open_architecture(name: str, written_by: Mapping[str, Any] | None = None) -> Architecture:
-    """The installed architecture of this name or alias.
-
-    ``written_by`` is what a checkpoint says of its architecture (:meth:`Architecture.identity`), to
-    name the distribution that has to be installed. Raises PluginError if there is none, or two, or
-    if its plugin is broken.
-=======
 def open_architecture(name: str, origin: str = "") -> Architecture:
     """The installed architecture of this name or alias.
 
     ``origin`` is the distribution a checkpoint says it came from. Raises PluginError if there is no
     such architecture, or two, or if its plugin is broken.
->>>>>>> h-docs
     """
     found = catalog.find_architecture(name)
     if found is not None:
@@ -60,13 +45,7 @@ def open_architecture(name: str, origin: str = "") -> Architecture:
             continue
         if catalog.normalise(name) in map(catalog.normalise, architecture.info.aliases):
             return architecture
-<<<<<<< HEAD
-    if written_by is not None and written_by.get("distribution"):
-        raise catalog.gone_architecture(name, written_by["distribution"], written_by["version"])
-    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()))
-=======
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
->>>>>>> h-docs
 
 
 class Architecture:

@@ -142,7 +142,7 @@ def space_group(structure: Frame, symprec: float) -> int:
         raise ValueError("it is not periodic in all directions and has no space group")
     fractional = np.linalg.solve(structure.cell.T, structure.positions.T).T
     dataset = spglib.get_symmetry_dataset(
-        (structure.cell, fractional, structure.numbers), symprec=symprec
+        (structure.cell.tolist(), fractional.tolist(), structure.numbers.tolist()), symprec=symprec
     )
     if dataset is None:
         raise ValueError(f"spglib finds no space group at symprec {symprec:g}")
