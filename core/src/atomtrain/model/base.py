@@ -60,10 +60,17 @@ class Constants:
 
     ``per_atom`` tensors lead with ``n_atoms``, ``per_pair`` ones with ``n_pairs``, so the core can
     store them structure by structure and hand any batch its part back in ``graph.extras``.
+
+    ``per_structure`` tensors lead with ``n_structures`` and are for models of which nothing before a
+    sum over atoms is trained. Where there are any, ``forward`` must need nothing but them: no pair is
+    kept, and batches come without atoms. ``key`` says what computed them (another key where other
+    weights were): results are looked up under it, in a run and, where asked for, on disk.
     """
 
     per_atom: Dict[str, Tensor] = field(default_factory=dict)
     per_pair: Dict[str, Tensor] = field(default_factory=dict)
+    per_structure: Dict[str, Tensor] = field(default_factory=dict)
+    key: str = ""
 
 
 class Model(nn.Module):
@@ -99,6 +106,14 @@ class Model(nn.Module):
 
         ``forward`` gives ``[n_atoms, width]`` for each when asked; the exported model offers them
         per atom and, as sums, per structure.
+        """
+        return {}
+
+    @torch.jit.ignore
+    def structure_outputs(self) -> Dict[str, int]:
+        """Like :meth:`feature_outputs`, for what belongs to structures and not to atoms.
+
+        ``forward`` gives ``[n_structures, width]`` for each when asked.
         """
         return {}
 

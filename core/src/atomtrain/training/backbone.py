@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
+from atomtrain.errors import (
+    AtomtrainError,
+    CheckpointError,
+    DataError,
+    OptionsError,
+    TargetError,
+)
 from atomtrain.model.backbone import Backbone
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
@@ -15,19 +21,27 @@ if TYPE_CHECKING:
 
 
 def open_backbone(
-    context: BuildContext, dataset_info: DatasetInfo, name: str = "backbone"
+    context: BuildContext,
+    dataset_info: DatasetInfo,
+    name: str = "backbone",
+    *,
+    hyper: str | None = None,
+    trainable: bool = False,
 ) -> Backbone:
     """The frozen model inside an architecture, to be called in ``build_model``.
 
-    A new training takes the checkpoint that the trainer's hyper ``name`` is the path of. Whatever
-    is loaded (restart, fine-tuning, export) has it inside its own checkpoint.
+    A new training takes the checkpoint that the trainer's hyper ``name`` (or ``hyper``) is the path
+    of. Whatever is loaded (restart, fine-tuning, export) has it inside its own checkpoint. It can be
+    unfrozen in this training if it is ``trainable``.
 
     Raises OptionsError where the hyper is not set, CheckpointError or PluginError where the
     checkpoint or its architecture is not there, DataError for elements it does not know.
     """
-    checkpoint, where = _checkpoint(context, name)
+    checkpoint, where = _checkpoint(context, name, hyper or name)
+    # the last weights go on where the surrounding model's do; else the best are taken
+    restarts = context.checkpoint is not None and context.purpose == "restart"
     try:
-        architecture, predictor = restore(checkpoint, "export")
+        architecture, predictor = restore(checkpoint, "restart" if restarts else "export")
     except AtomtrainError as error:
         raise type(error)(f"{where}: {error}") from error
     known = predictor.dataset_info
@@ -42,19 +56,32 @@ def open_backbone(
             f"{where}: the model was trained in '{known.length_unit}', the data are in "
             f"'{dataset_info.length_unit}': give both the same length_unit"
         )
-    upgraded = architecture.upgrade_checkpoint(checkpoint)
-    return Backbone(predictor.model, {**upgraded, "trainer": None}, name)
+    upgraded = {**architecture.upgrade_checkpoint(checkpoint), "trainer": None}
+    try:
+        backbone = Backbone(
+            predictor.model,
+            upgraded,
+            name,
+            trainable=trainable,
+            devices=architecture.info.devices,
+            dtypes=architecture.info.dtypes,
+        )
+    except TargetError as error:
+        raise TargetError(f"{where} (architecture '{architecture.info.name}'): {error}") from error
+    if not restarts:  # the weights that were not chosen are of no use any more
+        backbone.checkpoint = backbone.checkpoint_with(predictor.model.state_dict(), None)
+    return backbone
 
 
-def _checkpoint(context: BuildContext, name: str) -> tuple[dict[str, Any], str]:
+def _checkpoint(context: BuildContext, name: str, hyper: str) -> tuple[dict[str, Any], str]:
     """The backbone's checkpoint, and where it was found (for messages)."""
     if context.checkpoint is not None:
         embedded = context.checkpoint.get("embedded", {}).get(name)
         if embedded is None:
             raise CheckpointError(f"the checkpoint has no model '{name}' inside it")
         return embedded, f"the model '{name}' inside the checkpoint"
-    where = f"architecture.training.{name}"
-    path = getattr(context.trainer_hypers, name, None)
+    where = f"architecture.training.{hyper}"
+    path = getattr(context.trainer_hypers, hyper, None)
     if not path:
         raise OptionsError(f"{where}: give the path of a trained model's checkpoint")
     try:
