@@ -11,6 +11,7 @@ CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
     "./core",
     "./plugins/soap-bpnn[long-range]",
+    "./plugins/classifier",
     "./plugins/wandb",
     "./plugins/tensorboard",
 )

@@ -81,9 +81,9 @@ class BatchSource:
     fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
     computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
     batches come without and the model computes it each time. With ``num_workers`` processes batches
-    are made ahead of their use. What ``constants`` has per structure takes the place of all that: it
-    goes to ``kept`` and batches come without atoms. ``noise`` also gives every batch with noise in its positions (whose
-    pairs are found anew), and the noise as labels.
+    are made ahead of their use. If constants are ``of_structures``, they take the place of all that:
+    they go to ``kept`` and batches come without atoms. ``noise`` also gives every batch with noise in
+    its positions (whose pairs are found anew), and the noise as labels.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class BatchSource:
         memory_budget: int,
         num_workers: int | None,
         noise: Noise | None = None,
+        of_structures: bool = False,
         kept: Kept | None = None,
     ) -> None:
         self.noise = noise
@@ -120,7 +121,7 @@ class BatchSource:
         self.per_atom: dict[str, Tensor] = {}
         self.per_pair: dict[str, Tensor] = {}
         self.per_structure: dict[str, Tensor] = {}
-        if constants is not None and noise is None and len(store) > 0:
+        if of_structures and constants is not None and noise is None and len(store) > 0:
             self._keep_structures(constants, kept or Kept(memory_budget))
         if self.per_structure:
             self.num_workers = 0
@@ -295,14 +296,12 @@ class BatchSource:
 
     @torch.no_grad()
     def _keep_structures(self, constants: Callable[[AtomGraph], Constants], kept: Kept) -> None:
-        """Ask a single structure what the model has per structure, and keep that of all."""
+        """Ask a single structure what the tables look like, and fill them for all."""
 
         def computed(structures: Tensor) -> Constants:
             return constants(self.batch(structures).to(self.device).graph)
 
         found = computed(torch.zeros(1, dtype=torch.int64))
-        if not found.per_structure:
-            return
 
         def fill(tables: dict[str, Tensor]) -> None:
             for part in _pieces(self.store, CHUNK):

@@ -62,9 +62,9 @@ class Constants:
     store them structure by structure and hand any batch its part back in ``graph.extras``.
 
     ``per_structure`` tensors lead with ``n_structures`` and are for models of which nothing before a
-    sum over atoms is trained. Where there are any, ``forward`` must need nothing but them: no pair is
-    kept, and batches come without atoms. ``key`` says what computed them (another key where other
-    weights were): results are looked up under it, in a run and, where asked for, on disk.
+    sum over atoms is trained (:meth:`Model.keeps_structures`). ``key`` says what computed them
+    (another key where other weights were): results are looked up under it, in a run and, where asked
+    for, on disk.
     """
 
     per_atom: Dict[str, Tensor] = field(default_factory=dict)
@@ -125,6 +125,14 @@ class Model(nn.Module):
         computes what it does not find there.
         """
         return Constants()
+
+    @torch.jit.ignore
+    def keeps_structures(self) -> bool:
+        """Whether ``constants`` are ``per_structure``.
+
+        They must then be all that ``forward`` needs: no pair is kept, and batches come without atoms.
+        """
+        return False
 
     @torch.jit.ignore
     def is_head(self, parameter: str) -> bool:

@@ -169,6 +169,11 @@ class WithHeads(Model):
         return self.encoder.constants(graph)
 
     @torch.jit.ignore
+    def keeps_structures(self) -> bool:
+        """Never: heads work on the features of atoms."""
+        return False
+
+    @torch.jit.ignore
     def is_head(self, parameter: str) -> bool:
         """The core's heads, and what the encoder calls its own."""
         if parameter.startswith("heads."):

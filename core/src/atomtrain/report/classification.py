@@ -186,7 +186,7 @@ def _draw_confusion(axes: Axes, matrix: np.ndarray, classes: Sequence[str], titl
         for i, j in np.ndindex(*matrix.shape):
             if matrix[i, j]:
                 colour = "white" if shares[i, j] > 0.5 else "black"
-                axes.text(j, i, int(matrix[i, j]), ha="center", va="center", color=colour, size=7)
+                axes.text(j, i, str(matrix[i, j]), ha="center", va="center", color=colour, size=7)
 
 
 def _draw_reliability(axes: Axes, sets: Mapping[str, Classified], title: str) -> None:

@@ -191,6 +191,7 @@ class Engine:
                 memory_budget=budget,
                 num_workers=self.hypers.num_workers,
                 noise=Noise.of(self.run.dataset_info, self.run.seed, fixed=part != "train"),
+                of_structures=self.model.keeps_structures(),
                 kept=self.kept,
             )
             for part, store, budget in self._stores()

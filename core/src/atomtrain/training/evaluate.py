@@ -42,11 +42,12 @@ def errors_on(
         normalised_store(store, predictor),
         cutoff=predictor.model.cutoff,
         dtype=dtype,
-        constants=predictor.model.constants,
+        constants=predictor.model.constants if predictor.model.keeps_structures() else None,
         device=device,
         memory_budget=0,
         num_workers=0,
         noise=Noise.of(info, seed, fixed=True),
+        of_structures=predictor.model.keeps_structures(),
         kept=kept,
     )
     also = [name for name in predictor.model.structure_outputs() if samples is not None]

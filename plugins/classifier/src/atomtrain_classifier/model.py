@@ -74,6 +74,11 @@ class Classifier(Model):
         return Constants(per_structure={POOLED: pooled}, key=key)
 
     @torch.jit.ignore
+    def keeps_structures(self) -> bool:
+        """While the backbone is frozen."""
+        return bool(self.backbone.frozen)
+
+    @torch.jit.ignore
     def is_head(self, parameter: str) -> bool:
         """Everything but the backbone."""
         return not parameter.startswith("backbone.")
@@ -85,7 +90,7 @@ class Classifier(Model):
             if name not in dataset_info.targets:
                 del self.heads[name]
         self._add_heads(dataset_info)
-        example = self.layers[0][1].weight  # type: ignore[index]
+        example = next(self.layers.parameters())
         self.heads.to(example.device, example.dtype)
 
     @torch.jit.ignore
@@ -97,8 +102,7 @@ class Classifier(Model):
             )
         for name, target in dataset_info.targets.items():
             _check(target, self.pooling)
-            known = self.heads[name] if name in self.heads else None
-            if known is None or known.weight.shape[0] != target.width:
+            if name not in self.heads or self.heads[name].weight.shape[0] != target.width:
                 self.heads[name] = nn.Linear(self.sizes[-1], target.width, bias=False)
 
 

@@ -48,8 +48,9 @@ class ClassifierEngine(Engine):
         """As the core's, with a learning rate of its own for the backbone."""
         hypers = self.hypers
         assert isinstance(hypers, TrainerHypers)
+        said = hypers.finetune is not None and hypers.finetune.encoder_learning_rate is not None
         for group in groups:
-            if group["name"] == "encoder":
+            if group["name"] == "encoder" and not said:
                 group["lr"] = hypers.backbone_learning_rate or 0.1 * hypers.learning_rate
         return super().build_optimizer(groups)
 
