@@ -35,7 +35,7 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
                 continue
             if target.per_atom:
-                frame.arrays[name] = values[atoms].numpy().copy()
+                frame.arrays[column(name)] = values[atoms].numpy().copy()
                 continue
             row = values[k].numpy()
             value = float(row[0]) if len(row) == 1 else row.copy()
@@ -52,12 +52,19 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 continue
             frame.info[name] = value
             for part, array in parts.items():
-                where = frame.arrays if part == "forces" else frame.info
-                where[f"{name}_{part}"] = array
+                if part == "forces":
+                    frame.arrays[column(f"{name}_{part}")] = array
+                else:
+                    frame.info[f"{name}_{part}"] = array
         if results:
             frame.calc = SinglePointCalculator(frame, **results)
         frames.append(frame)
     ase.io.write(path, frames, format="extxyz")
+
+
+def column(name: str) -> str:
+    """The name of a column of atoms, in which the format allows no colon: ``mtt::site``, ``site``."""
+    return name.removeprefix("mtt::").replace(":", "_")
 
 
 def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
@@ -68,8 +75,8 @@ def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> Non
     word = "probability" if binary else "probabilities"
     given = probabilities[:, 0] if binary else probabilities
     if target.per_atom:
-        frame.arrays[target.name] = names
-        frame.arrays[f"{target.name}_{word}"] = given.copy()
+        frame.arrays[column(target.name)] = names
+        frame.arrays[column(f"{target.name}_{word}")] = given.copy()
     else:
         frame.info[target.name] = str(names[0])
         frame.info[f"{target.name}_{word}"] = given[0].copy()
