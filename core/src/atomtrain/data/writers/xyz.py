@@ -1,4 +1,7 @@
-"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures."""
+"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures.
+
+The names of arrays are separated by colons in the file: ``mtt::charge`` of atoms is ``mtt_charge``.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
         for name, target in predictions.targets.items():
             values = predictions.values[name]
             if target.per_atom:
-                frame.arrays[name] = values[atoms].numpy().copy()
+                frame.arrays[_array_name(name)] = values[atoms].numpy().copy()
                 continue
             row = values[k].numpy()
             value = float(row[0]) if len(row) == 1 else row.copy()
@@ -48,9 +51,15 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 continue
             frame.info[name] = value
             for part, array in parts.items():
-                where = frame.arrays if part == "forces" else frame.info
-                where[f"{name}_{part}"] = array
+                if part == "forces":
+                    frame.arrays[_array_name(f"{name}_{part}")] = array
+                else:
+                    frame.info[f"{name}_{part}"] = array
         if results:
             frame.calc = SinglePointCalculator(frame, **results)
         frames.append(frame)
     ase.io.write(path, frames, format="extxyz")
+
+
+def _array_name(name: str) -> str:
+    return name.replace("::", "_")
