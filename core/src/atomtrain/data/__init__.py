@@ -7,6 +7,7 @@ files.
 from atomtrain.data.batch import Batch, BatchSource
 from atomtrain.data.datasets import Datasets, build_datasets, fingerprint
 from atomtrain.data.neighbors import PairList, pair_list
+from atomtrain.data.noise import Noise
 from atomtrain.data.readers import Files, Frame
 from atomtrain.data.sampling import epoch_batches
 from atomtrain.data.sections import LoadedSection, read_section
@@ -20,6 +21,7 @@ __all__ = [
     "Frame",
     "Label",
     "LoadedSection",
+    "Noise",
     "PairList",
     "StructureStore",
     "build_datasets",

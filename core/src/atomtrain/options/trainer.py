@@ -10,9 +10,10 @@ from pydantic import Field, field_validator, model_validator
 
 from atomtrain.options._problems import Problems, suggestion
 from atomtrain.options._section import Section
-from atomtrain.options.loss import LossSpec
+from atomtrain.options.loss import LOSSES, LossSpec
 from atomtrain.options.target_type import by_number
 from atomtrain.targets.layout import TargetInfo
+from atomtrain.tasks.registry import task_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -188,12 +189,18 @@ class TrainerHypers(Section):
         One loss for all is that of the gradients too; under a loss per target they have ``mse``
         unless something else is said, as in metatrain.
         """
+        task = task_of(target.kind)
         if isinstance(self.loss, LossSpec):
             spec = self.loss
             default = spec.model_copy(update={"gradients": {}})
+            if spec.type in LOSSES and spec.type not in task.losses:  # meant for the others
+                spec = LossSpec(type=task.losses[0], weight=spec.weight, reduction=spec.reduction)
         else:
-            spec = self.loss.get(target.name) or LossSpec()
+            spec = self.loss.get(target.name) or LossSpec(type=task.losses[0])
             default = LossSpec()
+            if "type" not in spec.model_fields_set:
+                given = {name: getattr(spec, name) for name in spec.model_fields_set}
+                spec = LossSpec.model_validate({**given, "type": task.losses[0]})
         gradients = {g: spec.gradients.get(g, default) for g in target.gradients}
         return spec.model_copy(update={"gradients": gradients})
 
@@ -226,6 +233,14 @@ class TrainerHypers(Section):
             if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
                 problem = f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
                 problems.append((where, problem))
+            fitting = task_of(target.kind).losses
+            if loss.type in LOSSES and loss.type not in fitting:
+                problem = (
+                    f"'{loss.type}' makes no sense for a target of type '{target.kind}'; "
+                    f"there {'is' if len(fitting) == 1 else 'are'}: {', '.join(fitting)}"
+                )
+                problems.append((where, problem))
+                continue
             if loss.type == "shift_agnostic_mse" and (target.kind != "scalar" or target.width < 5):
                 problem = (
                     f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
@@ -243,6 +258,10 @@ class TrainerHypers(Section):
         problems: list[tuple[tuple[str, ...], str]] = []
         if isinstance(self.atomic_baseline, dict) and target.blocks:
             given = self.atomic_baseline.get(target.name, 0.0)
+            if task_of(target.kind).scaled is False and target.name in self.atomic_baseline:
+                problem = f"a target of type '{target.kind}' has no baseline"
+                problems.append((("atomic_baseline", target.name), problem))
+                return problems
             some = any(given.values()) if isinstance(given, dict) else given != 0.0
             if some and not any(block.invariant for block in target.blocks):
                 problem = "changes under rotations: there is nothing of atoms alone to take off"

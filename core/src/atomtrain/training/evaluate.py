@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atomtrain.data import BatchSource, StructureStore, epoch_batches
+from atomtrain.data import BatchSource, Noise, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
-from atomtrain.training.metrics import ErrorSums, block_columns, label_keys
-from atomtrain.training.observers import Errors
+from atomtrain.training.metrics import ErrorSums, block_columns, label_keys, label_variances
 from atomtrain.training.predict import add_errors, normalised_store, predict
 
 if TYPE_CHECKING:
@@ -22,14 +21,16 @@ def errors_on(
     device: torch.device,
     dtype: torch.dtype,
     hypers: TrainerHypers,
-) -> Errors:
-    """RMSE and MAE of every label the store has (keys as in :mod:`.metrics`).
+    seed: int,
+) -> ErrorSums:
+    """Metrics of every label the store has (keys as in :mod:`.metrics`).
 
     ``hypers`` say how large batches are, which targets count as totals, and whether blocks are
-    wanted.
+    wanted; the ``seed`` fixes the noise of denoising targets.
     """
     predictor = predictor.to(device=device, dtype=dtype)
     predictor.eval()
+    info = predictor.dataset_info
     source = BatchSource(
         normalised_store(store, predictor),
         cutoff=predictor.model.cutoff,
@@ -38,10 +39,14 @@ def errors_on(
         device=device,
         memory_budget=0,
         num_workers=0,
+        noise=Noise.of(info, seed, fixed=True),
     )
-    info = predictor.dataset_info
     sums = ErrorSums(
-        label_keys(info), device, block_columns(info) if hypers.log_separate_blocks else {}
+        label_keys(info),
+        device,
+        block_columns(info) if hypers.log_separate_blocks else {},
+        info,
+        label_variances(store, info, hypers.per_structure_targets),
     )
     order = epoch_batches(
         store.n_atoms,
@@ -55,4 +60,4 @@ def errors_on(
     for batch in source.epoch(order):
         predictions = predict(predictor, batch, create_graph=False)
         add_errors(sums, predictor, predictions, batch, hypers.per_structure_targets)
-    return sums.results()
+    return sums

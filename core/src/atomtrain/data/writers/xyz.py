@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from atomtrain.data.writers.base import Predictions
+from atomtrain.targets import TargetInfo
 
 
 def write_xyz(path: Path, predictions: Predictions) -> None:
@@ -33,6 +34,9 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
         results: dict[str, Any] = {}
         for name, target in predictions.targets.items():
             values = predictions.values[name]
+            if target.classes and (target.kind != "binary" or target.width == 1):
+                _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
+                continue
             if target.per_atom:
                 frame.arrays[_array_name(name)] = values[atoms].numpy().copy()
                 continue
@@ -63,3 +67,18 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
 
 def _array_name(name: str) -> str:
     return name.replace("::", "_")
+
+
+def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
+    """The likeliest class by name, and the probabilities (of 1, for a binary target)."""
+    binary = target.kind == "binary"
+    best = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(1)
+    names = np.array(target.classes)[best.astype(int)]
+    word = "probability" if binary else "probabilities"
+    given = probabilities[:, 0] if binary else probabilities
+    if target.per_atom:
+        frame.arrays[_array_name(target.name)] = names
+        frame.arrays[_array_name(f"{target.name}_{word}")] = given.copy()
+    else:
+        frame.info[target.name] = str(names[0])
+        frame.info[f"{target.name}_{word}"] = given[0].copy()
