@@ -490,3 +490,21 @@ def test_files_are_like_any_other(truth: StructureStore) -> None:
     assert {p.stat().st_mode for p in Path("d").iterdir()} == {mode}
     assert Path("d").stat().st_mode == Path("folder").stat().st_mode
     assert not [p for p in Path().iterdir() if re.match(r"\..*tmp", p.name)]
+
+
+@pytest.mark.parametrize("output", ["d.zip", "d.mts", "d/"])
+def test_classes_from_formats_that_hold_numbers(truth: StructureStore, output: str) -> None:
+    """Numbers of classes, or a probability for each."""
+    from atomtrain.data import Label
+    from atomtrain.data.writers import Predictions, choose_output
+    from atomtrain.targets import TargetInfo
+
+    number = torch.tensor([[0.0], [2], [1], [2]], dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(number[:, 0].long(), 3).double()
+    infos = {"phase": TargetInfo("phase"), "share": TargetInfo("share", num_subtargets=3)}
+    values = {"phase": number, "share": one_hot}
+    choose_output(output).write(Predictions(truth, truth.cells.numpy(), infos, values))
+    file = "d_{}.mts" if output == "d.mts" else output
+    for key, sizes in {"phase": {}, "share": {"num_subtargets": 3}}.items():
+        target = {"type": "classes", "key": key, "read_from": file.format(key), **sizes}
+        same(read(**{"mtt::c": target}).labels["mtt::c"], Label(one_hot, False))
