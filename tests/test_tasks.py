@@ -16,12 +16,12 @@ import yaml
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from atomtrain_soap_bpnn.model import SoapBpnn
 from crossing import crystal
 
 from atomtrain import api
 from atomtrain.errors import DataError, TargetError
 from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain_soap_bpnn.model import SoapBpnn
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -164,7 +164,7 @@ def test_eval_gives_names_and_the_same_metrics(
     for k, frame in enumerate(ase.io.read("out.xyz", ":")):
         assert frame.info["mtt::metal"] == labelled(100 + k).info["metal"]
         assert frame.info["mtt::metal_probabilities"].sum() == pytest.approx(1.0)
-        np.testing.assert_array_equal(frame.arrays["site"], labelled(100 + k).arrays["site"])
+        np.testing.assert_array_equal(frame.arrays["mtt_site"], labelled(100 + k).arrays["site"])
 
 
 def test_one_pass_for_each_distinct_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures."""
+"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures.
+
+The names of arrays are separated by colons in the file: ``mtt::charge`` of atoms is ``mtt_charge``.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
                 continue
             if target.per_atom:
-                frame.arrays[column(name)] = values[atoms].numpy().copy()
+                frame.arrays[_array_name(name)] = values[atoms].numpy().copy()
                 continue
             row = values[k].numpy()
             value = float(row[0]) if len(row) == 1 else row.copy()
@@ -53,7 +56,7 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
             frame.info[name] = value
             for part, array in parts.items():
                 if part == "forces":
-                    frame.arrays[column(f"{name}_{part}")] = array
+                    frame.arrays[_array_name(f"{name}_{part}")] = array
                 else:
                     frame.info[f"{name}_{part}"] = array
         if results:
@@ -62,9 +65,8 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
     ase.io.write(path, frames, format="extxyz")
 
 
-def column(name: str) -> str:
-    """The name of a column of atoms, in which the format allows no colon: ``mtt::site``, ``site``."""
-    return name.removeprefix("mtt::").replace(":", "_")
+def _array_name(name: str) -> str:
+    return name.replace("::", "_")
 
 
 def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
@@ -75,8 +77,8 @@ def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> Non
     word = "probability" if binary else "probabilities"
     given = probabilities[:, 0] if binary else probabilities
     if target.per_atom:
-        frame.arrays[column(target.name)] = names
-        frame.arrays[column(f"{target.name}_{word}")] = given.copy()
+        frame.arrays[_array_name(target.name)] = names
+        frame.arrays[_array_name(f"{target.name}_{word}")] = given.copy()
     else:
         frame.info[target.name] = str(names[0])
         frame.info[f"{target.name}_{word}"] = given[0].copy()
