@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from crossing import crystal
 
 from atomtrain import api
-from atomtrain.errors import DataError, TargetError
+from atomtrain.errors import DataError, OptionsError, TargetError
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -290,6 +290,61 @@ def test_gradient_free_forces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.errors["test"]["non_conservative_force"]["r2"] > 0.5
 
 
+def test_errors_by_element_and_data_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = {name: ALL[name] for name in ("energy", "mtt::site")}
+    found = train(folder, monkeypatch, "groups", chosen, num_epochs=1, log_per_element=True,
+                  log_per_dataset=True)  # fmt: skip
+    lines = (found.directory / "train.log").read_text().splitlines()
+    tail = lines[next(k for k, line in enumerate(lines) if "final test errors" in line) :]
+    gold = next(line for line in tail if "  Au: " in line)
+    whole = next(line for line in tail if "  test.xyz: " in line)
+    assert "forces RMSE" in gold and "site accuracy" in gold and "energy" not in gold
+    # one file is all there is
+    assert whole.split("test.xyz: ")[1] == tail[0].split("best model: ")[1]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"StepLR": {"step_size": 1, "gamma": 0.5}},
+        {"ReduceLROnPlateau": {"patience": 0, "threshold": 10.0}},
+        {"OneCycleLR": {"max_lr": 1.0, "total_steps": 10}},
+    ],
+)
+def test_torchs_schedulers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, scheduler: dict[str, Any]
+) -> None:
+    first = {"mtt::metal": ALL["mtt::metal"]}
+    straight = train(folder, monkeypatch, "four", first, num_epochs=4, scheduler=scheduler)
+    rows = list(csv.DictReader((straight.directory / "train.csv").open()))
+    rates = [float(row["learning rate"]) for row in rows]
+    assert len(set(rates)) > 1
+    if "StepLR" in scheduler:
+        np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025, 0.00125])
+    train(folder, monkeypatch, "half", first, num_epochs=2, scheduler=scheduler)
+    Path("half.yaml").write_text(yaml.safe_dump(options(first, num_epochs=4, scheduler=scheduler)))
+    resumed = api.train("half.yaml", output="half.pt", restart="half.ckpt")
+    for name, value in weights(straight.checkpoint, "heads").items():
+        assert torch.equal(weights(resumed.checkpoint, "heads")[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ({"StepLr": {"step_size": 1}}, "torch has no scheduler 'StepLr'"),
+        ({"StepLR": {"step": 1}}, "scheduler StepLR: .*step"),
+        ({"StepLR": {"step_size": 1}, "LinearLR": {}}, "expected one scheduler"),
+    ],
+)
+def test_mistakes_in_schedulers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, scheduler: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionsError, match=message):
+        train(folder, monkeypatch, "wrong", {"mtt::metal": ALL["mtt::metal"]}, scheduler=scheduler)
+
+
 def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(__file__).parents[1] / "core" / "tests" / "ordinal_task.py"
     assert len(source.read_text().splitlines()) < 60
@@ -321,7 +376,6 @@ def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"type": {"classes": {"names": ["copper", "brass"]}}}, DataError,
          "frame 0 in 'train.xyz': there is no class 'alloy'"),
         ({"key": "metall", "type": "classes"}, DataError, "did you mean 'metal'"),
-        ({"key": "density", "type": "binary"}, DataError, ""),
         ({"type": "classes", "unit": "furlong/fortnight"}, Exception, "not a unit|unit"),
         ({"type": {"cartesian": {"rank": 1}}, "head": {}}, TargetError, "neither 'head'"),
     ],
@@ -329,7 +383,5 @@ def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_mistakes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, target: dict[str, Any], error: Any, message: str
 ) -> None:
-    if message == "":
-        pytest.skip("a density between 0 and 1 is a probability")
     with pytest.raises(error, match=message):
         train(folder, monkeypatch, "wrong", {"mtt::metal": {"key": "metal", **target}})
