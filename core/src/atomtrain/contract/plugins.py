@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
+from atomtrain import __version__
 from atomtrain.contract import catalog, defaults
 from atomtrain.contract.architecture import ArchitectureInfo, BuildContext
 from atomtrain.contract.components import ComponentSpec
@@ -45,7 +46,7 @@ def open_architecture(name: str) -> Architecture:
             architecture = Architecture(candidate)
         except PluginError:
             continue
-        if catalog.normalise(name) in map(catalog.normalise, architecture.info.aliases):
+        if architecture.answers_to(name):
             return architecture
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()))
 
@@ -88,11 +89,18 @@ class Architecture:
                 f"{self._who} is registered as '{installed.name}' but describes itself as "
                 f"'{info.name}'; its author must give both the same name"
             )
+        if not self._hooks.build_model.get_hookimpls():
+            raise self._unanswered("build_model")  # now, not when somebody's data have been read
         self.info: ArchitectureInfo = info
 
     @property
     def _who(self) -> str:
         return f"architecture '{self.installed.name}' ({self.installed.origin})"
+
+    def answers_to(self, name: str) -> bool:
+        """Whether this is the architecture's name, or one it had before."""
+        known = (self.info.name, *self.info.aliases)
+        return catalog.normalise(name) in map(catalog.normalise, known)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its architecture."""
@@ -193,14 +201,18 @@ class Architecture:
     def _ask(self, hook: str, function: Callable[[], Any]) -> Any:
         answer = self._call(hook, function)
         if answer is None:
-            raise PluginError(
-                f"{self._who} does not answer the hook {hook}, which every architecture must; its "
-                f"author has to add it to '{self.installed.value}'"
-            )
+            raise self._unanswered(hook)
         return answer
+
+    def _unanswered(self, hook: str) -> PluginError:
+        return PluginError(
+            f"{self._who} does not answer the hook {hook}, which every architecture must; its "
+            f"author has to add it to '{self.installed.value}'"
+        )
 
 
 def _import(installed: catalog.Installed) -> ModuleType:
+    _check_core_version(installed)
     try:
         module = installed.entry_point.load()
     except Exception as error:
@@ -215,6 +227,29 @@ def _import(installed: catalog.Installed) -> ModuleType:
             f"'{installed.value}' is a {type(module).__name__}"
         )
     return module
+
+
+def _check_core_version(installed: catalog.Installed) -> None:
+    """Refuse a distribution that says it needs another version of atomtrain, before it fails."""
+    distribution = installed.entry_point.dist
+    for line in (distribution.requires if distribution is not None else None) or ():
+        if not line.lower().startswith("atomtrain"):
+            continue
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue  # pip would not have installed it: its import will say more
+        if requirement.name.lower() != "atomtrain":
+            continue
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and not requirement.specifier.contains(__version__, prereleases=True):
+            raise PluginError(
+                f"'{installed.name}' ({installed.origin}) was made for atomtrain "
+                f"{requirement.specifier}, but atomtrain {__version__} is installed; install "
+                f"versions that fit: pip install -U atomtrain {installed.distribution}"
+            )
 
 
 def components(hook: str) -> dict[str, ComponentSpec]:
