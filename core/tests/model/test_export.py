@@ -365,12 +365,14 @@ class Unscriptable(Embedded):
         return torch.tensor([undefined_name for _ in range(3)])  # noqa: F821
 
 
-class Foreign(Embedded):
+class WithNumpy(Embedded):
     def atomic_energies(self, graph: AtomGraph) -> Tensor:
         return graph.positions[:, 0] * float(np.cos(0.0))  # TorchScript raises a TypeError here
 
 
-@pytest.mark.parametrize(("model", "named"), [(Unscriptable, "undefined_name"), (Foreign, "numpy")])
+@pytest.mark.parametrize(
+    ("model", "named"), [(Unscriptable, "undefined_name"), (WithNumpy, "numpy")]
+)
 def test_a_failed_export_leaves_the_earlier_file(tmp_path, model, named):
     path = tmp_path / "m.pt"
     path.write_text("earlier")
