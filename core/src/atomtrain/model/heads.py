@@ -13,18 +13,16 @@ from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model.base import Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 
-SELECTED = "atomtrain::selected"
-"""Extra input ``[n_atoms]`` bool: pool over these atoms only (an engine's selected atoms)"""
-
 
 def pool(values: Tensor, graph: AtomGraph, how: str) -> Tensor:
     """``sum``, ``mean`` or ``max`` of ``values [n_atoms, d]`` over each structure.
 
-    Structures without (selected) atoms give 0.
+    Only over atoms where the extra input ``atomtrain::selected [n_atoms]`` is true, if there is one
+    (the exported model passes on an engine's selection). Structures without any give 0.
     """
     structure, n = graph.structure, n_structures(graph)
-    if SELECTED in graph.extras:
-        rows = graph.extras[SELECTED].nonzero().squeeze(1)
+    if "atomtrain::selected" in graph.extras:
+        rows = graph.extras["atomtrain::selected"].nonzero().squeeze(1)
         values, structure = values.index_select(0, rows), structure.index_select(0, rows)
     if how == "max":
         shape = [n, values.shape[1]]
@@ -227,7 +225,9 @@ def retarget(
     return new
 
 
-def split_state(state: Dict[str, Tensor], model: Model) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
+def split_state(
+    state: Dict[str, Tensor], model: Model
+) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
     """The weights of ``model`` as a checkpoint has them: the architecture's own, and the heads'.
 
     The architecture's are called as if there were no heads of the core, and upgraded by its plugin.
@@ -241,9 +241,7 @@ def split_state(state: Dict[str, Tensor], model: Model) -> Tuple[Dict[str, Tenso
     return own, heads
 
 
-def join_state(
-    own: Dict[str, Tensor], heads: Dict[str, Tensor], model: Model
-) -> Dict[str, Tensor]:
+def join_state(own: Dict[str, Tensor], heads: Dict[str, Tensor], model: Model) -> Dict[str, Tensor]:
     """The inverse of :func:`split_state`."""
     if not isinstance(model, WithHeads):
         return dict(own)

@@ -12,6 +12,7 @@ from atomtrain.options._problems import Problems, nearest, shown, translate
 from atomtrain.options._section import Section
 from atomtrain.targets.layout import Irrep
 
+
 class CartesianSection(Section):
     """A cartesian tensor: 3, 3 x 3, ... components."""
 

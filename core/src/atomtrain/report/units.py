@@ -93,7 +93,9 @@ def errors_line(
         found = errors.get(q.key)
         if found and found["count"] > 0:
             shown = [m for m in task_of(info.targets[q.key].kind).shown if m in found]
-            parts += [f"{q.name} {title(metric)} {q.show_metric(metric, found)}" for metric in shown]
+            parts += [
+                f"{q.name} {title(metric)} {q.show_metric(metric, found)}" for metric in shown
+            ]
     return ", ".join(parts)
 
 

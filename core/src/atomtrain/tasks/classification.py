@@ -394,8 +394,11 @@ def _whole(array: np.ndarray) -> bool:
 
 def _one_hot(array: np.ndarray) -> bool:
     """A vector with a single 1 and zeros: probabilities rather than classes of atoms."""
-    return array.ndim == 1 and len(array) > 1 and bool((np.sort(array)[:-1] == 0).all()) and bool(
-        array.max() == 1
+    return (
+        array.ndim == 1
+        and len(array) > 1
+        and bool((np.sort(array)[:-1] == 0).all())
+        and bool(array.max() == 1)
     )
 
 

@@ -88,9 +88,7 @@ class SpaceGroup(Classes):
     def complete(self, info: TargetInfo) -> TargetInfo:
         arguments = SymmetryArguments.model_validate(info.extra)
         names = tuple(self.last)
-        return replace(
-            info, classes=names, num_subtargets=len(names), extra=arguments.model_dump()
-        )
+        return replace(info, classes=names, num_subtargets=len(names), extra=arguments.model_dump())
 
     def computes_labels(self, info: TargetInfo, given: bool) -> bool:
         return not given

@@ -64,9 +64,7 @@ class ErrorSums:
             row[1] += here.abs().sum()
             row[2] += here.numel() if mask is None else mask[:, columns].sum()
 
-    def add_samples(
-        self, key: str, prediction: Tensor, label: Tensor, mask: Tensor | None
-    ) -> None:
+    def add_samples(self, key: str, prediction: Tensor, label: Tensor, mask: Tensor | None) -> None:
         """Add finished predictions of a target whose task has metrics of its own."""
         task, target = self.tasks[key]
         self.own[key] += task.metric_sums(prediction, label, mask, target)

@@ -143,8 +143,10 @@ def add_errors(
         error = prediction.detach() - batch.labels[key]
         factor = physical_factor(predictor, batch, key)
         target = predictor.dataset_info.targets.get(key)
-        if key in totals and target is not None and not (
-            target.per_atom or target.per_volume or target.pooled
+        if (
+            key in totals
+            and target is not None
+            and not (target.per_atom or target.per_volume or target.pooled)
         ):
             factor = factor * batch.n_atoms.to(torch.float64).unsqueeze(1)
         sums.add(key, error * factor, batch.masks.get(key))
