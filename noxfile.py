@@ -8,13 +8,18 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
-DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn[long-range]")
+DISTRIBUTIONS = (
+    "./core",
+    "./plugins/soap-bpnn[long-range]",
+    "./plugins/wandb",
+    "./plugins/tensorboard",
+)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase")
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 

@@ -35,7 +35,7 @@ from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.report.units import errors_line
 from atomtrain.targets import DatasetInfo, TargetInfo
-from atomtrain.training.metrics import ErrorSums, label_keys
+from atomtrain.training.metrics import ErrorSums, label_keys, label_variances
 
 if TYPE_CHECKING:
     from atomtrain.options import DatasetSection
@@ -83,7 +83,7 @@ def evaluate_model(
     notes: list[str] = []
     work = []
     for section in sections:  # everything is read and checked before anything is computed
-        loaded = read_section(section, files, notes)
+        loaded = read_section(section, files, notes, known=_told(model))
         work.append((loaded.store, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
     _check_outputs(outputs, sections, [info for _, info in work])
@@ -257,10 +257,7 @@ def _targets(
         targets[name] = TargetInfo.from_dict(
             {**target.to_dict(), "unit": target.unit or offered[name].unit}
         )
-    if not targets:
-        told = model.metadata().extra.get("dataset_info")
-        if told is not None:  # one of our own files: it says what each output looks like
-            targets = DatasetInfo.from_dict(json.loads(told)).targets
+    targets = targets or _told(model)
     if not targets:
         for name, output in offered.items():
             if name.split("/")[0] == "energy":
@@ -273,6 +270,12 @@ def _targets(
     return DatasetInfo(
         section.systems.length_unit, tuple(sorted(capabilities.atomic_types)), targets
     )
+
+
+def _told(model: AtomisticModel) -> dict[str, TargetInfo]:
+    """What one of our own files says each output is; nothing for those of others."""
+    told = model.metadata().extra.get("dataset_info")
+    return {} if told is None else DatasetInfo.from_dict(json.loads(told)).targets
 
 
 def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
@@ -294,18 +297,27 @@ def _errors(
     section: DatasetSection,
     predictions: dict[str, Tensor],
 ) -> dict[str, dict[str, float]]:
-    keys = [key for key in label_keys(info) if key in store.labels]
-    sums = ErrorSums(keys, torch.device("cpu"))
+    # the noise of a denoising target is known in training only
+    keys = [
+        key
+        for key in label_keys(info)
+        if key in store.labels and not (key in info.targets and info.targets[key].input)
+    ]
+    sums = ErrorSums(keys, torch.device("cpu"), {}, info, label_variances(store, info))
     n_atoms = store.n_atoms.to(torch.float64)[:, None]
     volume = torch.linalg.det(store.cells).abs()[:, None]
     for key in keys:
         label = store.labels[key]
+        if key in sums.tasks:
+            sums.add_samples(key, predictions[key], label.values, label.mask)
+            continue
+        pooled = key in info.targets and info.targets[key].pooled
         per_volume = key in info.targets and info.targets[key].per_volume
         values = label.values / volume.clamp(min=1e-30) if per_volume else label.values
         error = predictions[key] - values
         if key.endswith(":strain"):
             error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif not key.endswith(":forces") and not label.per_atom and not per_volume:
+        elif not key.endswith(":forces") and not (label.per_atom or per_volume or pooled):
             error = error / n_atoms
         sums.add(key, error, label.mask)
     return sums.results()

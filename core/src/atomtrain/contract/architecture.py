@@ -24,7 +24,10 @@ class Person:
 
 @dataclass(frozen=True)
 class Deprecation:
-    """Since which version an architecture is deprecated, until when it stays, what replaces it."""
+    """Since which version an architecture is deprecated, until when it stays, what replaces it.
+
+    Goes with the stage ``deprecated``, and only with it.
+    """
 
     since: str
     until: str

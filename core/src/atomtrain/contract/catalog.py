@@ -73,19 +73,15 @@ def find_architecture(name: str) -> Installed | None:
     return matches[0] if matches else None
 
 
-def gone_architecture(name: str, distribution: str, version: str) -> PluginError:
-    """The error for a checkpoint whose architecture is not installed (any more)."""
-    have = ", ".join(sorted({a.name for a in architectures()})) or "none"
-    return PluginError(
-        f"the checkpoint is of architecture '{normalise(name)}', which is not installed (installed: "
-        f"{have}); it was written by {distribution} {version}: pip install {distribution}"
-    )
-
-
-def unknown_architecture(name: str, known: Iterable[str]) -> PluginError:
-    """The error for a name that nothing installed answers to."""
+def unknown_architecture(name: str, known: Iterable[str], origin: str = "") -> PluginError:
+    """The error for a name that nothing installed answers to; ``origin``: where it came from."""
     wanted = normalise(name)
     names = sorted(set(known))
+    if origin:
+        return PluginError(
+            f"architecture '{name}' is not installed; the file was written with '{origin}': "
+            f"'pip install {origin.split()[0]}'"
+        )
     distribution = KNOWN_DISTRIBUTIONS.format(name=wanted)
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
     if near:

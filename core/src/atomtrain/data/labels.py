@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from atomtrain.data.readers import DataFile, Files, Frame, Rows, Wanted, listed
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError
 from atomtrain.targets import TargetInfo
+from atomtrain.tasks import task_of
 
 if TYPE_CHECKING:
     from atomtrain.options import DatasetSection, GradientSection, TargetSection
@@ -45,6 +46,74 @@ def target_label(
         nan_is_missing=info.width > 1 and not info.is_energy,
         what=f"target '{name}'",
     )
+
+
+def task_label(
+    files: Files,
+    section: DatasetSection,
+    name: str,
+    target: TargetSection,
+    info: TargetInfo,
+    structures: Sequence[Frame],
+    chosen: Sequence[int],
+) -> Label:
+    """As :func:`target_label`, for targets whose task reads, or computes, labels in its own way."""
+    task = task_of(info.kind)
+    wanted = Wanted(structures, chosen, section.where("targets", name))
+    rows = Rows.absent(wanted, info.per_atom, info.width, f"'{target.key}'")
+    computed = task.computes_labels(info, target.labels_given)
+    file = files.open(target.read_from, target.reader, wanted.where)
+    values = _raw(file, target.key, info, wanted) if not computed else [None] * len(chosen)
+    start = 0
+    for k, value, count in zip(chosen, values, wanted.counts(info.per_atom).tolist(), strict=True):
+        part = slice(start, start + count)
+        start += count
+        if value is None and not computed:
+            continue
+        try:
+            rows.values[part] = task.row(value, info, structures[k])
+        except (ValueError, TypeError) as error:
+            what = f"frame {k}" if computed else f"'{target.key}' of frame {k}"
+            raise DataError(f"{wanted.where}: {what} in '{file.path}': {error}") from None
+        rows.there[part] = True
+    return _label(
+        file,
+        wanted,
+        rows,
+        info.per_atom,
+        key=target.key,
+        allow_missing=target.allow_missing,
+        nan_is_missing=target.allow_missing,
+        what=f"target '{name}'",
+    )
+
+
+def classes_of(
+    files: Files,
+    section: DatasetSection,
+    name: str,
+    target: TargetSection,
+    info: TargetInfo,
+    structures: Sequence[Frame],
+    chosen: Sequence[int],
+) -> tuple[str, ...]:
+    """Names of the classes that occur in a section. Raises DataError where there are none."""
+    wanted = Wanted(structures, chosen, section.where("targets", name))
+    file = files.open(target.read_from, target.reader, wanted.where)
+    values = [v for v in _raw(file, target.key, info, wanted) if v is not None]
+    if not values:
+        raise DataError(
+            f"{wanted.where}: '{file.path}' has no '{target.key}'{_hint(file, target.key)}"
+        )
+    try:
+        return task_of(info.kind).classes_in(values)
+    except ValueError as error:
+        raise DataError(f"{wanted.where}: '{target.key}' of '{file.path}': {error}") from None
+
+
+def _raw(file: DataFile, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+    file.check(wanted)
+    return file.raw(key, info, wanted)
 
 
 def gradient_label(

@@ -3,7 +3,8 @@
 The baseline of a per-structure target is a sum of one number per atomic type (least squares); that
 of a per-atom target the mean over the atoms of each type. Only invariant blocks have one. The scale
 is the root mean square of what is left: per atom for per-structure targets, by type for per-atom
-ones. Targets of structures that are no sums over atoms (means, maxima) have one constant instead. Both end in an :class:`~atomtrain.model.predictor.Affine`.
+ones. Targets of structures that are no sums over atoms (means, maxima) have one constant instead.
+Both end in an :class:`~atomtrain.model.predictor.Affine`.
 """
 
 from __future__ import annotations

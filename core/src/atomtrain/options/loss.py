@@ -103,6 +103,10 @@ class LossSpec(Section):
         if not isinstance(data, dict):
             return data
         data = {name: value for name, value in data.items() if value is not None}
+        if "type" not in data:  # classes have one loss each: its arguments say which
+            for name in ("cross_entropy", "binary_cross_entropy"):
+                if not LOSSES[name].model_fields.keys().isdisjoint(data):
+                    data["type"] = name
         gradients = data.get("gradients") or {}
         if not isinstance(gradients, dict):
             return data

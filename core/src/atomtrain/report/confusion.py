@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +14,3 @@ def write_confusion(path: Path, matrix: Sequence[Sequence[float]], classes: Sequ
         writer.writerow(["label / predicted", *classes])
         for name, row in zip(classes, matrix, strict=True):
             writer.writerow([name, *(int(value) for value in row)])
-
-
-def file_stem(target: str) -> str:
-    """A target's name as part of a file's: ``mtt::bonding`` gives ``bonding``."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", target.removeprefix("mtt::"))

@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomtrain.report.units import ERRORS, errors_line, quantities, title
+from atomtrain.report.units import errors_line, numbers, quantities
 from atomtrain.training.observers import EpochRecord, Errors, Observer
 
 if TYPE_CHECKING:
@@ -168,13 +168,7 @@ class CsvObserver(Observer):
     def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
         self.path = path
         self.quantities = quantities(info, hypers.per_structure_targets)
-        self.metrics: dict[str, list[str]] = {}
-
-    def _metrics(self, key: str, found: Mapping[str, float]) -> list[str]:
-        """The columns of a label, those of the first epoch."""
-        if key not in self.metrics:
-            self.metrics[key] = [name for name in found if name != "count"]
-        return self.metrics[key]
+        self.columns: list[str] = []
 
     def on_epoch(self, record: EpochRecord) -> None:
         row: dict[str, Any] = {
@@ -185,25 +179,13 @@ class CsvObserver(Observer):
             "seconds": round(record.seconds, 4),
             "time": round(time.time(), 3),
         }
-        for part, errors in (
-            ("training", record.train_errors),
-            ("validation", record.validation_errors),
-        ):
-            for q in self.quantities:
-                if q.key not in record.validation_errors:
-                    continue
-                # which metrics there are must not depend on whether this epoch has them
-                for metric in self._metrics(q.key, record.validation_errors[q.key]):
-                    is_error = metric in ERRORS
-                    value = errors.get(q.key, {}).get(metric, math.nan)
-                    value *= q.factor if is_error else 1.0
-                    unit = f" [{q.unit}]" if q.unit and is_error else ""
-                    row[f"{part} {q.name} {title(metric)}{unit}"] = (
-                        "" if math.isnan(value) else value
-                    )
+        for name, value in numbers(record, self.quantities).items():
+            row[name] = "" if math.isnan(value) else value
+        # which columns there are must not depend on which metrics a later epoch has
+        self.columns = self.columns or list(row)
         new = not self.path.exists()
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow(row)

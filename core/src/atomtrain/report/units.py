@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from atomtrain.targets import DatasetInfo
 from atomtrain.tasks import task_of
+
+if TYPE_CHECKING:
+    from atomtrain.training.observers import EpochRecord
 
 ERRORS = ("rmse", "mae")
 """metrics that have the unit of the target"""
@@ -67,6 +72,27 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
                 per = f"{unit}/{length}^3" if unit else ""
                 shown.append(Quantity(f"{name}:strain", f"{prefix}stress", factor, per))
     return shown
+
+
+def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float]:
+    """The errors of an epoch as a flat row: ``validation forces RMSE [meV/A]`` -> value.
+
+    A number is NaN where it was not computed (training errors, usually).
+    """
+    row: dict[str, float] = {}
+    for part, errors in (
+        ("training", record.train_errors),
+        ("validation", record.validation_errors),
+    ):
+        for q in shown:
+            for metric in record.validation_errors.get(q.key, {}):
+                if metric != "count":
+                    is_error = metric in ERRORS
+                    unit = f" [{q.unit}]" if q.unit and is_error else ""
+                    value = errors.get(q.key, {}).get(metric, math.nan)
+                    name = f"{part} {q.name} {title(metric)}{unit}"
+                    row[name] = value * q.factor if is_error else value
+    return row
 
 
 def errors_line(

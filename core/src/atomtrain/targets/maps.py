@@ -71,7 +71,7 @@ def matching_blocks(target: TargetInfo, found: TensorMap) -> list[TensorBlock]:
     of properties are the target's.
     """
     expected = target.blocks
-    if target.kind == "spherical":
+    if target.layout == "spherical":
         blocks = _by_irrep(expected, found)
     elif len(found) == 1:
         blocks = [found.block(0)]

@@ -69,9 +69,9 @@ class Classes(Classification):
     """
 
     kind = "classes"
-    arguments = ClassesArguments
+    arguments: type[Section] = ClassesArguments
     losses = ("cross_entropy",)
-    shown = ("accuracy", "balanced accuracy")
+    shown: tuple[str, ...] = ("accuracy", "balanced accuracy")
     all_must_occur = True
     """whether a class without a single label in the training set is an error"""
 

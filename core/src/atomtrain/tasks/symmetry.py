@@ -81,7 +81,7 @@ class SpaceGroup(Classes):
     kind = "spacegroup"
     arguments = SymmetryArguments
     all_must_occur = False
-    shown = ("accuracy", "top-5 accuracy", "crystal system accuracy")
+    shown: tuple[str, ...] = ("accuracy", "top-5 accuracy", "crystal system accuracy")
     last = {str(number): number for number in range(1, 231)}
     """number of the last space group of each class"""
 
@@ -142,7 +142,7 @@ def space_group(structure: Frame, symprec: float) -> int:
         raise ValueError("it is not periodic in all directions and has no space group")
     fractional = np.linalg.solve(structure.cell.T, structure.positions.T).T
     dataset = spglib.get_symmetry_dataset(
-        (structure.cell, fractional, structure.numbers), symprec=symprec
+        (structure.cell.tolist(), fractional.tolist(), structure.numbers.tolist()), symprec=symprec
     )
     if dataset is None:
         raise ValueError(f"spglib finds no space group at symprec {symprec:g}")

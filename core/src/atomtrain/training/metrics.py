@@ -82,7 +82,8 @@ class ErrorSums:
             if count and variance > 0:
                 values[key]["r2"] = 1.0 - squares / count / variance
         for key, (task, target) in self.tasks.items():
-            values[key] = task.metrics(self.own[key].cpu(), target)
+            found = task.metrics(self.own[key].cpu(), target)
+            values[key] = {name: float(value) for name, value in found.items()}
         first = [part for key in self.order for part in (self.parts.get(key) or [key])]
         return {key: values[key] for key in first}
 

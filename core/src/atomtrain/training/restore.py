@@ -45,7 +45,8 @@ def restore(
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
     """
     identity = checkpoint["architecture"]
-    architecture = open_architecture(identity["name"], identity)
+    origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+    architecture = open_architecture(identity["name"], origin)
     checkpoint = architecture.upgrade_checkpoint(checkpoint)
     hypers = architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"])
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])

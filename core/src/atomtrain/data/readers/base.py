@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -120,6 +120,25 @@ class DataFile(ABC):
 
         Raises DataError where the values do not fit the layout or the structures.
         """
+
+    def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+        """What the file has under ``key`` for each chosen structure, as it is; None: nothing.
+
+        For labels that are not plain numbers. Formats that hold numbers only give arrays of
+        ``info.width`` of them, or of one, for each sample.
+        """
+        widths = list(dict.fromkeys((info.width, 1)))
+        for n in widths:
+            plain = replace(info, kind="scalar", layout="scalar", num_subtargets=n, classes=())
+            try:
+                rows = self.target(key, plain, wanted)
+                break
+            except DataError:
+                if n == widths[-1]:
+                    raise
+        ends = np.cumsum(wanted.counts(info.per_atom))[:-1]
+        parts = zip(np.split(rows.values, ends), np.split(rows.there, ends), strict=True)
+        return [values if there.all() else None for values, there in parts]
 
     @abstractmethod
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:

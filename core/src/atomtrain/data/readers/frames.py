@@ -47,6 +47,9 @@ class FramesFile(DataFile):
 
         return self._rows(key, info.per_atom, info.width, convert, wanted)
 
+    def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+        return [self._frames[k].find(key) for k in wanted.chosen]
+
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
         def forces(value: Any, structure: Frame) -> np.ndarray:
             return _shaped(value, len(structure.numbers), 3)

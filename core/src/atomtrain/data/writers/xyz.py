@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from atomtrain.data.writers.base import Predictions
+from atomtrain.targets import TargetInfo
 
 
 def write_xyz(path: Path, predictions: Predictions) -> None:
@@ -30,6 +31,9 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
         results: dict[str, Any] = {}
         for name, target in predictions.targets.items():
             values = predictions.values[name]
+            if target.classes and (target.kind != "binary" or target.width == 1):
+                _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
+                continue
             if target.per_atom:
                 frame.arrays[name] = values[atoms].numpy().copy()
                 continue
@@ -54,3 +58,18 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
             frame.calc = SinglePointCalculator(frame, **results)
         frames.append(frame)
     ase.io.write(path, frames, format="extxyz")
+
+
+def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
+    """The likeliest class by name, and the probabilities (of 1, for a binary target)."""
+    binary = target.kind == "binary"
+    best = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(1)
+    names = np.array(target.classes)[best.astype(int)]
+    word = "probability" if binary else "probabilities"
+    given = probabilities[:, 0] if binary else probabilities
+    if target.per_atom:
+        frame.arrays[target.name] = names
+        frame.arrays[f"{target.name}_{word}"] = given.copy()
+    else:
+        frame.info[target.name] = str(names[0])
+        frame.info[f"{target.name}_{word}"] = given[0].copy()

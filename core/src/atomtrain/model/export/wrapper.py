@@ -25,6 +25,7 @@ class ExportedModel(nn.Module):
     all overhead, hence the path without concatenation and the labels kept between calls.
     """
 
+    pooled: List[str]
     _keys: Dict[str, Labels]
     _components: Dict[str, List[List[Labels]]]
     _properties: Dict[str, List[Labels]]
@@ -37,6 +38,8 @@ class ExportedModel(nn.Module):
         self._neighbors = NeighborListOptions(
             cutoff=float(predictor.model.cutoff), full_list=True, strict=True
         )
+        targets = predictor.dataset_info.targets
+        self.pooled = [name for name in targets if targets[name].pooled]
         self._keys = {}
         self._components = {}
         self._properties = {}
@@ -68,8 +71,6 @@ class ExportedModel(nn.Module):
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
 
-        predictions = self.predictor(graph, list(outputs.keys()))
-
         rows: Optional[Tensor] = None  # the selected atoms as rows of the batch
         structure = graph.structure
         if selected_atoms is not None:
@@ -81,16 +82,24 @@ class ExportedModel(nn.Module):
                 else atoms + _first_atoms(systems).index_select(0, structure)
             )
 
+        if rows is not None:
+            selected = torch.zeros_like(graph.types, dtype=torch.bool)
+            graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
+        predictions = self.predictor(graph, list(outputs.keys()))
+
         samples: Optional[Labels] = None  # those of per-atom outputs, made when first needed
         results: Dict[str, TensorMap] = {}
         for name, output in outputs.items():
             if name not in predictions:
                 raise ValueError("this model does not predict '" + name + "'")
             per_atom = output.sample_kind == "atom"
+            pooled = name in self.pooled
+            if pooled and per_atom:
+                raise ValueError("'" + name + "' belongs to structures, not to their atoms")
             blocks: List[TensorBlock] = []
             for k, predicted in enumerate(predictions[name]):
                 values = predicted
-                if rows is not None:
+                if rows is not None and not pooled:
                     values = values.index_select(0, rows)
                 if per_atom:
                     if samples is None:
@@ -100,7 +109,9 @@ class ExportedModel(nn.Module):
                     block_samples = samples
                 else:
                     block_samples = self._samples_of_systems(n_systems)
-                    if n_systems == 1:
+                    if pooled:
+                        pass
+                    elif n_systems == 1:
                         values = values.sum(0, keepdim=True)
                     else:
                         values = sum_over_structures(values, structure, n_systems)
