@@ -1,7 +1,8 @@
 import torch
+from torch import Tensor, nn
+
 from atomtrain.graph import AtomGraph
 from atomtrain.model import FeatureModel
-from torch import Tensor, nn
 
 
 class Moments(FeatureModel):
