@@ -289,7 +289,7 @@ def _finish(
             if store is None:
                 continue
             samples = Samples()
-            sums = errors_on(
+            sums, groups = errors_on(
                 copy.deepcopy(predictor),
                 store,
                 run.device,
@@ -316,6 +316,15 @@ def _finish(
                     run.hypers.per_structure_targets,
                 ),
             )
+            for group, part in groups.items():
+                line = errors_line(
+                    run.dataset_info,
+                    part.results(),
+                    ("rmse", "mae"),
+                    run.hypers.per_structure_targets,
+                )
+                if line:
+                    log.info("  %s: %s", group, line)
         pictures = write_reports(run.directory, classes_of, run.dataset_info)
     log.info(
         "done%s; best epoch %s",
@@ -576,7 +585,7 @@ def _checkpoint_to_restart(
         path = Path(restart)
         checkpoint = load_checkpoint(path)
     name = checkpoint["architecture"]["name"]
-    if name != architecture.info.name:
+    if not architecture.answers_to(name):
         raise CheckpointError(
             f"'{path}' holds a model of '{name}', but the options train '{architecture.info.name}'"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
@@ -16,7 +18,7 @@ from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
 
 if TYPE_CHECKING:
-    from atomtrain.contract import BuildContext
+    from atomtrain.contract import BuildContext, Purpose
     from atomtrain.targets import DatasetInfo
 
 
@@ -41,7 +43,8 @@ def open_backbone(
     # the last weights go on where the surrounding model's do; else the best are taken
     restarts = context.checkpoint is not None and context.purpose == "restart"
     try:
-        architecture, predictor = restore(checkpoint, "restart" if restarts else "export")
+        purpose: Purpose = "restart" if restarts else "export"
+        architecture, predictor = restore(_in_float64(checkpoint), purpose)
     except AtomtrainError as error:
         raise type(error)(f"{where}: {error}") from error
     known = predictor.dataset_info
@@ -58,9 +61,9 @@ def open_backbone(
         )
     upgraded = {**architecture.upgrade_checkpoint(checkpoint), "trainer": None}
     try:
-        backbone = Backbone(
+        return Backbone(
             predictor.model,
-            upgraded,
+            upgraded if restarts else _chosen_alone(upgraded),
             name,
             trainable=trainable,
             devices=architecture.info.devices,
@@ -68,9 +71,31 @@ def open_backbone(
         )
     except TargetError as error:
         raise TargetError(f"{where} (architecture '{architecture.info.name}'): {error}") from error
-    if not restarts:  # the weights that were not chosen are of no use any more
-        backbone.checkpoint = backbone.checkpoint_with(predictor.model.state_dict(), None)
-    return backbone
+
+
+def _chosen_alone(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint with the weights that ``export`` takes as its only ones."""
+    model, core = checkpoint["model"], checkpoint["core"]
+    which = "last" if model.get("best") is None else "best"
+    heads = {"last": (core.get("heads") or {}).get(which), "best": None}
+    return {
+        **checkpoint,
+        "model": {"last": model[which], "best": None},
+        "core": {**core, "heads": heads},
+    }
+
+
+def _in_float64(value: Any) -> Any:
+    """A checkpoint with its weights in float64.
+
+    A model takes the precision of its weights, and what it computes when it is built (tables of a
+    basis) would be rounded to that of the backbone before it gets that of the surrounding model.
+    """
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _in_float64(item) for key, item in value.items()}
+    return value
 
 
 def _checkpoint(context: BuildContext, name: str, hyper: str) -> tuple[dict[str, Any], str]:
