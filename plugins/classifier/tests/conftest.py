@@ -58,13 +58,13 @@ def options(targets: dict[str, Any], **training: Any) -> dict[str, Any]:
         "base_precision": 64,
         "architecture": {
             "name": "classifier",
-            "model": {"hidden_sizes": [16, 2, 8], "feature_layer_index": 1},
+            "model": {"hidden_sizes": [16, 8]},
             "training": {
                 "model_checkpoint": "backbone.ckpt",
-                "num_epochs": 12,
+                "num_epochs": 40,
                 "batch_size": 6,
                 "learning_rate": 0.02,
-                "log_interval": 20,
+                "log_interval": 100,
                 **training,
             },
         },

@@ -26,10 +26,10 @@ class Rings(FeatureModel):
 
     def features(self, graph: AtomGraph) -> Tensor:
         r = torch.linalg.vector_norm(graph.vectors, dim=1, keepdim=True)
-        fade = (1 - (r / CUTOFF) ** 2).clamp(min=0) ** 2
+        fade = (1 - (r / self.cutoff) ** 2).clamp(min=0) ** 2
         rings = torch.exp(-(((r - self.centers) / 0.2) ** 2)) * fade
         n_atoms = graph.positions.shape[0]
-        counts = torch.zeros([n_atoms, N], dtype=rings.dtype, device=rings.device)
+        counts = torch.zeros([n_atoms, self.n_features], dtype=rings.dtype, device=rings.device)
         return torch.tanh(self.layer(counts.index_add(0, graph.centers, rings)))
 
     @torch.jit.ignore
