@@ -102,7 +102,10 @@ class Classifier(Model):
             )
         for name, target in dataset_info.targets.items():
             _check(target, self.pooling)
-            if name not in self.heads or self.heads[name].weight.shape[0] != target.width:
+            known = (
+                [p.shape[0] for p in self.heads[name].parameters()] if name in self.heads else []
+            )
+            if known != [target.width]:
                 self.heads[name] = nn.Linear(self.sizes[-1], target.width, bias=False)
 
 
