@@ -3,10 +3,12 @@
 What the conformance kit is tested with. The hyper ``fault`` chooses a subclass by its name.
 """
 
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import numpy as np
 import torch
+from metatensor.torch import Labels, TensorMap
+from metatomic.torch import AtomisticModel, ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
@@ -271,3 +273,27 @@ class ForgetsHeads(Tiny):
         dtype = self.embedding.weight.dtype
         for name, target in dataset_info.targets.items():
             self.heads[name] = Head(target).to(dtype)
+
+
+class Deaf(nn.Module):
+    """An exported model that does not hear which atoms are selected."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def requested_neighbor_lists(self) -> List[NeighborListOptions]:
+        return self.inner.requested_neighbor_lists()
+
+    def forward(
+        self,
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        selected_atoms: Optional[Labels],
+    ) -> Dict[str, TensorMap]:
+        return self.inner(systems, outputs, None)
+
+
+def deaf(model: AtomisticModel) -> AtomisticModel:
+    """The same exported model, deaf."""
+    return AtomisticModel(Deaf(model.module).eval(), model.metadata(), model.capabilities())

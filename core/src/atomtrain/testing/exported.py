@@ -58,6 +58,28 @@ def export(subject: Subject) -> None:
 
 
 @check("export")
+def ase_calculator(subject: Subject) -> None:
+    """The exported model runs in ASE, with the energy, forces and stress of training."""
+    name = subject.energy
+    calculator = _calculator(subject)
+    predictor = subject.predictors[subject.main.name]
+    for title in ("molecule", "crystal", "small cell"):
+        atoms = structures.awkward(subject.atomic_types)[title]
+        atoms.calc = calculator
+        wanted = predict_one(predictor, atoms)
+        energy = torch.tensor([_quietly(atoms.get_potential_energy)], dtype=torch.float64)
+        expect_equal(energy, wanted.total(name), 10 * subject.tolerance, f"{title}: energy in ASE")
+        assert wanted.forces is not None and wanted.strain is not None
+        forces = torch.from_numpy(_quietly(atoms.get_forces)).double()
+        expect_equal(forces, wanted.forces, 10 * subject.tolerance, f"{title}: forces in ASE")
+        if atoms.pbc.all():
+            stress = torch.from_numpy(_quietly(lambda a=atoms: a.get_stress(voigt=False))).double()
+            matrix = wanted.strain.detach().reshape(3, 3) / atoms.get_volume()
+            matrix = 0.5 * (matrix + matrix.T)  # ASE keeps six numbers
+            expect_equal(stress, matrix, 10 * subject.tolerance, f"{title}: stress in ASE")
+
+
+@check("ase_calculator")
 def selected_atoms(subject: Subject) -> None:
     """The exported model gives selected atoms what it gives them among all."""
     from metatensor.torch import Labels
@@ -81,28 +103,6 @@ def selected_atoms(subject: Subject) -> None:
     total = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0).values
     wanted = torch.stack([part.values[:2].sum(0), part.values[2]])
     expect_equal(total, wanted, subject.tolerance, "the sum over selected atoms")
-
-
-@check("export")
-def ase_calculator(subject: Subject) -> None:
-    """The exported model runs in ASE, with the energy, forces and stress of training."""
-    name = subject.energy
-    calculator = _calculator(subject)
-    predictor = subject.predictors[subject.main.name]
-    for title in ("molecule", "crystal", "small cell"):
-        atoms = structures.awkward(subject.atomic_types)[title]
-        atoms.calc = calculator
-        wanted = predict_one(predictor, atoms)
-        energy = torch.tensor([_quietly(atoms.get_potential_energy)], dtype=torch.float64)
-        expect_equal(energy, wanted.total(name), 10 * subject.tolerance, f"{title}: energy in ASE")
-        assert wanted.forces is not None and wanted.strain is not None
-        forces = torch.from_numpy(_quietly(atoms.get_forces)).double()
-        expect_equal(forces, wanted.forces, 10 * subject.tolerance, f"{title}: forces in ASE")
-        if atoms.pbc.all():
-            stress = torch.from_numpy(_quietly(lambda a=atoms: a.get_stress(voigt=False))).double()
-            matrix = wanted.strain.detach().reshape(3, 3) / atoms.get_volume()
-            matrix = 0.5 * (matrix + matrix.T)  # ASE keeps six numbers
-            expect_equal(stress, matrix, 10 * subject.tolerance, f"{title}: stress in ASE")
 
 
 # -- pieces ----------------------------------------------------------------------------------------

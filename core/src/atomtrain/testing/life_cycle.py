@@ -237,41 +237,35 @@ def golden(subject: Subject) -> None:
 @check("batch_independence", "torchscript")
 def two_processes(subject: Subject) -> None:
     """Two processes that train together end where one ends."""
-    folders, processes = [], []
+    given: dict[str, Any] = {"num_epochs": 2, "base_precision": 64, "n": 5}
+    folder = subject.new_folder("two-processes")
+    options(subject, folder, [subject.main], **given)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    for size in (1, 2):
-        folder = subject.new_folder(f"processes-{size}")
-        options(subject, folder, [subject.main], num_epochs=2, base_precision=64, n=5)
-        folders.append(folder)
-        for rank in range(size):
-            place: dict[str, Any] = {
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "WORLD_SIZE": "2",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-            }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
-                    cwd=folder,
-                    env=environment(**(place if size > 1 else {})),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+            cwd=folder,
+            env=environment(**place, RANK=rank, LOCAL_RANK=rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
     try:
+        one = train(subject, [subject.main], **given).weights  # while they start
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     for process, output in zip(processes, outputs, strict=True):
         last = (output.strip().splitlines() or ["nothing"])[-1]
         require(process.returncode == 0, f"'atomtrain train' failed: {last}")
-    one, two = (load_checkpoint(folder / "model.ckpt")["model"]["last"] for folder in folders)
+    two = load_checkpoint(folder / "model.ckpt")["model"]["last"]
     for name, weight in one.items():
         if weight.is_floating_point():
             expect_equal(two[name], weight, 1e-7, f"'{name}' after training by two processes")
