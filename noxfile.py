@@ -1,6 +1,13 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``; each in an environment of its own."""
+"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``template``, each in an environment of its own.
+
+``template`` takes a quarter of an hour: every level of the template, and the architecture of the
+author's guide, as a stranger would have them: installed, tested, linted, typed, trained.
+"""
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -8,13 +15,21 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
-DISTRIBUTIONS = ("./core", "./plugins/soap-bpnn[long-range]")
+DISTRIBUTIONS = (
+    "./core[symmetry]",
+    "./plugins/soap-bpnn[long-range]",
+    "./plugins/wandb",
+    "./plugins/tensorboard",
+    "./plugins/template",
+)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase")
+    session.install(
+        *CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase", "hatchling"
+    )
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
@@ -31,3 +46,36 @@ def types(session: nox.Session) -> None:
     """Static types of the core and the plugins."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mypy", "types-PyYAML", "nox")
     session.run("mypy")
+
+
+@nox.session
+def template(session: nox.Session) -> None:
+    """All levels of the template and the guide's architecture, with all their own tests."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff==0.17.5", "mypy")
+    folder = Path(session.create_tmp())
+    projects = [Path("examples/architecture").resolve()]
+    for level in ("features", "potential", "predictions", "trainer", "wrapper"):
+        project = folder / f"atomtrain-tried-{level}"
+        shutil.rmtree(project, ignore_errors=True)
+        session.run("atomtrain", "new", f"tried-{level}", "--level", level, "--no-input",
+                    "-o", str(folder))  # fmt: skip
+        projects.append(project.resolve())
+    session.install("--no-deps", *map(str, projects))
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    for project in projects:
+        with session.chdir(project):
+            session.run("pytest", "-p", "no:cacheprovider", "tests", env=quiet)
+            if project.name == "architecture":  # linted with the repository
+                continue
+            session.run("ruff", "check", ".")
+            session.run("ruff", "format", "--check", ".")
+            session.run("mypy")
+    shutil.copytree(projects[1] / "example", folder / "run", dirs_exist_ok=True)
+    with session.chdir(folder / "run"):
+        session.run("atomtrain", "train", "options.yaml", env=quiet)
+    with session.chdir("examples/copper"):
+        session.run("atomtrain", "train", "options.yaml", "-o", str(folder.resolve() / "copper.pt"),
+                    "-r", "architecture.name=tried-features",
+                    "-r", "architecture.training.num_epochs=10", env=quiet)  # fmt: skip
+    session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
+    session.run("atomtrain", "architectures")

@@ -144,10 +144,9 @@ def test_allowed_missing_labels_train(workplace: Path) -> None:
     spoil(workplace, "no energy")
     done = atomtrain(
         workplace, "train", "options.yaml", "-r", "training_set.targets.energy.allow_missing=true",
-        "-r", "architecture.training.num_epochs=1", "-r", "wandb={project: mine}",
+        "-r", "architecture.training.num_epochs=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "no installed package logs to Weights & Biases" in done.stdout
     assert "energy is masked for" in done.stdout
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schema_check import refusals
 
 from atomtrain.contract import open_architecture
 from atomtrain.options import (
@@ -26,6 +27,7 @@ def load(folder: Path, text: str) -> tuple[Options, TrainerHypers, dict[str, Tar
     """Options, trainer hypers and targets of a file for which nothing is wrong."""
     (folder / "options.yaml").write_text(text)
     options = load_options(folder / "options.yaml")
+    assert refusals(folder / "options.yaml") == []
     architecture = open_architecture(options.architecture.name)
     path = ("architecture", "training")
     hypers = validate_hypers(

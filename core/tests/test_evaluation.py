@@ -165,6 +165,39 @@ def test_an_earlier_file_is_replaced_aloud_and_never_by_half(
     assert len(ase.io.read("out.xyz")) == 3
 
 
+@pytest.mark.parametrize("output", ["out.mts", "out.zip", "out/"])
+def test_other_formats_hold_what_xyz_holds(folder, model_file, output):
+    frames = [*labelled(), molecule("CH3CH2OH")]
+    ase.io.write("data.xyz", frames)
+    Path("eval.yaml").write_text("systems: data.xyz\n")
+    (result,) = evaluate(model_file, "eval.yaml", output=output, batch_size=2)
+    assert str(result.output) == output.rstrip("/")
+
+    file = {"out.mts": "out_energy.mts"}.get(output, output)
+    Path("again.yaml").write_text(
+        f"systems: {'data.xyz' if file.endswith('mts') else file}\n"
+        f"targets: {{energy: {{read_from: {file}, forces: true, stress: true}}}}\n"
+    )
+    (again,) = evaluate(model_file, "again.yaml", output=None, batch_size=2)
+    assert again.errors["energy"]["count"] == 4
+    assert again.errors["energy:forces"]["count"] == 3 * sum(map(len, frames))
+    assert again.errors["energy:strain"]["count"] == 3 * 9
+    for key, errors in again.errors.items():
+        assert errors["rmse"] < 1e-6, key  # single precision of a folder
+
+
+def test_cells_are_written_as_they_were(folder, model_file):
+    """Also along directions that are not periodic, where a model must not see them."""
+    atoms = labelled()[2]
+    atoms.pbc = [True, True, False]
+    ase.io.write("data.xyz", atoms)
+    Path("eval.yaml").write_text("systems: data.xyz\n")
+    evaluate(model_file, "eval.yaml", output="out.xyz")
+    written = ase.io.read("out.xyz")
+    np.testing.assert_allclose(written.cell.array, ase.io.read("data.xyz").cell.array)
+    assert written.pbc.tolist() == [True, True, False]
+
+
 def test_several_sections_get_a_file_each(folder, model_file):
     ase.io.write("a.xyz", molecule("H2O"))
     ase.io.write("b.xyz", molecule("CH4"))
@@ -184,7 +217,8 @@ def test_several_sections_get_a_file_each(folder, model_file):
             "the model does not predict 'energy/pbe'; did you mean 'energy'",
         ),
         ("{systems: salt.xyz}", {}, DataError, "contains Na, Cl, which the model does not know"),
-        ("{systems: w.xyz}", {"output": "out.npz"}, OutputError, "written as extended xyz"),
+        ("{systems: w.xyz}", {"output": "out.npz"}, OutputError, "written as .xyz, .extxyz, .zip"),
+        ("{systems: w.xyz}", {"output": "w.xyz"}, OutputError, "'w.xyz' is one of the files"),
         ("{systems: w.xyz}", {"output": "no/out.xyz"}, OutputError, "there is no directory 'no'"),
         ("{systems: w.xyz}", {"batch_size": 0}, OptionsError, "batch size must be at least 1"),
         ("{systems: none.xyz}", {}, DataError, "none.xyz"),

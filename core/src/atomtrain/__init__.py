@@ -1,16 +1,20 @@
 """atomtrain: train machine-learned models of atoms from one YAML file.
 
-Importing this costs nothing; :mod:`atomtrain.api` has ``train``, ``evaluate``, ``export``, ``load``
-and ``show``, which are also attributes of this package.
+Importing this costs nothing. ``train``, ``evaluate``, ``export``, ``load`` and ``show``, what the
+command line calls, are attributes of this package and live in :mod:`atomtrain.api`; the first use of
+one imports torch. Their errors are in :mod:`atomtrain.errors`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atomtrain.api import evaluate, export, load, show, train
 
 __version__ = "0.1.0"
 _API = ("train", "evaluate", "export", "load", "show")
-__all__ = ["__version__", *_API]
+__all__ = ["__version__", "evaluate", "export", "load", "show", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,3 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'atomtrain' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API])

@@ -1,4 +1,8 @@
-"""What the command line does, as functions: ``train``, ``evaluate``, ``export``, ``load``, ``show``."""
+"""What the command line does, as functions: ``train``, ``evaluate``, ``export``, ``load``, ``show``.
+
+Whatever a user can get wrong raises an :class:`~atomtrain.errors.AtomtrainError` whose message the
+command line prints.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,27 @@ import copy
 import logging
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 
 import atomtrain
-from atomtrain.contract import Architecture, components, open_architecture
+from atomtrain.contract import Architecture, component, open_architecture
 from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
     OptionsError,
     OutputError,
+    PluginError,
     TargetError,
 )
 from atomtrain.evaluation import Evaluation, evaluate_model
+from atomtrain.files import file_stem
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
@@ -31,6 +38,7 @@ from atomtrain.model.export import (
     read_metadata,
     save_model,
 )
+from atomtrain.model.heads import split_targets
 from atomtrain.options import (
     DatasetSection,
     Options,
@@ -43,8 +51,10 @@ from atomtrain.options import (
     target_info,
     validate_hypers,
 )
+from atomtrain.report.confusion import write_confusion
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.units import errors_line
+from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training import distributed
 from atomtrain.training.checkpoint import (
     FORMAT,
@@ -69,7 +79,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.model.predictor import Predictor
-    from atomtrain.targets import TargetInfo
     from atomtrain.training.observers import Errors, Observer
 
 log = logging.getLogger("atomtrain")
@@ -88,14 +97,14 @@ class TrainingResult:
 
 
 def train(
-    options: str | Path,
+    options: str | Path | Mapping[str, Any],
     *,
     output: str | Path = "model.pt",
     extensions: str | Path | None = None,
     overrides: Sequence[str] = (),
     restart: str | Path | None = None,
 ) -> TrainingResult:
-    """Train what an options file describes.
+    """Train what an options file (or a dictionary of the same keys) describes.
 
     Writes ``output`` (the exported model) and the checkpoint beside it, and everything else into
     ``outputs/<date>/<time>/``. ``restart`` is a checkpoint to go on from, or ``auto``. Raises an
@@ -111,6 +120,7 @@ def train(
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
     _check_targets(architecture, loaded, hypers)
     _check_checkpoints(loaded, hypers)
+    observers = _observers(loaded)
     alone = distributed.tasks_in_environment()
     device = choose_device(
         loaded.device, architecture.info.devices, alone[1].local_rank if alone else 0
@@ -143,6 +153,7 @@ def train(
                     processes=processes,
                     directory=directory,
                     console=console,
+                    observers=observers,
                 )
             except BaseException:
                 if processes.is_main:
@@ -166,6 +177,7 @@ def _train(
     processes: distributed.Processes,
     directory: Path,
     console: Console,
+    observers: Sequence[Observer],
 ) -> TrainingResult:
     identity = architecture.identity()
     log.info(
@@ -230,7 +242,7 @@ def _train(
         observers=[
             ConsoleObserver(predictor.dataset_info, console, hypers),
             CsvObserver(directory / "train.csv", predictor.dataset_info, hypers),
-            *_wandb(options),
+            *observers,
         ],
     )
     outcome = architecture.train_model(predictor.model, run)
@@ -273,9 +285,15 @@ def _finish(
         ):
             if store is None:
                 continue
-            errors[name] = errors_on(
-                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers
+            sums, groups = errors_on(
+                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers, run.seed
             )
+            errors[name] = sums.results()
+            for target, matrix in sums.confusions().items():
+                classes = run.dataset_info.targets[target].classes
+                title = target.removeprefix("mtt::")
+                file = run.directory / f"confusion_{file_stem(title)}_{name}.csv"
+                write_confusion(file, matrix, classes)
             log.info(
                 "final %s errors of the best model: %s",
                 name,
@@ -286,6 +304,15 @@ def _finish(
                     run.hypers.per_structure_targets,
                 ),
             )
+            for group, part in groups.items():
+                line = errors_line(
+                    run.dataset_info,
+                    part.results(),
+                    ("rmse", "mae"),
+                    run.hypers.per_structure_targets,
+                )
+                if line:
+                    log.info("  %s: %s", group, line)
     log.info(
         "done%s; best epoch %s",
         " (stopped early)" if outcome.stopped_early else "",
@@ -300,17 +327,19 @@ def _finish(
 
 def evaluate(
     model: str | Path,
-    options: str | Path,
+    options: str | Path | Mapping[str, Any] | list[Any],
     *,
     output: str | Path | None = "output.xyz",
     batch_size: int = 1,
     extensions: str | Path | None = None,
     check_consistency: bool = False,
 ) -> list[Evaluation]:
-    """Run an exported model on the structures of an eval file; one result per section.
+    """Run an exported model on the structures of an eval file (or what one would hold).
 
-    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere)
-    and logs errors for the targets the file has.
+    Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere), in
+    the format of its extension (``.xyz``, ``.mts``, ``.zip``; a name without one, or a text that
+    ends in a slash, is a folder of arrays), and logs errors for the targets the file has. Gives one
+    result per section.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)
@@ -318,7 +347,7 @@ def evaluate(
         return evaluate_model(
             Path(model),
             sections,
-            None if output is None else Path(output),
+            output,
             batch_size=batch_size,
             extensions=extensions,
             check_consistency=check_consistency,
@@ -352,6 +381,7 @@ def export(
             save_checkpoint(state, output)
         else:
             architecture, predictor = restore(state, "export")
+            _say_deprecated(architecture)
             described = describe_checkpoint(state, architecture.info, user)
             save_model(
                 architecture.export_model(predictor, described), output, extensions=extensions
@@ -366,6 +396,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     if path.suffix == ".ckpt":
         state = load_checkpoint(path)
         architecture, predictor = restore(state, "export")
+        _say_deprecated(architecture)
         model: AtomisticModel = architecture.export_model(
             predictor, describe_checkpoint(state, architecture.info)
         )
@@ -379,11 +410,14 @@ def show(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        return describe(load_checkpoint(path), "checkpoint")
+        described = describe(load_checkpoint(path), "checkpoint")
     except CheckpointError as error:
         if "exported model" not in str(error):
             raise
-    return describe_model(load_model(path))
+        described = describe_model(load_model(path))
+    if described.get("architecture"):
+        described["installed"] = _installed(described["architecture"])
+    return described
 
 
 # -- pieces --------------------------------------------------------------------------------------
@@ -417,12 +451,9 @@ def _check_targets(architecture: Architecture, options: Options, hypers: Trainer
             except TargetError as error:
                 raise OptionsError(f"{section.where('targets', name)}: {error}") from None
         extra_data.update(section.extra_data)
-    for name, info in targets.items():
-        if info.kind not in architecture.info.target_kinds:
-            raise TargetError(
-                f"target '{name}': architecture '{architecture.info.name}' cannot fit type "
-                f"'{info.kind}' (it fits {', '.join(architecture.info.target_kinds)})"
-            )
+    split_targets(
+        DatasetInfo("", (), targets), architecture.info.target_kinds, architecture.info.name
+    )
     problems = hypers.check_targets(targets, extra_data)
     if problems:
         path, message = problems[0]
@@ -445,31 +476,44 @@ def _check_checkpoints(options: Options, hypers: TrainerHypers) -> None:
                 raise CheckpointError(f"{where}: {error}") from error
 
 
-def _wandb(options: Options) -> list[Observer]:
-    """The logger that ``wandb:`` asks for, a component of its own."""
-    if options.wandb is None:
-        return []
-    found = components("register_observers")
-    if "wandb" not in found:
-        log.warning(
-            "wandb: no installed package logs to Weights & Biases; train.csv in the run's "
-            "directory has the same numbers"
-        )
-        return []
-    observer: Observer = found["wandb"].load()(**options.wandb)
-    return [observer]
+def _observers(options: Options) -> list[Observer]:
+    """The loggers and callbacks of packages that the options name."""
+    wanted = dict(options.observers)
+    if options.wandb is not None:
+        wanted["wandb"] = options.wandb
+    made: list[Observer] = []
+    for name, arguments in wanted.items():
+        path = ("wandb",) if name == "wandb" and options.wandb is not None else ("observers", name)
+        where = options.source.where(path)
+        try:
+            factory = component("register_observers", name).load()
+        except AtomtrainError as error:
+            raise PluginError(f"{where}: {error}") from error
+        except Exception as error:
+            raise PluginError(
+                f"{where}: the observer '{name}' cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        try:
+            made.append(factory(**arguments))
+        except Exception as error:  # whatever a package's own check raises
+            raise OptionsError(f"{where}: {error}") from error
+    return made
 
 
 def _say_deprecated(architecture: Architecture) -> None:
-    info = architecture.info
-    if info.deprecation is not None:
-        log.warning(
-            "architecture '%s' is deprecated since %s and goes away in %s; use %s instead",
-            info.name,
-            info.deprecation.since,
-            info.deprecation.until,
-            info.deprecation.instead,
-        )
+    if architecture.notice is not None:
+        log.warning("%s", architecture.notice)
+
+
+def _installed(identity: dict[str, Any]) -> dict[str, Any]:
+    """What is known today of the architecture of a file: version, stage, or how to get it."""
+    try:
+        origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+        architecture = open_architecture(identity["name"], origin)
+    except PluginError as error:
+        return {"problem": str(error)}
+    known = {"version": architecture.installed.version, "stage": architecture.info.stage}
+    return {**known, "notice": architecture.notice} if architecture.notice else known
 
 
 def _say_statistics(options: Options, data: Datasets) -> None:
@@ -483,6 +527,20 @@ def _say_statistics(options: Options, data: Datasets) -> None:
     log.info("structures: %s; elements: %s", sizes, elements)
     for name, target in data.info.targets.items():
         label = data.train.labels[name]
+        if target.input:
+            continue
+        if target.classes:
+            counts = (
+                label.values.sum(0) if label.mask is None else (label.values * label.mask).sum(0)
+            )
+            if target.kind == "binary":
+                rows = len(label.values) if label.mask is None else label.mask.sum(0)
+                said = f"{counts.sum():.6g} of {torch.as_tensor(rows).sum():.6g} are {target.classes[1]}"
+            else:
+                parts = zip(target.classes, counts.tolist(), strict=True)
+                said = ", ".join(f"{c} {n:.6g}" for c, n in parts if n)
+            log.info("target '%s': %s", name, said)
+            continue
         values = label.values if label.mask is None else label.values[label.mask]
         spread = float(values.std()) if values.numel() > 1 else 0.0
         also = {"forces": "forces", "strain": "stress"}

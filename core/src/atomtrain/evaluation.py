@@ -11,9 +11,9 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,13 +29,13 @@ from metatomic.torch import (
 from torch import Tensor
 
 from atomtrain.data import Files, StructureStore, pair_list, read_section
+from atomtrain.data.writers import Output, Predictions, choose_output
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError
-from atomtrain.files import replacing
 from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.report.units import errors_line
 from atomtrain.targets import DatasetInfo, TargetInfo
-from atomtrain.training.metrics import ErrorSums, label_keys
+from atomtrain.training.metrics import ErrorSums, label_keys, label_variances
 
 if TYPE_CHECKING:
     from atomtrain.options import DatasetSection
@@ -49,7 +49,8 @@ class Evaluation:
 
     ``errors``: label key -> rmse, mae, count (energies per atom, strain as stress), in the units of
     ``info``'s targets. ``predictions``: label key -> values like labels (``<target>:stress`` is
-    [n_structures, 9], zero without volume). ``output``: the file written, if any.
+    [n_structures, 9], zero without volume). ``output``: what was written, if anything; with the
+    extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each target.
     """
 
     info: DatasetInfo
@@ -62,7 +63,7 @@ class Evaluation:
 def evaluate_model(
     path: Path,
     sections: Sequence[DatasetSection],
-    output: Path | None,
+    output: str | Path | None,
     *,
     batch_size: int = 1,
     extensions: str | Path | None = None,
@@ -71,7 +72,10 @@ def evaluate_model(
     """Evaluate the model in ``path`` on each section; see :func:`atomtrain.api.evaluate`."""
     if batch_size < 1:
         raise OptionsError(f"the batch size must be at least 1, got {batch_size}")
-    outputs = _output_paths(output, len(sections))
+    outputs = [
+        None if output is None else choose_output(output, k if len(sections) > 1 else None)
+        for k in range(len(sections))
+    ]
     model = load_model(path, extensions=extensions)
     device = "cuda" if _runs_on_cuda(model) else "cpu"
     model = model.to(device)
@@ -79,16 +83,18 @@ def evaluate_model(
     notes: list[str] = []
     work = []
     for section in sections:  # everything is read and checked before anything is computed
-        loaded = read_section(section, files, notes)
+        loaded = read_section(section, files, notes, known=_told(model))
         work.append((loaded.store, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
+    _check_outputs(outputs, [info for _, info in work], files)
     results = []
-    for (store, info), section, file in zip(work, sections, outputs, strict=True):
+    for (store, info), section, place in zip(work, sections, outputs, strict=True):
         result = _evaluate(model, device, store, info, section, batch_size, check_consistency)
-        if file is not None:
-            _write_xyz(file, store, info, result.predictions)
-            result = Evaluation(**{**vars(result), "output": file})
-            log.info("predictions written: %s", file)
+        if place is not None:
+            cells = _cells(store, files, section)
+            place.write(Predictions(store, cells, info.targets, result.predictions))
+            result = replace(result, output=place.path)
+            log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
         line = errors_line(info, result.errors, ("rmse", "mae"))
         log.info("%s: %s", section.systems.read_from, line or "no targets to compare with")
         log.info("time: %.4g ms per atom", result.seconds_per_atom * 1e3)
@@ -251,10 +257,7 @@ def _targets(
         targets[name] = TargetInfo.from_dict(
             {**target.to_dict(), "unit": target.unit or offered[name].unit}
         )
-    if not targets:
-        told = model.metadata().extra.get("dataset_info")
-        if told is not None:  # one of our own files: it says what each output looks like
-            targets = DatasetInfo.from_dict(json.loads(told)).targets
+    targets = targets or _told(model)
     if not targets:
         for name, output in offered.items():
             if name.split("/")[0] == "energy":
@@ -267,6 +270,12 @@ def _targets(
     return DatasetInfo(
         section.systems.length_unit, tuple(sorted(capabilities.atomic_types)), targets
     )
+
+
+def _told(model: AtomisticModel) -> dict[str, TargetInfo]:
+    """What one of our own files says each output is; nothing for those of others."""
+    told = model.metadata().extra.get("dataset_info")
+    return {} if told is None else DatasetInfo.from_dict(json.loads(told)).targets
 
 
 def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
@@ -288,85 +297,52 @@ def _errors(
     section: DatasetSection,
     predictions: dict[str, Tensor],
 ) -> dict[str, dict[str, float]]:
-    keys = [key for key in label_keys(info) if key in store.labels]
-    sums = ErrorSums(keys, torch.device("cpu"))
+    # the noise of a denoising target is known in training only
+    keys = [
+        key
+        for key in label_keys(info)
+        if key in store.labels and not (key in info.targets and info.targets[key].input)
+    ]
+    sums = ErrorSums(keys, torch.device("cpu"), {}, info, label_variances(store, info))
     n_atoms = store.n_atoms.to(torch.float64)[:, None]
     volume = torch.linalg.det(store.cells).abs()[:, None]
     for key in keys:
         label = store.labels[key]
+        if key in sums.tasks:
+            sums.add_samples(key, predictions[key], label.values, label.mask)
+            continue
+        pooled = key in info.targets and info.targets[key].pooled
         per_volume = key in info.targets and info.targets[key].per_volume
         values = label.values / volume.clamp(min=1e-30) if per_volume else label.values
         error = predictions[key] - values
         if key.endswith(":strain"):
             error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif not key.endswith(":forces") and not label.per_atom and not per_volume:
+        elif not key.endswith(":forces") and not (label.per_atom or per_volume or pooled):
             error = error / n_atoms
         sums.add(key, error, label.mask)
     return sums.results()
 
 
-def _output_paths(output: Path | None, n: int) -> list[Path | None]:
-    if output is None:
-        return [None] * n
-    if output.suffix not in (".xyz", ".extxyz"):
-        raise OutputError(
-            f"'{output}': predictions are written as extended xyz; give a name that ends in '.xyz'"
-        )
-    if not output.parent.is_dir():
-        raise OutputError(f"cannot write '{output}': there is no directory '{output.parent}'")
-    if n == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}_{k}{output.suffix}") for k in range(n)]
-
-
-def _write_xyz(
-    path: Path, store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor]
+def _check_outputs(
+    outputs: Sequence[Output | None], infos: Sequence[DatasetInfo], files: Files
 ) -> None:
-    """Predictions beside their structures; the target ``energy`` where ASE looks for results."""
-    import ase
-    import ase.io
-    from ase.calculators.singlepoint import SinglePointCalculator
+    """Predictions must not take the place of data that are read."""
+    for output, info in zip(outputs, infos, strict=True):
+        for file in [] if output is None else output.files(info.targets):
+            if file.resolve() in files.paths:
+                raise OutputError(
+                    f"'{file}' is one of the files that are evaluated; write predictions elsewhere"
+                )
+            if file.is_file():
+                log.info("replacing the earlier '%s'", file)
 
-    frames = []
-    offsets = store.offsets.tolist()
-    for k in range(len(store)):
-        atoms = slice(offsets[k], offsets[k + 1])
-        frame = ase.Atoms(
-            numbers=store.types[atoms].numpy(),
-            positions=store.positions[atoms].numpy(),
-            cell=store.cells[k].numpy(),
-            pbc=store.pbc[k].numpy(),
-        )
-        results: dict[str, Any] = {}
-        for name, target in info.targets.items():
-            values = predictions[name]
-            if target.per_atom:
-                frame.arrays[name] = values[atoms].numpy().copy()
-                continue
-            row = values[k].numpy()
-            value = float(row[0]) if len(row) == 1 else row.copy()
-            parts: dict[str, Any] = {}
-            if target.is_energy:
-                parts["forces"] = predictions[f"{name}:forces"][atoms].numpy().copy()
-                if bool(store.pbc[k].all()):
-                    matrix = predictions[f"{name}:stress"][k].numpy().reshape(3, 3)
-                    parts["stress"] = np.array(
-                        [matrix[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
-                    )
-            if name == "energy":
-                results = {"energy": value, **parts}
-                continue
-            frame.info[name] = value
-            for part, array in parts.items():
-                where = frame.arrays if part == "forces" else frame.info
-                where[f"{name}_{part}"] = array
-        if results:
-            frame.calc = SinglePointCalculator(frame, **results)
-        frames.append(frame)
-    if path.exists():
-        log.info("replacing the earlier '%s'", path)
-    with replacing(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+
+def _cells(store: StructureStore, files: Files, section: DatasetSection) -> np.ndarray:
+    """The cells as they are in the file, also along directions that are not periodic."""
+    assert store.origins is not None
+    systems = section.systems
+    frames = files.frames(systems.read_from, systems.reader, section.where("systems"))
+    return np.stack([frames[k].cell for k in store.origins[:, 1].tolist()])
 
 
 def _runs_on_cuda(model: AtomisticModel) -> bool:

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from atomtrain.errors import OutputError
+
+
+def file_stem(name: str) -> str:
+    """A target's name in the name of a file: variants (``energy/pbe``) are no folders."""
+    return name.replace("/", "_")
 
 
 @contextlib.contextmanager
@@ -35,21 +41,66 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files private
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        _flush(temporary)
         os.replace(temporary, path)
-        with contextlib.suppress(OSError):  # not every file system lets a folder be flushed
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        _flush_folder(path.parent)
     except OSError as error:
         if error.errno is None:  # not the system's: torch raises such for sources it cannot find
             raise
         raise OutputError(f"cannot write '{path}': {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path | str) -> Iterator[Path]:
+    """As :func:`replacing`, for a folder of files. One that exists must be empty."""
+    path = Path(path)
+    check_new_folder(path)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes folders private
+        for file in temporary.iterdir():
+            _flush(file)
+        if path.exists():
+            path.rmdir()
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OutputError(f"cannot write '{path}': {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise OutputError unless a folder can be made at ``path`` without touching another's files."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "a folder with files in it" if path.is_dir() else "a file"
+        raise OutputError(f"cannot write the folder '{path}': it is {what}; remove it first")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a folder be flushed
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

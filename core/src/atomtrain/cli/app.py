@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from atomtrain import __version__
-from atomtrain.cli import architectures, check, eval_, export, show, train
-from atomtrain.errors import AtomtrainError
+from atomtrain.cli import architectures, check, eval_, export, schema, show, train
+from atomtrain.errors import AtomtrainError, PluginError
 
 
 class _WithPlugins(TyperGroup):
@@ -28,8 +28,13 @@ class _WithPlugins(TyperGroup):
             return own
         if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
             return TyperCommand(cmd_name, help=f"(from {found[cmd_name].origin})")
-        app = found[cmd_name].entry_point.load()
-        return typer.main.get_command(app)
+        try:
+            return typer.main.get_command(found[cmd_name].entry_point.load())
+        except Exception as error:
+            raise PluginError(
+                f"the command '{cmd_name}' of {found[cmd_name].origin} cannot be loaded: "
+                f"{type(error).__name__}: {error}. Reinstall it or report it to its authors"
+            ) from error
 
 
 def _plugin_commands():  # type: ignore[no-untyped-def]
@@ -52,6 +57,7 @@ app.command("eval")(eval_.evaluate)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
+app.command("schema")(schema.schema)
 app.command("check")(check.check)
 
 

@@ -47,8 +47,11 @@ def _list(console: Console) -> None:
         try:
             if names.count(one.name) > 1:
                 raise PluginError("several distributions provide this name; uninstall all but one")
-            info = Architecture(one).info
+            architecture = Architecture(one)
+            info = architecture.info
             stage, summary = info.stage, info.summary
+            if info.deprecation is not None:
+                summary += f" (until {info.deprecation.until}; use {info.deprecation.instead})"
         except PluginError as error:
             summary = str(error)
         grid.add_row(one.name, one.distribution, one.version, stage, summary)
@@ -61,9 +64,8 @@ def _show(console: Console, name: str) -> None:
     architecture = open_architecture(name)
     info, installed = architecture.info, architecture.installed
     console.print(f"[bold]{info.name}[/] ({installed.origin}, {info.stage}): {info.summary}")
-    if info.deprecation is not None:
-        d = info.deprecation
-        console.print(f"deprecated since {d.since}, until {d.until}; use {d.instead}")
+    if architecture.notice is not None:
+        console.print(architecture.notice, markup=False)
     if info.description:
         console.print(info.description)
     for title, rows in _facts(info):

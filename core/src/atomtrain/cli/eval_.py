@@ -13,9 +13,15 @@ def evaluate(
     options: Annotated[
         Path, typer.Argument(help="Structures and targets (YAML).", metavar="OPTIONS")
     ],
+    # a text, because a path would lose the slash at its end
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File for the predictions.")
-    ] = Path("output.xyz"),
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where predictions go: a name in .xyz, .mts or .zip, or a folder (ends in '/').",
+        ),
+    ] = "output.xyz",
     batch_size: Annotated[
         int, typer.Option("-b", "--batch-size", min=1, help="Structures at once.")
     ] = 1,

@@ -2,7 +2,7 @@
 
 ``hookspecs`` is the whole of it on one page; ``architecture`` and ``components`` hold what a plugin
 declares; ``catalog`` knows what is installed without importing it; ``plugins`` opens one
-architecture. No architecture is named here.
+architecture, ``components`` what packages offer beside. No architecture is named here.
 """
 
 from atomtrain.contract.architecture import (
@@ -12,9 +12,9 @@ from atomtrain.contract.architecture import (
     Person,
     Purpose,
 )
-from atomtrain.contract.components import ComponentSpec
+from atomtrain.contract.components import ComponentSpec, component, components
 from atomtrain.contract.hookspecs import hookimpl
-from atomtrain.contract.plugins import Architecture, components, open_architecture
+from atomtrain.contract.plugins import Architecture, open_architecture
 
 __all__ = [
     "Architecture",
@@ -24,6 +24,7 @@ __all__ = [
     "Deprecation",
     "Person",
     "Purpose",
+    "component",
     "components",
     "hookimpl",
     "open_architecture",

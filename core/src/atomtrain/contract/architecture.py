@@ -24,11 +24,20 @@ class Person:
 
 @dataclass(frozen=True)
 class Deprecation:
-    """Since which version an architecture is deprecated, until when it stays, what replaces it."""
+    """Since which version an architecture is deprecated, until when it stays, what replaces it.
+
+    Goes with the stage ``deprecated``, and only with it.
+    """
 
     since: str
     until: str
     instead: str
+
+
+def _engine_hypers() -> type[BaseModel]:
+    from atomtrain.options import TrainerHypers
+
+    return TrainerHypers
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class ArchitectureInfo:
     """The identity card of an architecture.
 
     ``model_hypers`` and ``trainer_hypers`` are callables that import and return the pydantic
-    classes (so that describing an architecture costs nothing); the trainer's class is usually
-    :class:`atomtrain.options.TrainerHypers` or a subclass of it with other defaults.
+    classes (so that describing an architecture costs nothing); the trainer's class is
+    :class:`atomtrain.options.TrainerHypers` unless another is named, a subclass of it.
     ``devices`` and ``dtypes`` are in order of preference. ``target_kinds`` are the words of the
     options file the architecture can fit, ``default_kind`` the one an untyped target gets.
     ``references`` has the keys ``implementation`` and ``architecture``.
@@ -46,7 +55,7 @@ class ArchitectureInfo:
     name: str
     summary: str
     model_hypers: Callable[[], type[BaseModel]]
-    trainer_hypers: Callable[[], type[BaseModel]]
+    trainer_hypers: Callable[[], type[BaseModel]] = _engine_hypers
     stage: Stage = "experimental"
     description: str = ""
     aliases: tuple[str, ...] = ()

@@ -73,10 +73,15 @@ def find_architecture(name: str) -> Installed | None:
     return matches[0] if matches else None
 
 
-def unknown_architecture(name: str, known: Iterable[str]) -> PluginError:
-    """The error for a name that nothing installed answers to."""
+def unknown_architecture(name: str, known: Iterable[str], origin: str = "") -> PluginError:
+    """The error for a name that nothing installed answers to; ``origin``: where it came from."""
     wanted = normalise(name)
     names = sorted(set(known))
+    if origin:
+        return PluginError(
+            f"architecture '{name}' is not installed; the file was written with '{origin}': "
+            f"'pip install {origin.split()[0]}'"
+        )
     distribution = KNOWN_DISTRIBUTIONS.format(name=wanted)
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
     if near:

@@ -86,11 +86,21 @@ class ArchitectureHooks:
 
 
 class ComponentHooks:
-    """Hooks of a package in the group ``atomtrain.components``; architectures may answer them too."""
+    """Hooks of a package in the group ``atomtrain.components``; architectures may answer them too.
+
+    Each yields :class:`ComponentSpec`, whose code is imported only when the options name it.
+    Commands need no hook: an entry point of the group ``atomtrain.commands`` names a typer app, and
+    the module is imported when the command is called.
+    """
 
     @hookspec
     def register_dataset_readers(self) -> Iterable[ComponentSpec]:
-        """Offer readers of further data formats (``reader:`` in the options)."""
+        """Offer readers of further data formats (``reader: name`` in the options).
+
+        ``load()`` gives a function ``(path, where)`` that returns a list of
+        :class:`atomtrain.data.readers.Frame` and raises DataError, its message beginning with
+        ``where``, for a file it cannot read.
+        """
         raise NotImplementedError
 
     @hookspec
@@ -109,5 +119,11 @@ class ComponentHooks:
 
     @hookspec
     def register_observers(self) -> Iterable[ComponentSpec]:
-        """Offer loggers and callbacks that watch a training."""
+        """Offer loggers and callbacks that watch a training (``observers:`` in the options).
+
+        ``load()`` gives a function (or class) whose keyword arguments are those of the options; it
+        raises for values it cannot take, touches nothing outside, and returns an
+        :class:`atomtrain.training.observers.Observer`. Every process makes one, only the main
+        process's hears of the training. One that fails then is disabled, once, loudly.
+        """
         raise NotImplementedError

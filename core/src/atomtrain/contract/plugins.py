@@ -6,18 +6,15 @@ names the distribution that did it and what to do.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pluggy
 
 from atomtrain import __version__
 from atomtrain.contract import catalog, defaults
-from atomtrain.contract.architecture import ArchitectureInfo, BuildContext
-from atomtrain.contract.components import ComponentSpec
+from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
 from atomtrain.errors import AtomtrainError, CheckpointError, PluginError
 
@@ -32,10 +29,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def open_architecture(name: str) -> Architecture:
+def open_architecture(name: str, origin: str = "") -> Architecture:
     """The installed architecture of this name or alias.
 
-    Raises PluginError if there is none, or two, or if its plugin is broken.
+    ``origin`` is the distribution a checkpoint says it came from. Raises PluginError if there is no
+    such architecture, or two, or if its plugin is broken.
     """
     found = catalog.find_architecture(name)
     if found is not None:
@@ -48,7 +46,7 @@ def open_architecture(name: str) -> Architecture:
             continue
         if architecture.answers_to(name):
             return architecture
-    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()))
+    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
 
 
 class Architecture:
@@ -56,7 +54,7 @@ class Architecture:
 
     def __init__(self, installed: catalog.Installed) -> None:
         self.installed = installed
-        module = _import(installed)
+        module = import_plugin(installed)
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(ArchitectureHooks)
         manager.add_hookspecs(ComponentHooks)
@@ -89,6 +87,7 @@ class Architecture:
                 f"{self._who} is registered as '{installed.name}' but describes itself as "
                 f"'{info.name}'; its author must give both the same name"
             )
+        self._check_stage(info)
         if not self._hooks.build_model.get_hookimpls():
             raise self._unanswered("build_model")  # now, not when somebody's data have been read
         self.info: ArchitectureInfo = info
@@ -96,6 +95,31 @@ class Architecture:
     @property
     def _who(self) -> str:
         return f"architecture '{self.installed.name}' ({self.installed.origin})"
+
+    def _check_stage(self, info: ArchitectureInfo) -> None:
+        stages = get_args(Stage)
+        if info.stage not in stages:
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}'; its author must give one of "
+                f"{', '.join(stages)}"
+            )
+        if (info.stage == "deprecated") != (info.deprecation is not None):
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}' and "
+                f"{'no' if info.deprecation is None else 'a'} deprecation; its author must give "
+                "both or neither"
+            )
+
+    @property
+    def notice(self) -> str | None:
+        """What a user of a deprecated architecture must be told; None for others."""
+        gone = self.info.deprecation
+        if gone is None:
+            return None
+        return (
+            f"architecture '{self.info.name}' is deprecated since {gone.since} and goes away in "
+            f"{gone.until}; use {gone.instead} instead"
+        )
 
     def answers_to(self, name: str) -> bool:
         """Whether this is the architecture's name, or one it had before."""
@@ -211,7 +235,8 @@ class Architecture:
         )
 
 
-def _import(installed: catalog.Installed) -> ModuleType:
+def import_plugin(installed: catalog.Installed) -> ModuleType:
+    """The module behind an entry point. Raises PluginError naming the distribution."""
     _check_core_version(installed)
     try:
         module = installed.entry_point.load()
@@ -250,34 +275,3 @@ def _check_core_version(installed: catalog.Installed) -> None:
                 f"{requirement.specifier}, but atomtrain {__version__} is installed; install "
                 f"versions that fit: pip install -U atomtrain {installed.distribution}"
             )
-
-
-def components(hook: str) -> dict[str, ComponentSpec]:
-    """What all component packages offer to ``hook`` (``register_losses``, ...), by name.
-
-    A package that fails is left out with a warning (an error under ATOMTRAIN_STRICT_PLUGINS=1).
-    """
-    found: dict[str, ComponentSpec] = {}
-    for installed in catalog.installed(catalog.COMPONENTS) + catalog.architectures():
-        try:
-            manager = pluggy.PluginManager(PROJECT)
-            manager.add_hookspecs(ArchitectureHooks)
-            manager.add_hookspecs(ComponentHooks)
-            manager.register(_import(installed), installed.name)
-            manager.check_pending()
-            # a generator raises only when it is consumed: do that inside the guard
-            specs = [spec for answer in getattr(manager.hook, hook)() for spec in answer]
-        except Exception as error:
-            message = f"{installed.origin} is left out of {hook}: {error}"
-            if os.environ.get("ATOMTRAIN_STRICT_PLUGINS") == "1":
-                raise PluginError(message) from error
-            warnings.warn(message, stacklevel=2)
-            continue
-        for spec in specs:
-            if spec.name in found:
-                raise PluginError(
-                    f"'{spec.name}' of {hook} is offered twice, the second time by "
-                    f"{installed.origin}; uninstall one of them"
-                )
-            found[spec.name] = spec
-    return found

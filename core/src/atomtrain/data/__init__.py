@@ -1,11 +1,13 @@
-"""From files to batches: readers, the packed store, splits, pair lists, batches.
+"""From files to batches: readers, the packed store, splits, pair lists, batches; and writers.
 
-Nothing here knows an architecture or trains; metatensor does not appear.
+Nothing here knows an architecture or trains; metatensor appears only in readers and writers of its
+files.
 """
 
 from atomtrain.data.batch import Batch, BatchSource
 from atomtrain.data.datasets import Datasets, build_datasets, fingerprint
 from atomtrain.data.neighbors import PairList, pair_list
+from atomtrain.data.noise import Noise
 from atomtrain.data.readers import Files, Frame
 from atomtrain.data.sampling import epoch_batches
 from atomtrain.data.sections import LoadedSection, read_section
@@ -19,6 +21,7 @@ __all__ = [
     "Frame",
     "Label",
     "LoadedSection",
+    "Noise",
     "PairList",
     "StructureStore",
     "build_datasets",

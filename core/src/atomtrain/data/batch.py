@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
+from atomtrain.data.noise import Noise
 from atomtrain.data.store import StructureStore, slices
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
+from atomtrain.targets import split_key
 
 CHUNK = 1024
 """Atoms that are looked at together when constants are computed ahead"""
@@ -34,6 +36,8 @@ class Batch:
     masks: dict[str, Tensor | None]
     structures: Tensor
     n_atoms: Tensor
+    noisy: dict[str, AtomGraph] = field(default_factory=dict)
+    """the same structures with noise, by ``TargetInfo.input``; without extras of the model"""
 
     def pin_memory(self) -> Batch:
         """In page-locked memory, from which a GPU copies without waiting."""
@@ -44,25 +48,29 @@ class Batch:
         return self._map(lambda t: t.to(device, non_blocking=True))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
-        graph = self.graph
         return Batch(
-            AtomGraph(
-                positions=f(graph.positions),
-                types=f(graph.types),
-                cells=f(graph.cells),
-                pbc=f(graph.pbc),
-                structure=f(graph.structure),
-                centers=f(graph.centers),
-                neighbors=f(graph.neighbors),
-                shifts=f(graph.shifts),
-                vectors=f(graph.vectors),
-                extras={k: f(v) for k, v in graph.extras.items()},
-            ),
+            _mapped(self.graph, f),
             {k: f(v) for k, v in self.labels.items()},
             {k: None if v is None else f(v) for k, v in self.masks.items()},
             self.structures,
             f(self.n_atoms),
+            {k: _mapped(v, f) for k, v in self.noisy.items()},
         )
+
+
+def _mapped(graph: AtomGraph, f: Callable[[Tensor], Tensor]) -> AtomGraph:
+    return AtomGraph(
+        positions=f(graph.positions),
+        types=f(graph.types),
+        cells=f(graph.cells),
+        pbc=f(graph.pbc),
+        structure=f(graph.structure),
+        centers=f(graph.centers),
+        neighbors=f(graph.neighbors),
+        shifts=f(graph.shifts),
+        vectors=f(graph.vectors),
+        extras={k: f(v) for k, v in graph.extras.items()},
+    )
 
 
 class BatchSource:
@@ -72,7 +80,8 @@ class BatchSource:
     fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
     computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
     batches come without and the model computes it each time. With ``num_workers`` processes batches
-    are made ahead of their use.
+    are made ahead of their use. ``noise`` also gives every batch with noise in its positions (whose
+    pairs are found anew), and the noise as labels.
     """
 
     def __init__(
@@ -85,7 +94,14 @@ class BatchSource:
         device: torch.device,
         memory_budget: int,
         num_workers: int | None,
+        noise: Noise | None = None,
     ) -> None:
+        self.noise = noise
+        self.noisy = {} if noise is None else noise.draw(store, 0)
+        # who sees noisy structures only needs no pairs of the others
+        self.clean = noise is None or any(
+            split_key(key)[0] not in noise.inputs for key in store.labels
+        )
         self.store = store
         self.cutoff = cutoff
         self.dtype = dtype
@@ -100,7 +116,8 @@ class BatchSource:
         self.pairs: PairList | None = None
         self.per_atom: dict[str, Tensor] = {}
         self.per_pair: dict[str, Tensor] = {}
-        self._keep_pairs(memory_budget)
+        if self.clean:
+            self._keep_pairs(memory_budget)
         used = self.memory
         if constants is not None and self.pairs is not None and device.type == "cpu":
             self._keep_constants(constants, memory_budget - used)
@@ -119,6 +136,8 @@ class BatchSource:
 
     def report(self) -> str:
         """What is kept between epochs, in words."""
+        if not self.clean:
+            return "pair lists made for every batch (its noise is new)"
         if self.pairs is None:
             return "pair lists made for every batch (memory_budget)"
         what = "pair lists" + (" and descriptors" if self.per_atom or self.per_pair else "")
@@ -126,22 +145,64 @@ class BatchSource:
 
     def batch(self, structures: Tensor) -> Batch:
         """One batch, on the CPU."""
-        store, dtype = self.store, self.dtype
+        store = self.store
         atoms = store.atom_indices(structures)
         counts = store.n_atoms.index_select(0, structures)
+        extras = {
+            name: values.index_select(0, atoms if per_atom else structures)
+            for name, (values, per_atom) in self.extra.items()
+        }
+        noisy = {
+            name: self._graph(
+                one.store,
+                structures,
+                atoms,
+                pair_list(one.store, structures, self.cutoff),
+                dict(extras),
+            )
+            for name, one in self.noisy.items()
+        }
         if self.pairs is not None:
             chosen = slices(self.pairs.offsets, structures)
+            n_pairs = (self.pairs.offsets[1:] - self.pairs.offsets[:-1])[structures]
             pairs = PairList(
                 self.pairs.centers.index_select(0, chosen),
                 self.pairs.neighbors.index_select(0, chosen),
                 self.pairs.shifts.index_select(0, chosen),
-                self.pairs.offsets,
+                torch.cat([n_pairs.new_zeros(1), n_pairs.cumsum(0)]),
             )
-            n_pairs = (self.pairs.offsets[1:] - self.pairs.offsets[:-1])[structures]
-        else:
-            chosen = None
+            extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
+            extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
+            graph = self._graph(store, structures, atoms, pairs, extras)
+        elif self.clean:
             pairs = pair_list(store, structures, self.cutoff)
-            n_pairs = pairs.offsets[1:] - pairs.offsets[:-1]
+            graph = self._graph(store, structures, atoms, pairs, extras)
+        else:
+            graph = next(iter(noisy.values()))
+        labels: dict[str, Tensor] = {}
+        masks: dict[str, Tensor | None] = {}
+        for key, (values, mask, per_atom) in self.labels.items():
+            rows = atoms if per_atom else structures
+            if self.noise is not None and key in self.noise.inputs:
+                unit = self.noisy[self.noise.inputs[key]].unit
+                labels[key] = unit.index_select(0, atoms).to(self.dtype)
+            else:
+                labels[key] = values.index_select(0, rows)
+            masks[key] = None if mask is None else mask.index_select(0, rows)
+        return Batch(graph, labels, masks, structures, counts.to(self.dtype), noisy)
+
+    def _graph(
+        self,
+        store: StructureStore,
+        structures: Tensor,
+        atoms: Tensor,
+        pairs: PairList,
+        extras: dict[str, Tensor],
+    ) -> AtomGraph:
+        """Structures of a store, whose ``atoms`` and ``pairs`` are known, as one graph."""
+        dtype = self.dtype
+        counts = store.n_atoms.index_select(0, structures)
+        n_pairs = pairs.offsets[1:] - pairs.offsets[:-1]
         first_atom = torch.repeat_interleave(counts.cumsum(0) - counts, n_pairs)
         structure = torch.repeat_interleave(torch.arange(len(structures)), counts)
         centers = pairs.centers.to(torch.int64) + first_atom
@@ -150,14 +211,7 @@ class BatchSource:
         cells = store.cells.index_select(0, structures)
         shifts = pairs.shifts.to(torch.float64)
         vectors = pair_vectors(positions, cells, structure, centers, neighbors, shifts)
-        extras = {
-            name: values.index_select(0, atoms if per_atom else structures)
-            for name, (values, per_atom) in self.extra.items()
-        }
-        if chosen is not None:
-            extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
-            extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
-        graph = AtomGraph(
+        return AtomGraph(
             positions=positions.to(dtype),
             types=store.types.index_select(0, atoms),
             cells=cells.to(dtype),
@@ -169,16 +223,11 @@ class BatchSource:
             vectors=vectors.to(dtype),
             extras=extras,
         )
-        labels: dict[str, Tensor] = {}
-        masks: dict[str, Tensor | None] = {}
-        for key, (values, mask, per_atom) in self.labels.items():
-            rows = atoms if per_atom else structures
-            labels[key] = values.index_select(0, rows)
-            masks[key] = None if mask is None else mask.index_select(0, rows)
-        return Batch(graph, labels, masks, structures, counts.to(dtype))
 
-    def epoch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        """The given batches in order, on the device."""
+    def epoch(self, batches: Sequence[Tensor], epoch: int = 0) -> Iterator[Batch]:
+        """The given batches in order, on the device; noise as of this ``epoch``."""
+        if self.noise is not None and not self.noise.fixed:
+            self.noisy = self.noise.draw(self.store, epoch)
         cuda = self.device.type == "cuda"
         if self.num_workers == 0:
             made: Iterator[Batch] = map(self.batch, batches)

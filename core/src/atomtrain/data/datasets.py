@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atomtrain.data.readers import Files
-from atomtrain.data.sections import LoadedSection, read_section
+from atomtrain.data.sections import LoadedSection, find_classes, read_section
 from atomtrain.data.splits import split_section
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError
@@ -51,7 +51,10 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
     files = Files()
     notes: list[str] = []
-    loaded = [read_section(section, files, notes, default_kind) for section in options.training_set]
+    known = find_classes(options.training_set, files, default_kind)
+    loaded = [
+        read_section(section, files, notes, default_kind, known) for section in options.training_set
+    ]
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
     own = {
@@ -69,7 +72,7 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
             parts[name].append(LoadedSection(store, part.targets))
     for name, sections in own.items():
         for section in sections:
-            parts[name].append(read_section(section, files, notes, default_kind))
+            parts[name].append(read_section(section, files, notes, default_kind, known))
     if not parts["train"]:
         raise OptionsError(
             f"{options.source.where(('validation_set',))}: validation and test leave no structure "

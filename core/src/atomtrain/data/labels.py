@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from atomtrain.data.readers import Files, Frame
+from atomtrain.data.readers import DataFile, Files, Frame, Rows, Wanted, listed
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError
 from atomtrain.targets import TargetInfo
+from atomtrain.tasks import task_of
 
 if TYPE_CHECKING:
     from atomtrain.options import DatasetSection, GradientSection, TargetSection
-
-VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
-"""index of each entry of a symmetric 3x3 matrix in ASE's order xx, yy, zz, yz, xz, xy"""
 
 
 def target_label(
@@ -35,222 +33,182 @@ def target_label(
 
     ``part`` of the section it is in, for messages: ``targets`` or ``extra_data``.
     """
-    where = section.where(part, name)
-    frames = _companions(files, target.read_from, target.reader, structures, chosen, where)
-    width = info.width
-
-    def convert(value: Any, frame: Frame) -> np.ndarray:
-        if info.per_volume:  # a stress: ASE's six numbers are understood too
-            return _matrix(value).reshape(1, 9)
-        rows = len(frame.numbers) if info.per_atom else 1
-        return _shaped(value, rows, width)
-
-    several = width > 1 and not info.is_energy
-    return _gather(
-        frames,
-        structures,
-        chosen,
+    wanted = Wanted(structures, chosen, section.where(part, name))
+    file = files.open(target.read_from, target.reader, wanted.where)
+    file.check(wanted)
+    return _label(
+        file,
+        wanted,
+        file.target(target.key, info, wanted),
+        info.per_atom,
         key=target.key,
-        file=target.read_from,
-        where=where,
-        per_atom=info.per_atom,
-        width=width,
-        convert=convert,
         allow_missing=target.allow_missing,
-        nan_is_missing=several,
+        nan_is_missing=info.width > 1 and not info.is_energy,
         what=f"target '{name}'",
     )
+
+
+def task_label(
+    files: Files,
+    section: DatasetSection,
+    name: str,
+    target: TargetSection,
+    info: TargetInfo,
+    structures: Sequence[Frame],
+    chosen: Sequence[int],
+) -> Label:
+    """As :func:`target_label`, for targets whose task reads, or computes, labels in its own way."""
+    task = task_of(info.kind)
+    wanted = Wanted(structures, chosen, section.where("targets", name))
+    rows = Rows.absent(wanted, info.per_atom, info.width, f"'{target.key}'")
+    computed = task.computes_labels(info, target.labels_given)
+    file = files.open(target.read_from, target.reader, wanted.where)
+    values = _raw(file, target.key, info, wanted) if not computed else [None] * len(chosen)
+    start = 0
+    for k, value, count in zip(chosen, values, wanted.counts(info.per_atom).tolist(), strict=True):
+        part = slice(start, start + count)
+        start += count
+        if value is None and not computed:
+            continue
+        try:
+            rows.values[part] = task.row(value, info, structures[k])
+        except (ValueError, TypeError) as error:
+            what = f"frame {k}" if computed else f"'{target.key}' of frame {k}"
+            raise DataError(f"{wanted.where}: {what} in '{file.path}': {error}") from None
+        rows.there[part] = True
+    return _label(
+        file,
+        wanted,
+        rows,
+        info.per_atom,
+        key=target.key,
+        allow_missing=target.allow_missing,
+        nan_is_missing=target.allow_missing,
+        what=f"target '{name}'",
+    )
+
+
+def classes_of(
+    files: Files,
+    section: DatasetSection,
+    name: str,
+    target: TargetSection,
+    info: TargetInfo,
+    structures: Sequence[Frame],
+    chosen: Sequence[int],
+) -> tuple[str, ...]:
+    """Names of the classes that occur in a section. Raises DataError where there are none."""
+    wanted = Wanted(structures, chosen, section.where("targets", name))
+    file = files.open(target.read_from, target.reader, wanted.where)
+    values = [v for v in _raw(file, target.key, info, wanted) if v is not None]
+    if not values:
+        raise DataError(
+            f"{wanted.where}: '{file.path}' has no '{target.key}'{_hint(file, target.key)}"
+        )
+    try:
+        return task_of(info.kind).classes_in(values)
+    except ValueError as error:
+        raise DataError(f"{wanted.where}: '{target.key}' of '{file.path}': {error}") from None
+
+
+def _raw(file: DataFile, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+    file.check(wanted)
+    return file.raw(key, info, wanted)
 
 
 def gradient_label(
     files: Files,
     section: DatasetSection,
     name: str,
-    kind: str,
+    kind: Literal["forces", "stress", "virial"],
     gradient: GradientSection,
     structures: Sequence[Frame],
     chosen: Sequence[int],
 ) -> Label | None:
     """Forces ``[n_atoms, 3]`` or strain derivative ``[n_structures, 9]`` of an energy.
 
-    ``kind`` is ``forces``, ``stress`` or ``virial``. None where it is not required and the data do
-    not have it. Stress means nothing without a volume: structures that are not periodic in all
-    directions, and NaN, are masked.
+    None where it is not required and the data do not have it. Stress means nothing without a
+    volume: structures that are not periodic in all directions, and NaN, are masked.
     """
-    where = section.where("targets", name, kind)
-    frames = _companions(files, gradient.read_from, gradient.reader, structures, chosen, where)
-
-    def applies(frame: Frame) -> bool:
-        return kind == "forces" or bool(frame.pbc.all())
-
-    if not gradient.required and not any(
-        frames[k].find(gradient.key) is not None and applies(structures[k]) for k in chosen
-    ):
+    wanted = Wanted(structures, chosen, section.where("targets", name, kind))
+    file = files.open(gradient.read_from, gradient.reader, wanted.where)
+    file.check(wanted)
+    rows = file.gradient(gradient.key, kind, section.targets[name].key, wanted)
+    forces = kind == "forces"
+    applies = np.array([forces or structures[k].pbc.all() for k in chosen])
+    applies = np.repeat(applies, wanted.counts(per_atom=forces))
+    if not gradient.required and not rows.there[applies].any():
         return None
-    if kind == "forces":
-        return _gather(
-            frames,
-            structures,
-            chosen,
-            key=gradient.key,
-            file=gradient.read_from,
-            where=where,
-            per_atom=True,
-            width=3,
-            convert=lambda value, frame: _shaped(value, len(frame.numbers), 3),
-            allow_missing=gradient.allow_missing,
-            nan_is_missing=False,
-            what="forces",
-        )
-
-    def strain(value: Any, frame: Frame) -> np.ndarray:
-        matrix = _matrix(value)
-        volume = abs(np.linalg.det(frame.cell))
-        return (-matrix if kind == "virial" else matrix * volume).reshape(1, 9)
-
-    label = _gather(
-        frames,
-        structures,
-        chosen,
+    label = _label(
+        file,
+        wanted,
+        rows,
+        forces,
         key=gradient.key,
-        file=gradient.read_from,
-        where=where,
-        per_atom=False,
-        width=9,
-        convert=strain,
         allow_missing=gradient.allow_missing,
-        nan_is_missing=True,
+        nan_is_missing=not forces,
         what=kind,
         applies=applies,
     )
-    if label.mask is not None and not bool(label.mask.any()):
+    if not forces and label.mask is not None and not bool(label.mask.any()):
         if gradient.required:
             raise DataError(
-                f"{where}: no structure has a usable {kind} (it needs a cell periodic in all "
-                "directions); set it to false"
+                f"{wanted.where}: no structure has a usable {kind} (it needs a cell periodic in "
+                "all directions); set it to false"
             )
         return None
     return label
 
 
-def _companions(
-    files: Files,
-    path: str,
-    reader: str | None,
-    structures: Sequence[Frame],
-    chosen: Sequence[int],
-    where: str,
-) -> Sequence[Frame]:
-    """The frames a label is read from: as many as there are structures, with the same atoms."""
-    frames = files.frames(path, reader, where)
-    if len(frames) != len(structures):
-        raise DataError(
-            f"{where}: '{path}' holds {len(frames)} frames, but there are {len(structures)} "
-            "structures"
-        )
-    other = [k for k in chosen if not np.array_equal(frames[k].numbers, structures[k].numbers)]
-    if other:
-        raise DataError(
-            f"{where}: {_list(other)} of '{path}' {'has' if len(other) == 1 else 'have'} other "
-            "atoms than the structures; labels must be in the order of the structures and their "
-            "atoms"
-        )
-    return frames
-
-
-def _gather(
-    frames: Sequence[Frame],
-    structures: Sequence[Frame],
-    chosen: Sequence[int],
+def _label(
+    file: DataFile,
+    wanted: Wanted,
+    rows: Rows,
+    per_atom: bool,
     *,
     key: str,
-    file: str,
-    where: str,
-    per_atom: bool,
-    width: int,
-    convert: Callable[[Any, Frame], np.ndarray],
     allow_missing: bool,
     nan_is_missing: bool,
     what: str,
-    applies: Callable[[Frame], bool] = lambda frame: True,
+    applies: np.ndarray | None = None,
 ) -> Label:
-    """Values under ``key`` of ``frames``; cells and atoms are those of ``structures``."""
-    values: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    missing: list[int] = []
-    broken: list[int] = []
-    found_any = False
-    for k in chosen:
-        structure = structures[k]
-        rows = len(structure.numbers) if per_atom else 1
-        raw = frames[k].find(key)
-        if raw is None or not applies(structure):
-            if raw is None and applies(structure):
-                missing.append(k)
-            values.append(np.zeros((rows, width)))
-            masks.append(np.zeros((rows, width), dtype=bool))
-            continue
-        found_any = True
-        try:
-            row = convert(raw, structure)
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{where}: '{key}' of frame {k} in '{file}' does not fit: {error}"
-            ) from None
-        finite = np.isfinite(row)
-        if not finite.all() and not (nan_is_missing and not np.isinf(row).any()):
-            broken.append(k)
-        values.append(np.where(finite, row, 0.0))
-        masks.append(finite)
-    if broken:
+    """``rows`` of ``file`` as a label; where they do not apply ([n_rows] bool) they are masked."""
+    there = rows.there if applies is None else rows.there & applies[:, None]
+    lacking = ~rows.there if applies is None else ~rows.there & applies[:, None]
+    broken = there & (np.isinf(rows.values) if nan_is_missing else ~np.isfinite(rows.values))
+    if broken.any():
         raise DataError(
-            f"{where}: '{key}' is NaN or infinite in {_list(broken)} of '{file}'; remove these "
+            f"{wanted.where}: {rows.name} is NaN or infinite in "
+            f"{listed(_structures(broken, wanted, per_atom))} of '{file.path}'; remove these "
             "frames or repair them"
         )
-    if not found_any and missing:
-        raise DataError(f"{where}: '{file}' has no '{key}'{_keys(frames, chosen, key)}")
-    if missing and not allow_missing:
+    if lacking.any() and not there.any():
+        raise DataError(f"{wanted.where}: '{file.path}' has no {rows.name}{_hint(file, key)}")
+    if lacking.any() and not allow_missing:
+        missing = _structures(lacking, wanted, per_atom)
         raise DataError(
-            f"{where}: '{key}' is missing in {len(missing)} of {len(chosen)} structures "
-            f"({_list(missing)} of '{file}'); complete the data, or set allow_missing: true to "
-            f"train {what} on the others"
+            f"{wanted.where}: {rows.name} is missing in {len(missing)} of {len(wanted.chosen)} "
+            f"structures ({listed(missing)} of '{file.path}'); complete the data, or set "
+            f"allow_missing: true to train {what} on the others"
         )
-    mask = np.concatenate(masks)
+    mask = there & np.isfinite(rows.values)
     return Label(
-        torch.from_numpy(np.concatenate(values).astype(np.float64)),
+        torch.from_numpy(np.where(mask, rows.values, 0.0)),
         per_atom,
         None if mask.all() else torch.from_numpy(mask),
     )
 
 
-def _shaped(value: Any, rows: int, width: int) -> np.ndarray:
-    array = np.asarray(value, dtype=np.float64)
-    if array.size != rows * width or (rows > 1 and array.shape[0] != rows):
-        per = f"{rows} atoms x {width}" if rows > 1 or width > 1 else "a single number"
-        raise ValueError(f"it has shape {array.shape}, expected {per}")
-    return array.reshape(rows, width)
+def _structures(rows: np.ndarray, wanted: Wanted, per_atom: bool) -> list[int]:
+    """Numbers of the structures of which some entries ``[n_rows, width]`` are true."""
+    structures = np.repeat(np.asarray(wanted.chosen), wanted.counts(per_atom))
+    return list(dict.fromkeys(structures[rows.any(1)].tolist()))
 
 
-def _matrix(value: Any) -> np.ndarray:
-    """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.size == 6:
-        return np.take(array, VOIGT)
-    if array.size == 9:
-        return array.reshape(3, 3)
-    raise ValueError(f"it has shape {array.shape}, expected 6 (xx, yy, zz, yz, xz, xy) or 3 x 3")
-
-
-def _list(frames: Sequence[int]) -> str:
-    shown = ", ".join(map(str, frames[:8]))
-    plural = "frame" if len(frames) == 1 else "frames"
-    return f"{plural} {shown}{', ...' if len(frames) > 8 else ''}"
-
-
-def _keys(frames: Sequence[Frame], chosen: Sequence[int], key: str) -> str:
-    known = sorted(set().union(*(frames[k].keys for k in chosen)))
+def _hint(file: DataFile, key: str) -> str:
+    known = sorted(file.keys)
     if not known:
-        return "; the file has no values beside the structures"
+        return "; the file has no other values"
     lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(key.lower(), list(lower), n=1, cutoff=0.5)
     hint = f"; did you mean '{lower[near[0]]}'?" if near else ";"

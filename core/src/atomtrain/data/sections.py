@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from atomtrain.data.labels import gradient_label, target_label
+from atomtrain.data.labels import classes_of, gradient_label, target_label, task_label
 from atomtrain.data.readers import Files, Frame
 from atomtrain.data.splits import check_indices
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.targets import TargetInfo
+from atomtrain.targets import LAYOUTS, TargetInfo
+from atomtrain.tasks import task_of
 
 if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection
+    from atomtrain.options import DatasetSection, TargetSection
 
 
 @dataclass
@@ -29,29 +30,28 @@ class LoadedSection:
 
 
 def read_section(
-    section: DatasetSection, files: Files, notes: list[str], default_kind: str = "scalar"
+    section: DatasetSection,
+    files: Files,
+    notes: list[str],
+    default_kind: str = "scalar",
+    known: Mapping[str, TargetInfo] | None = None,
 ) -> LoadedSection:
     """Structures and labels of one section of the options.
 
+    ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
     Adds lines for the log to ``notes``. Raises DataError or OptionsError.
     """
-    from atomtrain.options import read_indices, target_info
+    from atomtrain.options import target_info
 
     where = section.where("systems", "read_from")
-    frames = files.frames(section.systems.read_from, section.systems.reader, where)
-    chosen: Sequence[int] = range(len(frames))
-    if section.indices is not None:
-        chosen = read_indices(section.where("indices"), section.indices)
-        check_indices(chosen, len(frames), section.where("indices"))
+    frames, chosen = _chosen(section, files)
     _check_structures(frames, chosen, section.systems.read_from, where)
     store = _structures(frames, chosen, section.systems.read_from)
     targets: dict[str, TargetInfo] = {}
     for name, target in section.targets.items():
-        try:
-            info = target_info(name, target, default_kind)
-        except TargetError as error:
-            raise OptionsError(f"{section.where('targets', name)}: {error}") from None
-        store.labels[name] = target_label(files, section, name, target, info, frames, chosen)
+        info = _info(section, name, target, default_kind, known or {})
+        read = target_label if info.kind in LAYOUTS else task_label
+        store.labels[name] = read(files, section, name, target, info, frames, chosen)
         if info.per_volume:
             store.labels[name] = _times_volume(store.labels[name], store)
         gradients = []
@@ -69,7 +69,7 @@ def read_section(
                 notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
         targets[name] = replace(info, gradients=tuple(gradients))
     for name, extra in section.extra_data.items():
-        info = target_info(name, extra, default_kind)
+        info = target_info(name, extra)
         label = target_label(files, section, name, extra, info, frames, chosen, part="extra_data")
         if label.mask is not None:
             label = _without_gaps(store, name, label, section, notes)
@@ -77,6 +77,65 @@ def read_section(
     for name in targets:
         _apply_mask(store, name, section)
     return LoadedSection(store, targets)
+
+
+def find_classes(
+    sections: Sequence[DatasetSection], files: Files, default_kind: str = "scalar"
+) -> dict[str, TargetInfo]:
+    """Classifications whose classes the options do not name, with those of the training set."""
+    found: dict[str, TargetInfo] = {}
+    for section in sections:
+        for name, target in section.targets.items():
+            info = _info(section, name, target, default_kind, {})
+            if not task_of(info.kind).classification or info.classes:
+                continue
+            frames, chosen = _chosen(section, files)
+            classes = classes_of(files, section, name, target, info, frames, chosen)
+            if name in found and set(classes) != set(found[name].classes):
+                classes = _united(classes, found[name].classes)
+            found[name] = task_of(info.kind).complete(replace(info, classes=classes))
+    return found
+
+
+def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Classes of two sections, in the order they have in one."""
+    names = {*first, *second}
+    numbers = all(name.lstrip("-").isdigit() for name in names)
+    return tuple(sorted(names, key=int) if numbers else sorted(names))
+
+
+def _chosen(section: DatasetSection, files: Files) -> tuple[Sequence[Frame], Sequence[int]]:
+    """All structures of the section's file, and which of them belong to the section."""
+    from atomtrain.options import read_indices
+
+    where = section.where("systems", "read_from")
+    frames = files.frames(section.systems.read_from, section.systems.reader, where)
+    if section.indices is None:
+        return frames, range(len(frames))
+    chosen = read_indices(section.where("indices"), section.indices)
+    check_indices(chosen, len(frames), section.where("indices"))
+    return frames, chosen
+
+
+def _info(
+    section: DatasetSection,
+    name: str,
+    target: TargetSection,
+    default_kind: str,
+    known: Mapping[str, TargetInfo],
+) -> TargetInfo:
+    from atomtrain.options import target_info
+
+    other = known.get(name)
+    if target.type is None and other is not None:
+        return replace(other, gradients=(), unit=target.unit or other.unit)
+    try:
+        info = target_info(name, target, default_kind)
+        if other is not None and other.kind == info.kind and not info.classes:
+            info = task_of(info.kind).complete(replace(info, classes=other.classes))
+    except TargetError as error:
+        raise OptionsError(f"{section.where('targets', name)}: {error}") from None
+    return info
 
 
 def _without_gaps(

@@ -137,13 +137,12 @@ class PotentialModel(Model):
 
     def __init__(self, dataset_info: DatasetInfo) -> None:
         super().__init__()
-        unfit = [t.name for t in dataset_info.targets.values() if not t.is_energy]
-        if unfit or len(dataset_info.targets) != 1:
-            raise TargetError(
-                f"{type(self).__name__} predicts one energy per structure (with forces and "
-                f"stress) and cannot fit: {', '.join(unfit or dataset_info.targets)}"
-            )
-        self.energy_name: str = next(iter(dataset_info.targets))
+        self.energy_name: str = _only_energy(self, dataset_info)
+
+    @torch.jit.ignore
+    def retarget(self, dataset_info: DatasetInfo) -> None:
+        """Another energy of the same elements keeps all weights."""
+        self.energy_name = _only_energy(self, dataset_info)
 
     def atomic_energies(self, graph: AtomGraph) -> Tensor:
         """Energies ``[n_atoms]`` of the atoms, in units of the (scaled) target."""
@@ -155,3 +154,14 @@ class PotentialModel(Model):
         if self.energy_name in outputs:
             predictions[self.energy_name] = [self.atomic_energies(graph).unsqueeze(-1)]
         return predictions
+
+
+def _only_energy(model: PotentialModel, dataset_info: DatasetInfo) -> str:
+    """Name of the one target there is; TargetError unless it is an energy."""
+    unfit = [t.name for t in dataset_info.targets.values() if not t.is_energy]
+    if unfit or len(dataset_info.targets) != 1:
+        raise TargetError(
+            f"{type(model).__name__} predicts one energy per structure (with forces and "
+            f"stress) and cannot fit: {', '.join(unfit or dataset_info.targets)}"
+        )
+    return next(iter(dataset_info.targets))

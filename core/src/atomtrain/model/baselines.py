@@ -3,7 +3,8 @@
 The baseline of a per-structure target is a sum of one number per atomic type (least squares); that
 of a per-atom target the mean over the atoms of each type. Only invariant blocks have one. The scale
 is the root mean square of what is left: per atom for per-structure targets, by type for per-atom
-ones. Both end in an :class:`~atomtrain.model.predictor.Affine`.
+ones. Targets of structures that are no sums over atoms (means, maxima) have one constant instead.
+Both end in an :class:`~atomtrain.model.predictor.Affine`.
 """
 
 from __future__ import annotations
@@ -84,11 +85,21 @@ def fit_composition(
         prop += block.n_properties
 
 
+def fit_constant(affine: Affine, samples: Samples, fixed: float | None = None) -> None:
+    """Set ``affine.shift`` of a target that is no sum over atoms: the mean label, or ``fixed``."""
+    n = samples.mask.sum(0).clamp(min=1)
+    mean = (samples.values * samples.mask).sum(0) / n
+    constant = mean if fixed is None else torch.full_like(mean, fixed)
+    affine.shift.copy_(constant.expand_as(affine.shift))
+
+
 def residual(affine: Affine, target: TargetInfo, samples: Samples) -> Tensor:
     """Labels minus the baseline, ``[n_samples, width]``."""
     shift = _per_column(affine.shift.cpu(), target)  # [n_types, width]
     if target.per_atom:
         return samples.values - shift.index_select(0, samples.type_index)
+    if target.pooled:
+        return samples.values - shift[:1]
     return samples.values - samples.composition @ shift
 
 
@@ -107,7 +118,7 @@ def fit_scale(
     ``total``: the loss of this per-structure target is one of totals, and so is the scale.
     """
     left = residual(affine, target, samples)
-    if not target.per_atom and not total:
+    if not target.per_atom and not target.pooled and not total:
         left = left / samples.composition.sum(1, keepdim=True)
     negligible = NEGLIGIBLE * max(_rms(samples.values[samples.mask]), 1e-300)
 
@@ -139,6 +150,8 @@ def normalise(affine: Affine, target: TargetInfo, samples: Samples) -> Tensor:
     reference = affine.reference.cpu()
     if target.per_atom:
         left = left / reference.index_select(0, samples.type_index).unsqueeze(1)
+    elif target.pooled:
+        left = left / reference[0]
     else:
         left = left / (reference[0] * samples.composition.sum(1, keepdim=True))
     return torch.where(samples.mask, left, torch.zeros_like(left))

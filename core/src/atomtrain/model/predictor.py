@@ -16,6 +16,7 @@ from atomtrain.errors import PluginError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.base import InFloat64, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import task_of
 
 
 class Affine(InFloat64):
@@ -66,6 +67,9 @@ class Predictor(nn.Module):
         self.model = model
         self.dataset_info = dataset_info
         self.target_names: List[str] = list(dataset_info.targets)
+        self.pooled: List[bool] = [t.pooled for t in dataset_info.targets.values()]
+        finish = [task_of(t.kind).finish(t) for t in dataset_info.targets.values()]
+        self.finish = nn.ModuleList(nn.Identity() if f is None else f for f in finish)
         self.per_volume: List[bool] = [t.per_volume for t in dataset_info.targets.values()]
         n_types = len(dataset_info.atomic_types)
         self.affine = nn.ModuleList(
@@ -83,18 +87,31 @@ class Predictor(nn.Module):
         assert isinstance(module, Affine)
         return module
 
+    @torch.jit.unused
+    def finished(self, target: str, values: Tensor) -> Tensor:
+        """What a task makes of the model's values of a target: probabilities of logits."""
+        result: Tensor = self.finish[self.target_names.index(target)](values)
+        return result
+
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """Per-atom blocks of each wanted output, in physical units and float64.
 
-        Targets that belong to structures are to be summed over atoms. Outputs that are no targets
-        (``feature``) pass through unchanged.
+        Targets that belong to structures are to be summed over atoms, but for pooled ones, which
+        come as ``[n_structures, n]``. Outputs that are no targets (``feature``) pass through
+        unchanged.
         """
         predictions = self.model(graph, outputs)
         type_index = self.type_index.index_select(0, graph.types)
-        for k, affine in enumerate(self.affine):
+        any_type = torch.zeros(graph.cells.shape[0], dtype=torch.int64, device=type_index.device)
+        for k, (affine, finish) in enumerate(zip(self.affine, self.finish)):  # noqa: B905
             name = self.target_names[k]
             if name in predictions:
-                predictions[name] = affine(predictions[name], type_index)
+                index = any_type if self.pooled[k] else type_index
+                blocks: List[Tensor] = affine(predictions[name], index)
+                finished: List[Tensor] = []
+                for block in blocks:
+                    finished.append(finish(block))
+                predictions[name] = finished
                 if self.per_volume[k]:
                     predictions[name] = [_stress(predictions[name][0], graph)]
         if self.model.baseline is not None:

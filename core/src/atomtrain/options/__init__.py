@@ -11,6 +11,7 @@ from atomtrain.options.dataset import (
     SystemsSection,
     TargetSection,
 )
+from atomtrain.options.head import HeadSection
 from atomtrain.options.loss import LossSpec
 from atomtrain.options.options import (
     ArchitectureSection,
@@ -32,6 +33,7 @@ __all__ = [
     "DatasetSection",
     "Finetune",
     "GradientSection",
+    "HeadSection",
     "IndicesSection",
     "LossSpec",
     "Options",

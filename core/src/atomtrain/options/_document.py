@@ -7,7 +7,7 @@ a number, dates are text, a key given twice is an error, ``${...}`` refers to ot
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
@@ -124,12 +124,34 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_document(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Source:
+def read_document(
+    document: str | PathLike[str] | Mapping[str, Any] | list[Any], overrides: Sequence[str] = ()
+) -> Source:
     """Read a YAML file whose top level is a mapping or a list; apply overrides and ``${...}``.
 
-    Raises :class:`~atomtrain.errors.OptionsError` with file and line for anything unreadable.
+    Instead of a path, what such a file holds. Raises :class:`~atomtrain.errors.OptionsError` with
+    file and line for anything unreadable.
     """
-    name = fspath(path)
+    if isinstance(document, (str, PathLike)):
+        source = _read(fspath(document))
+    else:
+        source = Source("", _plain(document))
+    for override in overrides:
+        _apply(override, source)
+    source.values = _interpolate(source)
+    return source
+
+
+def _plain(value: Any) -> Any:
+    """A copy as YAML would have given it: a program may hand over paths and tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _read(name: str) -> Source:
     try:
         with open(name, "rb") as file:
             text = file.read().decode("utf-8-sig")
@@ -141,11 +163,7 @@ def read_document(path: str | PathLike[str], overrides: Sequence[str] = ()) -> S
         raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
     except OSError as error:
         raise OptionsError(f"cannot read options file '{name}': {error.strerror}") from None
-    source = parse(text, name)
-    for override in overrides:
-        _apply(override, source)
-    source.values = _interpolate(source)
-    return source
+    return parse(text, name)
 
 
 def parse(text: str, name: str) -> Source:

@@ -21,7 +21,7 @@ STANDARD_TARGETS = (
 )
 """metatomic's standard outputs. Any other target is called ``<domain>::<name>``."""
 
-_OLDER = {
+OLDER_TARGETS = {
     "features": "feature",
     "non_conservative_forces": "non_conservative_force",
     "positions": "position",
@@ -30,8 +30,9 @@ _OLDER = {
     "masses": "mass",
     "charges": "charge",
 }
+"""what they were called before"""
 
-_SYMBOLS = [
+SYMBOLS = [
     "H",
     "He",
     "Li",
@@ -151,13 +152,14 @@ _SYMBOLS = [
     "Ts",
     "Og",
 ]
-_NUMBERS = {symbol: number for number, symbol in enumerate(_SYMBOLS, start=1)}
+"""chemical symbols in the order of their numbers"""
+_NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
 
 
 def current_name(name: str) -> str:
     """Today's name of a target: metatomic renamed some of its outputs (``charges`` -> ``charge``)."""
     base, slash, variant = name.partition("/")
-    return _OLDER.get(base, base) + slash + variant
+    return OLDER_TARGETS.get(base, base) + slash + variant
 
 
 def base_name(name: str) -> str:

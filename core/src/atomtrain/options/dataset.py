@@ -10,6 +10,7 @@ from atomtrain.options._document import Path, Source
 from atomtrain.options._names import bad_target_name, base_name, current_name
 from atomtrain.options._problems import Problems
 from atomtrain.options._section import Section
+from atomtrain.options.head import HeadSection
 from atomtrain.options.target_type import TypeSection
 
 Indices = list[Annotated[int, Field(ge=0)]]
@@ -66,8 +67,9 @@ class TargetSection(Section):
     """Whether there is one value per ``system`` or per ``atom``. The older spelling
     ``per_atom: true`` is understood."""
     type: TypeSection | None = None
-    """Kind of the target: ``scalar``, ``cartesian: {rank: 1}``, ``spherical: {irreps: [...]}``, or
-    one that a task brings. Absent: the default of the architecture, in general ``scalar``."""
+    """Kind of the target: ``scalar``, ``cartesian: {rank: 1}``, ``spherical: {irreps: [...]}``,
+    ``binary``, ``classes``, ``spacegroup``, ``pointgroup``, ``crystal_system``, ``denoising``, or one
+    that a package brings. Absent: the default of the architecture, in general ``scalar``."""
     num_subtargets: Annotated[int, Field(ge=1)] = 1
     """How many equivalent values there are, for instance the grid points of a density of states."""
     description: str = ""
@@ -83,8 +85,15 @@ class TargetSection(Section):
     """Whether structures may lack the target; they are then masked in loss and metrics."""
     pooling: Literal["sum", "mean", "max"] | None = None
     """How values of atoms become one of the structure. Absent: the sum, for classes the mean."""
-    head: dict[str, Any] = {}
-    """Options of the output head the core builds for the target."""
+    head: HeadSection | None = None
+    """A head of the core for the target, with these options (``{}``: all at their defaults)."""
+
+    _given: bool = PrivateAttr(False)
+
+    @property
+    def labels_given(self) -> bool:
+        """Whether the options say where labels are, for kinds whose labels can be computed."""
+        return self._given
 
     @property
     def per_atom(self) -> bool:
@@ -99,6 +108,7 @@ class TargetSection(Section):
             and self.sample_kind == "system"
             and self.num_subtargets == 1
             and (self.type is None or self.type.kind == "scalar")
+            and self.pooling in (None, "sum")
         )
 
     @model_validator(mode="before")
@@ -156,6 +166,7 @@ class TargetSection(Section):
         Raises :class:`Problems` for gradients that cannot be.
         """
         said = self.model_fields_set
+        self._given = self._given or not {"key", "read_from"}.isdisjoint(said)
         if label and not self.quantity and base_name(name) == "energy":
             self.quantity = "energy"
         if not self.read_from:

@@ -37,6 +37,23 @@ class ShiftAgnosticArguments(Section):
     """Distance of the grid points, for slopes and integrals."""
 
 
+class CrossEntropyArguments(Section):
+    """Arguments of ``cross_entropy``."""
+
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weights of classes by name (1 where there is none); ``balanced``: inversely proportional to
+    how often each occurs in the training set. Absent: all alike."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of each label that is spread evenly over all classes."""
+
+
+class BinaryCrossEntropyArguments(Section):
+    """Arguments of ``binary_cross_entropy``."""
+
+    positive_weight: Literal["balanced"] | Annotated[float, Field(gt=0)] = 1.0
+    """Weight of labels that are 1; ``balanced``: as many times as those that are 0 are more."""
+
+
 LOSSES: dict[str, type[Section]] = {
     "mse": NoArguments,
     "mae": NoArguments,
@@ -45,6 +62,9 @@ LOSSES: dict[str, type[Section]] = {
     "masked_mae": NoArguments,
     "masked_huber": HuberArguments,
     "shift_agnostic_mse": ShiftAgnosticArguments,
+    "cross_entropy": CrossEntropyArguments,
+    "binary_cross_entropy": BinaryCrossEntropyArguments,
+    "task": NoArguments,
 }
 """The core's own losses and the sections of their arguments"""
 
@@ -57,8 +77,11 @@ class LossSpec(Section):
     type: str = "mse"
     """Which loss: ``mse`` (squared error), ``mae`` (absolute error), ``huber`` (with ``delta``, 1.0
     unless given, where the square turns into a line), ``shift_agnostic_mse`` for densities of
-    states (with ``grad_penalty_weight``, ``int_weight`` and, unless 0.05, ``grid_step``), or one
-    that an installed package brings, with its own arguments. Missing labels never count, nor do
+    states (with ``grad_penalty_weight``, ``int_weight`` and, unless 0.05, ``grid_step``),
+    ``cross_entropy`` for classes (with ``class_weights``, ``label_smoothing``),
+    ``binary_cross_entropy`` (with ``positive_weight``), ``task`` for the own loss of a kind of target
+    that a package brings, or one that an installed package brings,
+    with its own arguments. Absent: what suits the kind of the target. Missing labels never count, nor do
     entries for which extra data called ``<target>_mask`` are 0; ``masked_mse``, ``masked_mae`` and
     ``masked_huber`` insist on such a mask."""
     weight: Annotated[float, Field(ge=0)] = 1.0
@@ -82,6 +105,10 @@ class LossSpec(Section):
         if not isinstance(data, dict):
             return data
         data = {name: value for name, value in data.items() if value is not None}
+        if "type" not in data:  # classes have one loss each: its arguments say which
+            for name in ("cross_entropy", "binary_cross_entropy"):
+                if not LOSSES[name].model_fields.keys().isdisjoint(data):
+                    data["type"] = name
         gradients = data.get("gradients") or {}
         if not isinstance(gradients, dict):
             return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from atomtrain.options._problems import Problems, fail, shown, translate
 from atomtrain.options._section import Section
 from atomtrain.options.dataset import DatasetSection, Indices, TargetSection
 from atomtrain.targets.layout import TargetInfo
+from atomtrain.tasks.registry import task_of
 
 H = TypeVar("H", bound=BaseModel)
 
@@ -71,7 +72,11 @@ class Options(Section):
     final_eval: bool = True
     """Whether the best model is evaluated on all sets at the end."""
     wandb: dict[str, Any] | None = None
-    """Log to Weights & Biases with these arguments of its ``init`` (needs the logger's package)."""
+    """Log to Weights & Biases with these arguments of its ``init``, for instance ``{project: water,
+    mode: offline}``; short for the observer ``wandb`` (``pip install atomtrain-wandb``)."""
+    observers: dict[str, dict[str, Any]] = {}
+    """Loggers and callbacks of installed packages, by name with their arguments (``tensorboard: {}``);
+    also just a name or a list of names."""
     architecture: ArchitectureSection
     """Which architecture, and its hypers."""
     training_set: list[DatasetSection]
@@ -109,6 +114,8 @@ class Options(Section):
             elif not isinstance(value, list):
                 value = [value]
             data[name] = [_whole_number(part) for part in value]
+        if "observers" in data:
+            data["observers"] = _by_name(data["observers"])
         return data
 
     @model_validator(mode="after")
@@ -138,35 +145,42 @@ class Options(Section):
                     )
                 if isinstance(part, int) and part < 0:
                     problems.append(((name, k), f"a count cannot be negative, got {part}"))
+        if self.wandb is not None and "wandb" in self.observers:
+            problems.append((("wandb",), "is given among the observers as well; keep one"))
         if problems:
             raise Problems(*problems)
         return self
 
 
-def load_options(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Options:
-    """Read, validate and complete an options file.
+def load_options(
+    options: str | PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Options:
+    """Read, validate and complete an options file, or what one would hold.
 
     ``overrides`` are ``a.b.c=value`` texts. Raises OptionsError that lists every problem with file,
     line and key.
     """
-    source = read_document(path, overrides)
+    source = read_document(options, overrides)
     if not isinstance(source.values, dict):
+        what = f"'{source.name}' is" if source.name else "the options are"
         raise OptionsError(
-            f"'{source.name}' is a list; an options file has the keys architecture, training_set "
+            f"{what} a list; an options file has the keys architecture, training_set "
             "and validation_set"
         )
-    options = _validate(Options, source.values, source)
-    options._source = source
+    validated = _validate(Options, source.values, source)
+    validated._source = source
     for name in ("training_set", "validation_set", "test_set"):
-        for k, section in enumerate(getattr(options, name)):
+        for k, section in enumerate(getattr(validated, name)):
             if isinstance(section, DatasetSection):
                 section._source, section._path = source, (name, k)
-    return options
+    return validated
 
 
-def load_eval_options(path: str | PathLike[str]) -> list[DatasetSection]:
+def load_eval_options(
+    options: str | PathLike[str] | Mapping[str, Any] | list[Any],
+) -> list[DatasetSection]:
     """The sections of a file for ``atomtrain eval``: one section or a list of them."""
-    source = read_document(path)
+    source = read_document(options)
     values = source.values if isinstance(source.values, list) else [source.values]
     single = not isinstance(source.values, list)
     sections = []
@@ -207,11 +221,15 @@ def dump_yaml(data: dict[str, Any], path: FilePath) -> None:
 
 
 def target_info(name: str, section: TargetSection, default_kind: str = "scalar") -> TargetInfo:
-    """The layout of a target (its gradients are filled in when the data are known)."""
+    """The layout of a target (its gradients are filled in when the data are known).
+
+    Raises TargetError for what cannot be.
+    """
     kind = section.type.kind if section.type is not None else default_kind
     cartesian = section.type.cartesian if section.type is not None else None
     spherical = section.type.spherical if section.type is not None else None
-    return TargetInfo(
+    task = task_of(kind)
+    info = TargetInfo(
         name=name,
         kind=kind,
         quantity=section.quantity,
@@ -222,7 +240,10 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
         irreps=spherical.layout(section.num_subtargets) if spherical is not None else (),
         description=section.description,
         extra=section.type.args if section.type is not None else {},
+        pooling=section.pooling or task.pooling,
+        head=section.head.model_dump() if section.head is not None else {},
     )
+    return task.complete(info)
 
 
 def check_units(sections: Sequence[DatasetSection]) -> None:
@@ -273,6 +294,17 @@ def _validate(cls: type[H], values: Any, source: Source, prefix: Path = ()) -> H
         return cls.model_validate(values)
     except ValidationError as error:
         raise fail(translate(error, cls, prefix), source) from None
+
+
+def _by_name(observers: Any) -> Any:
+    """One name, a list of names, or a section in which names may have no arguments."""
+    if isinstance(observers, str):
+        return {observers: {}}
+    if isinstance(observers, list) and all(isinstance(name, str) for name in observers):
+        return {name: {} for name in observers}
+    if isinstance(observers, dict):
+        return {name: {} if given is None else given for name, given in observers.items()}
+    return observers
 
 
 def _whole_number(part: Any) -> Any:

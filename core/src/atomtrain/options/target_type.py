@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_serializer, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from atomtrain.options._names import atomic_number
-from atomtrain.options._problems import Problems, nearest, shown
+from atomtrain.options._problems import Problems, nearest, shown, translate
 from atomtrain.options._section import Section
 from atomtrain.targets.layout import Irrep
-
-KINDS = (
-    "scalar",
-    "cartesian",
-    "spherical",
-    "binary",
-    "classes",
-    "spacegroup",
-    "pointgroup",
-    "crystal_system",
-    "denoising",
-)
-"""Kinds the core has a word for. Tasks may bring others; an architecture says which it can fit."""
 
 
 class CartesianSection(Section):
@@ -119,13 +106,24 @@ class TypeSection(Section):
         if len(data) != 1:
             raise ValueError(f"expected one kind of target, got {', '.join(map(str, data))}")
         ((kind, args),) = data.items()
-        near = nearest(kind, KINDS)
-        if not isinstance(kind, str) or not kind.isidentifier() or (kind not in KINDS and near):
-            hint = f"; did you mean '{near}'?" if near else ""
+        from atomtrain.tasks import find_task, known_kinds
+
+        known = known_kinds()
+        if kind not in known:
+            near = nearest(kind, known)
+            hint = f"; did you mean '{near}'?" if near else f" (there are: {', '.join(known)})"
             raise ValueError(f"unknown kind of target {shown(kind)}{hint}")
         args = {} if args is None else args
-        if kind not in cls.model_fields and not isinstance(args, dict):
-            raise Problems(((kind,), f"expected a section, got {shown(args)}"))
+        if kind not in cls.model_fields:
+            if not isinstance(args, dict):
+                raise Problems(((kind,), f"expected a section, got {shown(args)}"))
+            task = find_task(kind)
+            assert task is not None
+            try:
+                task.arguments.model_validate(args)
+            except ValidationError as error:
+                found = translate(error, task.arguments)
+                raise Problems(*(((kind, *path), text) for path, text in found)) from None
         return {kind: args}
 
     @model_serializer

@@ -10,9 +10,10 @@ from pydantic import Field, field_validator, model_validator
 
 from atomtrain.options._problems import Problems, suggestion
 from atomtrain.options._section import Section
-from atomtrain.options.loss import LossSpec
+from atomtrain.options.loss import LOSSES, LossSpec
 from atomtrain.options.target_type import by_number
 from atomtrain.targets.layout import TargetInfo
+from atomtrain.tasks.registry import task_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -64,8 +65,9 @@ class TrainerHypers(Section):
     """Which optimiser."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of the optimiser."""
-    scheduler: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warmup: down to 0 on a cosine, or as it is."""
+    scheduler: Literal["cosine", "constant"] | dict[str, dict[str, Any]] = "cosine"
+    """How the learning rate goes on after the warmup: down to 0 on a cosine, as it is, or by one of
+    torch's schedulers, stepped every epoch, with its arguments: ``{StepLR: {step_size: 30}}``."""
     grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Clip the norm of all gradients together to this. Absent: no clipping."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -103,6 +105,10 @@ class TrainerHypers(Section):
     log_separate_blocks: bool = False
     """Whether errors of targets with several blocks (spherical tensors) are also logged block by
     block, ``dipole (l=1, s=1)``. The best model is chosen by those of whole targets all the same."""
+    log_per_element: bool = False
+    """Whether the final evaluation also gives errors of forces and of targets of atoms by element."""
+    log_per_dataset: bool = False
+    """Whether the final evaluation also gives errors by file of structures."""
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
     """What the best model has the least of on the validation set: the product of the RMSEs of all
     targets and gradients, that of their MAEs, or the loss (the one to take with
@@ -152,6 +158,17 @@ class TrainerHypers(Section):
             raise ValueError(f"the minimum {low} is larger than the maximum {high}")
         return value
 
+    @field_validator("scheduler")
+    @classmethod
+    def _one_scheduler(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if len(value) != 1:
+                raise ValueError("expected one scheduler with its arguments")
+            from atomtrain.training.optimisation import check_scheduler
+
+            check_scheduler(*next(iter(value.items())))
+        return value
+
     @field_validator("memory_budget")
     @classmethod
     def _a_size(cls, value: int | str) -> int | str:
@@ -188,12 +205,18 @@ class TrainerHypers(Section):
         One loss for all is that of the gradients too; under a loss per target they have ``mse``
         unless something else is said, as in metatrain.
         """
+        task = task_of(target.kind)
         if isinstance(self.loss, LossSpec):
             spec = self.loss
             default = spec.model_copy(update={"gradients": {}})
+            if spec.type in LOSSES and spec.type not in task.losses:  # meant for the others
+                spec = LossSpec(type=task.losses[0], weight=spec.weight, reduction=spec.reduction)
         else:
-            spec = self.loss.get(target.name) or LossSpec()
+            spec = self.loss.get(target.name) or LossSpec(type=task.losses[0])
             default = LossSpec()
+            if "type" not in spec.model_fields_set:
+                given = {name: getattr(spec, name) for name in spec.model_fields_set}
+                spec = LossSpec.model_validate({**given, "type": task.losses[0]})
         gradients = {g: spec.gradients.get(g, default) for g in target.gradients}
         return spec.model_copy(update={"gradients": gradients})
 
@@ -226,6 +249,14 @@ class TrainerHypers(Section):
             if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
                 problem = f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
                 problems.append((where, problem))
+            fitting = task_of(target.kind).losses
+            if loss.type in LOSSES and loss.type not in fitting:
+                problem = (
+                    f"'{loss.type}' makes no sense for a target of type '{target.kind}'; "
+                    f"there {'is' if len(fitting) == 1 else 'are'}: {', '.join(fitting)}"
+                )
+                problems.append((where, problem))
+                continue
             if loss.type == "shift_agnostic_mse" and (target.kind != "scalar" or target.width < 5):
                 problem = (
                     f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
@@ -243,6 +274,10 @@ class TrainerHypers(Section):
         problems: list[tuple[tuple[str, ...], str]] = []
         if isinstance(self.atomic_baseline, dict) and target.blocks:
             given = self.atomic_baseline.get(target.name, 0.0)
+            if task_of(target.kind).scaled is False and target.name in self.atomic_baseline:
+                problem = f"a target of type '{target.kind}' has no baseline"
+                problems.append((("atomic_baseline", target.name), problem))
+                return problems
             some = any(given.values()) if isinstance(given, dict) else given != 0.0
             if some and not any(block.invariant for block in target.blocks):
                 problem = "changes under rotations: there is nothing of atoms alone to take off"

@@ -3,6 +3,6 @@
 Nothing here computes results.
 """
 
-from atomtrain.report.units import errors_line, quantities
+from atomtrain.report.units import errors_line, numbers, quantities
 
-__all__ = ["errors_line", "quantities"]
+__all__ = ["errors_line", "numbers", "quantities"]

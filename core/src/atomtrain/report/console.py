@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomtrain.report.units import errors_line, quantities
+from atomtrain.report.units import errors_line, numbers, quantities
 from atomtrain.training.observers import EpochRecord, Errors, Observer
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ class CsvObserver(Observer):
     def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
         self.path = path
         self.quantities = quantities(info, hypers.per_structure_targets)
+        self.columns: list[str] = []
 
     def on_epoch(self, record: EpochRecord) -> None:
         row: dict[str, Any] = {
@@ -178,22 +179,13 @@ class CsvObserver(Observer):
             "seconds": round(record.seconds, 4),
             "time": round(time.time(), 3),
         }
-        for part, errors in (
-            ("training", record.train_errors),
-            ("validation", record.validation_errors),
-        ):
-            for q in self.quantities:
-                if q.key not in record.validation_errors:
-                    continue
-                for kind in ("rmse", "mae"):
-                    value = errors.get(q.key, {}).get(kind, math.nan) * q.factor
-                    unit = f" [{q.unit}]" if q.unit else ""
-                    row[f"{part} {q.name} {kind.upper()}{unit}"] = (
-                        "" if math.isnan(value) else value
-                    )
+        for name, value in numbers(record, self.quantities).items():
+            row[name] = "" if math.isnan(value) else value
+        # which columns there are must not depend on which metrics a later epoch has
+        self.columns = self.columns or list(row)
         new = not self.path.exists()
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             if new:
                 writer.writeheader()
             writer.writerow(row)

@@ -95,6 +95,13 @@ def table(described: Mapping[str, Any], path: str) -> Table:
             f"{architecture.get('version')}, model version {architecture.get('model_version')}, "
             f"trainer version {architecture.get('trainer_version')})",
         )
+    installed = described.get("installed") or {}
+    if "problem" in installed:
+        grid.add_row("installed", installed["problem"])
+    elif installed:
+        grid.add_row("installed", f"version {installed['version']}, {installed['stage']}")
+        if "notice" in installed:
+            grid.add_row("", installed["notice"])
     if "atomtrain_version" in described:
         grid.add_row("written by", f"atomtrain {described['atomtrain_version']}")
     if "dataset_info" in described:

@@ -1,10 +1,12 @@
-"""What is predicted: the layout of a target (and, with the tasks, its labels, loss and metrics).
+"""What is predicted: the layout of a target. What its numbers mean is said in :mod:`atomtrain.tasks`.
 
-Nothing here reads files, knows an architecture or runs a model.
+Nothing here reads files, knows an architecture or runs a model. :mod:`.maps` is the only module that
+imports torch and metatensor.
 """
 
 from atomtrain.targets.layout import (
     GRADIENTS,
+    LAYOUTS,
     Block,
     DatasetInfo,
     Irrep,
@@ -12,4 +14,4 @@ from atomtrain.targets.layout import (
     split_key,
 )
 
-__all__ = ["GRADIENTS", "Block", "DatasetInfo", "Irrep", "TargetInfo", "split_key"]
+__all__ = ["GRADIENTS", "LAYOUTS", "Block", "DatasetInfo", "Irrep", "TargetInfo", "split_key"]

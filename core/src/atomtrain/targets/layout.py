@@ -15,6 +15,8 @@ from typing import Any, Literal
 from atomtrain.errors import TargetError
 
 SampleKind = Literal["system", "atom"]
+Layout = Literal["scalar", "cartesian", "spherical"]
+LAYOUTS = ("scalar", "cartesian", "spherical")
 GRADIENTS = ("forces", "strain")
 
 
@@ -75,9 +77,12 @@ class Irrep:
 class TargetInfo:
     """Everything the rest of the code needs to know of a target.
 
-    ``kind`` is the word of the options file (``scalar``, ``cartesian``, ``spherical``, ...),
-    ``per_atom`` tells the sample kind, ``gradients`` which of :data:`GRADIENTS` are trained,
-    ``unit`` any unit expression metatomic understands, empty if not given.
+    ``kind`` is the word of the options file (``scalar``, ``classes``, ...) and ``layout`` what its
+    numbers are (a :data:`Layout`; the kind itself for those three, else scalars unless a task says
+    so), ``per_atom`` tells the sample kind, ``gradients`` which of :data:`GRADIENTS` are trained,
+    ``unit`` any unit expression metatomic understands, empty if not given. ``classes`` are the names
+    of a classification, ``pooling`` says how atoms make up a structure, ``head`` holds the options of
+    a head of the core (empty: the architecture's own where it has one).
     """
 
     name: str
@@ -91,8 +96,15 @@ class TargetInfo:
     gradients: tuple[str, ...] = ()
     description: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    layout: str = ""
+    classes: tuple[str, ...] = ()
+    pooling: str = "sum"
+    head: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.layout:
+            plain = self.kind if self.kind in LAYOUTS else "scalar"
+            object.__setattr__(self, "layout", plain)
         if self.num_subtargets < 1:
             raise TargetError(f"target '{self.name}': num_subtargets must be at least 1")
         if self.gradients and not self.is_energy:
@@ -109,7 +121,21 @@ class TargetInfo:
             and self.kind == "scalar"
             and not self.per_atom
             and self.num_subtargets == 1
+            and self.pooling == "sum"
         )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the model gives one row per structure rather than contributions of atoms.
+
+        So it is for means and maxima, and for classes, whose probabilities are no sums.
+        """
+        return not self.per_atom and (self.pooling != "sum" or self.kind not in LAYOUTS)
+
+    @property
+    def input(self) -> str:
+        """The structures the model is to see: as they are (empty), or ``noise <scale>`` added."""
+        return f"noise {self.extra['scale']:g}" if self.kind == "denoising" else ""
 
     @property
     def per_volume(self) -> bool:
@@ -124,7 +150,7 @@ class TargetInfo:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks, in order."""
-        if self.kind == "spherical":
+        if self.layout == "spherical":
             return tuple(
                 Block(
                     (("o3_lambda", i.o3_lambda), ("o3_sigma", i.o3_sigma)),
@@ -133,7 +159,7 @@ class TargetInfo:
                 )
                 for i in self.irreps
             )
-        if self.kind == "cartesian":
+        if self.layout == "cartesian":
             names = ("xyz",) if self.rank == 1 else tuple(f"xyz_{k + 1}" for k in range(self.rank))
             return (Block((("_", 0),), tuple((n, 3) for n in names), self.num_subtargets),)
         return (Block((("_", 0),), (), self.num_subtargets),)
@@ -148,6 +174,8 @@ class TargetInfo:
         """Name of the last axis in exported TensorMaps (metatomic's rule for its own outputs)."""
         if self.quantity == "energy":
             return "energy"
+        if self.classes:
+            return "class"
         return self.name.split("::")[-1].split("/")[0].replace("-", "_")
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,6 +192,10 @@ class TargetInfo:
             "gradients": list(self.gradients),
             "description": self.description,
             "extra": dict(self.extra),
+            "layout": self.layout,
+            "classes": list(self.classes),
+            "pooling": self.pooling,
+            "head": dict(self.head),
         }
 
     @classmethod
@@ -174,6 +206,7 @@ class TargetInfo:
                 **data,
                 "irreps": tuple(Irrep(*i) for i in data["irreps"]),
                 "gradients": tuple(data["gradients"]),
+                "classes": tuple(data.get("classes", ())),  # absent in early files
             }
         )
 

@@ -143,6 +143,8 @@ def finetune(subject: Subject) -> None:
     source = {**source, "method": "heads"}
     done = train(subject, [subject.main], finetune=source, num_epochs=1, seed=2)
     for name, parameter in done.predictor.model.named_parameters():
+        if name not in done.start:
+            continue  # inside a frozen backbone, which brings its own checkpoint
         moved = not torch.equal(parameter.detach(), done.start[name].to(parameter.dtype))
         require(
             not moved or model.is_head(name),

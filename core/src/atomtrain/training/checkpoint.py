@@ -12,6 +12,7 @@ A checkpoint is a dict of tensors, numbers, strings, lists and dicts::
                    may be None)
     core           {version, affine}: baselines and scales
     trainer        optimiser, step, epoch, random state, best metric ... (None: nothing to go on)
+    embedded       {name: checkpoint}: trained models inside the model, each by its own checkpoint
     metrics, metadata
 
 It is written to a temporary file, flushed, read back, and renamed over its final name: a kill at

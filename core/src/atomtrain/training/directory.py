@@ -18,6 +18,7 @@ log = logging.getLogger("atomtrain")
 INCIDENTAL = {
     ("device",),
     ("wandb",),
+    ("observers",),
     ("print_stats",),
     ("final_eval",),
     *(

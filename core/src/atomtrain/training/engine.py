@@ -17,16 +17,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import BatchSource, epoch_batches
+from atomtrain.data import BatchSource, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
+from atomtrain.model.backbone import embedded_checkpoints
+from atomtrain.model.heads import join_state, split_state
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
 from atomtrain.training.interrupt import Interruption
 from atomtrain.training.loss import loss_terms
-from atomtrain.training.metrics import ErrorSums, block_columns, label_keys, score
+from atomtrain.training.metrics import (
+    ErrorSums,
+    block_columns,
+    label_keys,
+    label_variances,
+    score,
+)
 from atomtrain.training.observers import EpochRecord, Errors, Observers
 from atomtrain.training.optimisation import (
     AveragedWeights,
+    EpochSchedule,
     build_optimizer,
     learning_rate_factor,
 )
@@ -41,13 +50,18 @@ log = logging.getLogger("atomtrain")
 CORE_VERSION = 1
 
 
-def train(model: Model, run: TrainingRun) -> TrainingOutcome:
-    """Train ``model`` (the one inside ``run.predictor``) and return how it ended."""
+def train(model: Model, run: TrainingRun, engine: type[Engine] | None = None) -> TrainingOutcome:
+    """Train ``model`` (the one inside ``run.predictor``) and return how it ended.
+
+    ``engine`` is a subclass of :class:`Engine` with another optimiser or step.
+    """
     with Interruption() as interruption:
-        return _Engine(run, interruption).train()
+        return (engine or Engine)(run, interruption).train()
 
 
-class _Engine:
+class Engine:
+    """The loop. A trainer that differs in its steps alone overrides the methods that say so."""
+
     def __init__(self, run: TrainingRun, interruption: Interruption) -> None:
         self.run = run
         self.hypers = run.hypers
@@ -55,10 +69,14 @@ class _Engine:
         self.observers = Observers(run.observers if run.processes.is_main else [])
         self.predictor = run.predictor.to(device=run.device, dtype=run.dtype)
         self.model = self.predictor.model
-        self.terms = loss_terms(run.dataset_info, self.hypers)
+        self.terms = loss_terms(run.dataset_info, self.hypers, run.train.labels)
         self.keys = label_keys(run.dataset_info)
         self.blocks = block_columns(run.dataset_info) if self.hypers.log_separate_blocks else {}
         self.totals = frozenset(self.hypers.per_structure_targets)
+        self.variances = {
+            part: label_variances(store, run.dataset_info, self.totals)
+            for part, store in (("train", run.train), ("validation", run.validation))
+        }
 
         self.sources = {
             part: BatchSource(
@@ -69,6 +87,7 @@ class _Engine:
                 device=run.device,
                 memory_budget=budget,
                 num_workers=self.hypers.num_workers,
+                noise=Noise.of(run.dataset_info, run.seed, fixed=part != "train"),
             )
             for part, store, budget in self._stores()
         }
@@ -82,13 +101,17 @@ class _Engine:
         groups = parameter_groups(self.model, self.hypers)
         self.groups = groups
         self.parameters: list[Tensor] = [p for g in groups for p in g["params"]]
-        self.optimizer = build_optimizer(groups, self.hypers)
+        self.optimizer = self.build_optimizer(groups)
         self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
         self.average = (
             AveragedWeights(self.parameters, self.hypers.ema_decay)
             if self.hypers.ema_decay
             else None
         )
+
+        self.schedule: EpochSchedule | None = None
+        if isinstance(self.hypers.scheduler, dict):
+            self.schedule = EpochSchedule(*next(iter(self.hypers.scheduler.items())))
 
         self.epoch = 0  # the one to be done next
         self.step_in_epoch = 0
@@ -116,7 +139,7 @@ class _Engine:
                 break
             validation_loss, errors = self._validate()
             chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
-            value = score(hypers.best_model_metric, validation_loss, chosen_by)
+            value = score(hypers.best_model_metric, validation_loss, chosen_by, run.dataset_info)
             is_best = value < self.best_score
             if is_best:
                 self.best_score, self.best_epoch = value, self.epoch
@@ -130,6 +153,8 @@ class _Engine:
                 "best_score": self.best_score,
                 "best_errors": errors if is_best else self.metrics.get("best_errors", errors),
             }
+            if self.schedule is not None:
+                self.schedule.step(validation_loss)
             now = time.monotonic()
             done = self.epoch - first_epoch + 1
             record = EpochRecord(
@@ -170,11 +195,11 @@ class _Engine:
     def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
         run = self.run
         self.model.train()
-        sums = ErrorSums(self.keys, run.device, self.blocks)
+        sums = self._error_sums("train")
         loss_sum = torch.tensor(self.loss_sum, dtype=torch.float64, device=run.device)
         batches = self._batches("train", self.epoch)[self.step_in_epoch :]
         shares = [b[run.processes.rank :: run.processes.size] for b in batches]
-        local = self.sources["train"].epoch([s for s in shares if len(s)])
+        local = self.sources["train"].epoch([s for s in shares if len(s)], self.epoch)
         for share in shares:
             batch = next(local) if len(share) else None
             self._set_learning_rate()
@@ -201,13 +226,18 @@ class _Engine:
         done = self.step_in_epoch
         return float(total) / max(done, 1), sums.results() if with_errors else {}
 
+    def _error_sums(self, part: str) -> ErrorSums:
+        return ErrorSums(
+            self.keys, self.run.device, self.blocks, self.run.dataset_info, self.variances[part]
+        )
+
     def _validate(self) -> tuple[float, Errors]:
         """Loss and errors on the validation set (of the averaged weights where there are any)."""
         run = self.run
         self.model.eval()
         if self.average is not None:
             self.average.swap()
-        sums = ErrorSums(self.keys, run.device, self.blocks)
+        sums = self._error_sums("validation")
         loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
         batches = self._batches("validation", 0)
         shares = [b[run.processes.rank :: run.processes.size] for b in batches]
@@ -263,14 +293,28 @@ class _Engine:
             loss = loss + part
         return loss, predictions
 
+    def build_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of these parameter groups (:mod:`atomtrain.training.finetune`).
+
+        To be overridden. Its state must be all a restart needs.
+        """
+        return build_optimizer(groups, self.hypers)
+
+    def step(self) -> None:
+        """One step of the optimiser; the gradients are there, summed over all processes.
+
+        To be overridden.
+        """
+        if self.hypers.grad_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
+        self.optimizer.step()
+
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
             loss.backward(inputs=self.parameters)
         self.run.processes.sum_gradients(self.parameters)
-        if self.hypers.grad_clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
-        self.optimizer.step()
+        self.step()
         if self.average is not None:
             self.average.update()
 
@@ -279,8 +323,10 @@ class _Engine:
             self.epoch * self.n_steps + self.step_in_epoch,
             self.hypers.num_epochs * self.n_steps,
             self.hypers.warmup_fraction,
-            self.hypers.scheduler,
+            self.hypers.scheduler if isinstance(self.hypers.scheduler, str) else "",
         )
+        if self.schedule is not None:
+            factor *= self.schedule.factor
         frozen = (
             self.hypers.finetune is not None and self.epoch < self.hypers.finetune.freeze_epochs
         )
@@ -337,10 +383,17 @@ class _Engine:
 
     def _checkpoint(self) -> dict[str, Any]:
         affine = {k: v for k, v in self.predictor.state_dict().items() if k.startswith("affine.")}
+        # copies: whoever has the outcome may load other weights into the model
+        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        last, last_heads = split_state(weights, self.model)
+        best, best_heads = None, None
+        if self.best_weights is not None:
+            best, best_heads = split_state(self.best_weights, self.model)
+        heads = {"last": last_heads, "best": best_heads}
         return {
             **self.run.header,
-            "model": {"last": self.model.state_dict(), "best": self.best_weights},
-            "core": {"version": CORE_VERSION, "affine": affine},
+            "model": {"last": last, "best": best},
+            "core": {"version": CORE_VERSION, "affine": affine, "heads": heads},
             "trainer": {
                 "optimizer": self.optimizer.state_dict(),
                 "average": None if self.average is None else self.average.average,
@@ -350,8 +403,10 @@ class _Engine:
                 "best_score": self.best_score,
                 "best_epoch": self.best_epoch,
                 "random_state": torch.get_rng_state(),
+                "schedule": None if self.schedule is None else self.schedule.state(),
             },
             "metrics": copy.deepcopy(self.metrics),
+            "embedded": embedded_checkpoints(self.model),
         }
 
     def _write(self, name: str) -> None:
@@ -373,7 +428,11 @@ class _Engine:
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         best = checkpoint["model"]["best"]
         if best is not None:
-            self.best_weights = {k: v.to(self.run.device) for k, v in best.items()}
+            heads = (checkpoint["core"].get("heads") or {}).get("best") or {}
+            joined = join_state(best, heads, self.model)
+            self.best_weights = {k: v.to(self.run.device) for k, v in joined.items()}
+        if self.schedule is not None and state.get("schedule"):
+            self.schedule.load(state["schedule"])
         self.metrics = dict(checkpoint.get("metrics") or {})
         torch.set_rng_state(state["random_state"])
 

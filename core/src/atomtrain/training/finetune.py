@@ -20,6 +20,8 @@ def parameter_groups(model: Model, hypers: TrainerHypers) -> list[dict[str, Any]
     encoder: list[Parameter] = []
     heads: list[Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue  # frozen by the architecture: a backbone
         (heads if model.is_head(name) else encoder).append(parameter)
     groups: list[dict[str, Any]] = []
     if encoder and not (finetune is not None and finetune.method == "heads"):

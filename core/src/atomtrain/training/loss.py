@@ -8,14 +8,16 @@ from the arguments in the options.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from atomtrain.targets import DatasetInfo
+from atomtrain.data.store import Label
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import task_of
 
 if TYPE_CHECKING:
     from atomtrain.options import LossSpec, TrainerHypers
@@ -150,37 +152,48 @@ class Term:
         return self.weight * numerator, count
 
 
-def build_loss(spec: LossSpec) -> Loss:
-    """The loss that the options name, one of the core's or of an installed package."""
+def core_loss(name: str, arguments: dict[str, Any]) -> Loss:
+    """One of the core's losses for numbers."""
+    kind = name.removeprefix("masked_")
+    if kind == "shift_agnostic_mse":
+        return shift_agnostic_mse(**arguments)
+    if kind == "mae":
+        return pointwise(lambda prediction, label: (prediction - label).abs())
+    if kind == "huber":
+        huber = torch.nn.HuberLoss(reduction="none", **arguments)
+        return pointwise(huber)
+    return pointwise(lambda prediction, label: (prediction - label).square())
+
+
+def build_loss(spec: LossSpec, target: TargetInfo, label: Label | None) -> Loss:
+    """The loss that the options name: the core's, as the target's task has it, or a package's."""
     from atomtrain.options.loss import LOSSES, loss_factory
 
     if spec.type not in LOSSES:
         loss: Loss = loss_factory(spec.type)(**spec.arguments)
         return loss
-    kind = spec.type.removeprefix("masked_")
-    if kind == "shift_agnostic_mse":
-        return shift_agnostic_mse(**spec.arguments)
-    if kind == "mae":
-        return pointwise(lambda prediction, label: (prediction - label).abs())
-    if kind == "huber":
-        huber = torch.nn.HuberLoss(reduction="none", **spec.arguments)
-        return pointwise(huber)
-    return pointwise(lambda prediction, label: (prediction - label).square())
+    return task_of(target.kind).loss(spec.type, spec.arguments, target, label)
 
 
-def loss_terms(dataset_info: DatasetInfo, hypers: TrainerHypers) -> list[Term]:
-    """The summands of the loss, in the order of the targets, gradients after their target."""
+def loss_terms(
+    dataset_info: DatasetInfo, hypers: TrainerHypers, labels: Mapping[str, Label] | None = None
+) -> list[Term]:
+    """The summands of the loss, in the order of the targets, gradients after their target.
+
+    Classes may be weighted by how often they occur in the training set's ``labels``.
+    """
     terms = []
 
-    def add(key: str, spec: LossSpec, per_structure: bool = False) -> None:
+    def add(key: str, spec: LossSpec, target: TargetInfo, per_structure: bool = False) -> None:
         if spec.weight != 0.0:
-            loss = build_loss(spec)
+            loss = build_loss(spec, target, (labels or {}).get(key))
             terms.append(Term(key, spec.weight, spec.reduction == "mean", loss, per_structure))
 
     for name, target in dataset_info.targets.items():
         spec = hypers.loss_for(target)
         whole = name in hypers.per_structure_targets
-        add(name, spec, whole)
+        add(name, spec, target, whole)
         for gradient in target.gradients:
-            add(f"{name}:{gradient}", spec.gradients[gradient], whole and gradient == "strain")
+            in_total = whole and gradient == "strain"
+            add(f"{name}:{gradient}", spec.gradients[gradient], target, in_total)
     return terms

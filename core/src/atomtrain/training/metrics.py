@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from atomtrain.targets import DatasetInfo
+from atomtrain.data.store import StructureStore
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import Task, task_of
 
 
 class ErrorSums:
-    """Sums of squared and absolute errors of each label key, and how many entries they cover.
+    """What metrics are made of, summed over batches and processes: one flat tensor, ``sums``.
 
-    ``keys`` are label keys (``energy``, ``energy:forces``, ``energy:strain``). Per-structure
-    targets count per atom; the strain derivative counts as stress (over volume, periodic
-    structures only). ``blocks`` are columns of labels to be counted apart as well, by a key of
-    their own (see :func:`block_columns`).
+    ``keys`` are label keys (``energy``, ``energy:forces``, ``energy:strain``). For numbers squared and
+    absolute errors: per-structure targets count per atom; the strain derivative counts as stress
+    (over volume, periodic structures only). Other kinds of targets bring sums of their own
+    (:meth:`atomtrain.tasks.Task.metric_sums`). ``blocks`` are columns of labels to be counted apart
+    as well, by a key of their own (see :func:`block_columns`). ``variances`` of labels give R2.
     """
 
     def __init__(
@@ -25,13 +28,30 @@ class ErrorSums:
         keys: list[str],
         device: torch.device,
         blocks: Mapping[str, Mapping[str, slice]] | None = None,
+        info: DatasetInfo | None = None,
+        variances: Mapping[str, float] | None = None,
     ) -> None:
+        self.info = info
+        self.variances = variances or {}
+        self.tasks: dict[str, tuple[Task, TargetInfo]] = {}
+        for key in keys if info is not None else ():
+            target = info.targets.get(key) if info is not None else None
+            if target is not None and task_of(target.kind).metric_size(target) > 0:
+                self.tasks[key] = (task_of(target.kind), target)
+        self.order = keys
         self.parts: dict[str, dict[str, slice]] = {
-            key: {key: slice(None), **(blocks or {}).get(key, {})} for key in keys
+            key: {key: slice(None), **(blocks or {}).get(key, {})}
+            for key in keys
+            if key not in self.tasks
         }
         self.keys = [part for parts in self.parts.values() for part in parts]
-        # [n_keys, 3]: sum of squares, sum of absolutes, count
-        self.sums = torch.zeros((len(self.keys), 3), dtype=torch.float64, device=device)
+        sizes = [task.metric_size(target) for task, target in self.tasks.values()]
+        n = 3 * len(self.keys)
+        self.sums = torch.zeros(n + sum(sizes), dtype=torch.float64, device=device)
+        # [n_keys, 3]: sum of squares, sum of absolutes, count; views of the one tensor
+        self.errors = self.sums[:n].view(-1, 3)
+        own = self.sums[n:].split(sizes) if sizes else ()
+        self.own: dict[str, Tensor] = dict(zip(self.tasks, own, strict=True))
 
     def add(self, key: str, error: Tensor, mask: Tensor | None) -> None:
         """Add ``error [n_samples, width]`` (prediction minus label) of one batch."""
@@ -39,21 +59,59 @@ class ErrorSums:
         if mask is not None:
             error = error * mask
         for part, columns in self.parts[key].items():
-            row, here = self.sums[self.keys.index(part)], error[:, columns]
+            row, here = self.errors[self.keys.index(part)], error[:, columns]
             row[0] += here.square().sum()
             row[1] += here.abs().sum()
             row[2] += here.numel() if mask is None else mask[:, columns].sum()
 
+    def add_samples(self, key: str, prediction: Tensor, label: Tensor, mask: Tensor | None) -> None:
+        """Add finished predictions of a target whose task has metrics of its own."""
+        task, target = self.tasks[key]
+        self.own[key] += task.metric_sums(prediction, label, mask, target)
+
     def results(self) -> dict[str, dict[str, float]]:
         """``{key: {"rmse": ..., "mae": ..., "count": ...}}``; nan where nothing was counted."""
-        values = {}
-        for key, (squares, absolutes, count) in zip(self.keys, self.sums.tolist(), strict=True):
+        values: dict[str, dict[str, float]] = {}
+        for key, (squares, absolutes, count) in zip(self.keys, self.errors.tolist(), strict=True):
             values[key] = {
                 "rmse": math.sqrt(squares / count) if count else math.nan,
                 "mae": absolutes / count if count else math.nan,
                 "count": count,
             }
-        return values
+            variance = self.variances.get(key, 0.0)
+            if count and variance > 0:
+                values[key]["r2"] = 1.0 - squares / count / variance
+        for key, (task, target) in self.tasks.items():
+            found = task.metrics(self.own[key].cpu(), target)
+            values[key] = {name: float(value) for name, value in found.items()}
+        first = [part for key in self.order for part in (self.parts.get(key) or [key])]
+        return {key: values[key] for key in first}
+
+    def confusions(self) -> dict[str, list[list[float]]]:
+        """Confusion matrices of classifications: rows are labels, columns predictions."""
+        return {
+            key: task.confusion(self.own[key].cpu(), target).tolist()
+            for key, (task, target) in self.tasks.items()
+            if task.classification and hasattr(task, "confusion")
+        }
+
+
+def label_variances(
+    store: StructureStore, info: DatasetInfo, totals: Collection[str] = ()
+) -> dict[str, float]:
+    """Variance of each target's labels about their mean, counted as errors are: per atom."""
+    found = {}
+    for name, target in info.targets.items():
+        label = store.labels.get(name)
+        if label is None or not task_of(target.kind).scaled or target.per_volume:
+            continue
+        values = label.values
+        if not (target.per_atom or target.pooled or name in totals):
+            values = values / store.n_atoms[:, None]
+        mask = torch.ones_like(values) if label.mask is None else label.mask.to(values.dtype)
+        mean = (values * mask).sum(0) / mask.sum(0).clamp(min=1)
+        found[name] = float(((values - mean).square() * mask).sum() / mask.sum().clamp(min=1))
+    return found
 
 
 def label_keys(dataset_info: DatasetInfo) -> list[str]:
@@ -76,12 +134,24 @@ def block_columns(dataset_info: DatasetInfo) -> dict[str, dict[str, slice]]:
     return columns
 
 
-def score(metric: str, loss: float, errors: dict[str, dict[str, float]]) -> float:
+def score(
+    metric: str,
+    loss: float,
+    errors: dict[str, dict[str, float]],
+    info: DatasetInfo | None = None,
+) -> float:
     """The number the best model has the smallest of: ``rmse_prod``, ``mae_prod`` or ``loss``.
 
-    The products run over all ``errors`` of which there are any, gradients included.
+    The products run over all ``errors`` of which there are any, gradients included. Kinds of targets
+    that have no such error bring what stands for one (:attr:`atomtrain.tasks.Task.measure`).
     """
     if metric == "loss":
         return loss
     kind = metric.removesuffix("_prod")
-    return math.prod(e[kind] for e in errors.values() if e["count"] > 0)
+    product = 1.0
+    for key, found in errors.items():
+        if found["count"] > 0:
+            target = None if info is None else info.targets.get(key)
+            own = kind if kind in found or target is None else task_of(target.kind).measure
+            product *= found[own]
+    return product

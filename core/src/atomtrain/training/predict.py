@@ -15,6 +15,7 @@ from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import split_key
+from atomtrain.tasks import task_of
 from atomtrain.training.baseline import without_baseline
 from atomtrain.training.metrics import ErrorSums
 
@@ -47,6 +48,9 @@ def normalised_store(store: StructureStore, predictor: Predictor) -> StructureSt
     for name, target in info.targets.items():
         if name not in store.labels:
             continue
+        if not task_of(target.kind).scaled:
+            labels[name] = store.labels[name]
+            continue
         affine = predictor.affine_of(name)
         label = store.labels[name]
         values = normalise(affine, target, samples_of(store, target, info.atomic_types))
@@ -70,7 +74,10 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
     targets = {n: t for n, t in predictor.dataset_info.targets.items() if n in batch.labels}
     differentiated = [n for n, t in targets.items() if t.gradients]
     graph = with_leaves(batch.graph) if differentiated else batch.graph
-    outputs = predictor.model(graph, list(targets))
+    outputs: dict[str, list[Tensor]] = {}
+    for seen in dict.fromkeys(t.input for t in targets.values()):  # one pass for each input
+        names = [n for n, t in targets.items() if t.input == seen]
+        outputs.update(predictor.model(batch.noisy[seen] if seen else graph, names))
 
     n = n_structures(graph)
     type_index = None
@@ -79,7 +86,11 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
     for name, target in targets.items():
         affine = predictor.affine_of(name)
         blocks = outputs[name]
-        if affine.scale.shape[1] > 1:
+        if affine.scale.shape[1] > 1 and task_of(target.kind).scaled:
+            relative = affine.scale / affine.reference[:, None]
+            if target.pooled:  # one scale, whatever the elements
+                blocks = [blocks[0] * relative[:1].to(blocks[0].dtype)]
+        if affine.scale.shape[1] > 1 and task_of(target.kind).scaled and not target.pooled:
             if type_index is None:
                 type_index = predictor.type_index.index_select(0, graph.types)
             relative = (affine.scale / affine.reference[:, None]).to(blocks[0].dtype)
@@ -94,7 +105,7 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
             ]
         rows = [block.reshape(block.shape[0], -1) for block in blocks]
         row = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
-        if target.per_atom:
+        if target.per_atom or target.pooled:
             predictions[name] = row
             continue
         predictions[name] = sum_over_structures(row, graph.structure, n) * inverse_n_atoms
@@ -122,10 +133,21 @@ def add_errors(
 ) -> None:
     """Add the errors of one batch, in physical units; those of ``totals`` not per atom."""
     for key, prediction in predictions.items():
+        own = predictor.dataset_info.targets.get(key)
+        if own is not None and task_of(own.kind).metric_size(own) > 0:
+            physical = predictor.finished(key, prediction.detach())
+            factor = 1.0 if own.layout == "scalar" else physical_factor(predictor, batch, key)
+            mask = batch.masks.get(key)
+            sums.add_samples(key, physical * factor, batch.labels[key] * factor, mask)
+            continue
         error = prediction.detach() - batch.labels[key]
         factor = physical_factor(predictor, batch, key)
         target = predictor.dataset_info.targets.get(key)
-        if key in totals and target is not None and not (target.per_atom or target.per_volume):
+        if (
+            key in totals
+            and target is not None
+            and not (target.per_atom or target.per_volume or target.pooled)
+        ):
             factor = factor * batch.n_atoms.to(torch.float64).unsqueeze(1)
         sums.add(key, error * factor, batch.masks.get(key))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atomtrain.contract import BuildContext, open_architecture
 from atomtrain.errors import CheckpointError
+from atomtrain.model.heads import join_state, split_targets, with_heads
 from atomtrain.model.predictor import Affine, Predictor
 from atomtrain.targets import DatasetInfo
 
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.contract import Architecture, Purpose
+    from atomtrain.model.base import Model
+
+
+def build_model(
+    architecture: Architecture,
+    hypers: BaseModel,
+    dataset_info: DatasetInfo,
+    context: BuildContext,
+) -> Model:
+    """A fresh model: the architecture's for what it fits itself, heads of the core for the rest.
+
+    Raises TargetError for targets neither can predict.
+    """
+    info = architecture.info
+    own, headed = split_targets(dataset_info, info.target_kinds, info.name)
+    return with_heads(architecture.build_model(hypers, own, context), headed)
 
 
 def restore(
@@ -27,19 +44,20 @@ def restore(
     ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
     """
-    architecture = open_architecture(checkpoint["architecture"]["name"])
+    identity = checkpoint["architecture"]
+    origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+    architecture = open_architecture(identity["name"], origin)
     checkpoint = architecture.upgrade_checkpoint(checkpoint)
     hypers = architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"])
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])
-    model = architecture.build_model(
-        hypers, dataset_info, BuildContext(purpose, trainer_hypers, checkpoint)
-    )
+    context = BuildContext(purpose, trainer_hypers, checkpoint)
+    model = build_model(architecture, hypers, dataset_info, context)
     predictor = Predictor(model, dataset_info)
-    states = checkpoint["model"]
-    weights = states["last"]
-    if purpose != "restart" and states.get("best") is not None:
-        weights = states["best"]
-    _load(model, weights, "model")
+    which = "last"
+    if purpose != "restart" and checkpoint["model"].get("best") is not None:
+        which = "best"
+    heads = checkpoint["core"].get("heads") or {}
+    _load(model, join_state(checkpoint["model"][which], heads.get(which) or {}, model), "model")
     _load_affine(predictor, checkpoint["core"]["affine"])
     return architecture, predictor
 

@@ -10,13 +10,20 @@ import torch
 from atomtrain.contract import BuildContext
 from atomtrain.data import BatchSource, epoch_batches
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
-from atomtrain.model.baselines import fit_composition, fit_scale
+from atomtrain.model.baselines import fit_composition, fit_constant, fit_scale
+from atomtrain.model.heads import retarget, split_targets
 from atomtrain.model.predictor import Affine, Predictor
 from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import task_of
 from atomtrain.training.baseline import without_baseline
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.predict import normalised_store, predict, samples_of
-from atomtrain.training.restore import affine_of_checkpoint, copy_affine, restore
+from atomtrain.training.restore import (
+    affine_of_checkpoint,
+    build_model,
+    copy_affine,
+    restore,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -38,7 +45,7 @@ def from_scratch(
 ) -> Predictor:
     """A fresh model with baselines and scales fitted to the training data."""
     torch.manual_seed(seed)
-    model = architecture.build_model(model_hypers, info, BuildContext("train", hypers))
+    model = build_model(architecture, model_hypers, info, BuildContext("train", hypers))
     predictor = Predictor(model, info)
     fit_baselines(predictor, train, hypers, list(info.targets))
     return predictor
@@ -127,12 +134,15 @@ def from_finetune(
     model = source.model
     trained = {n: p.detach().clone() for n, p in model.state_dict().items()}
     if info.targets != source.dataset_info.targets or finetune.method == "encoder":
-        model.retarget(info)
+        fits = (architecture.info.target_kinds, architecture.info.name)
+        before, _ = split_targets(source.dataset_info, *fits)
+        model = retarget(model, before, *split_targets(info, *fits))
     if finetune.method == "encoder":  # heads start anew
-        fresh = architecture.build_model(
+        fresh = build_model(
+            architecture,
             architecture.model_hypers_class().model_validate(checkpoint["hypers"]["model"]),
             info,
-            BuildContext("train", hypers),
+            BuildContext("train", hypers, architecture.upgrade_checkpoint(checkpoint)),
         ).state_dict()
         own = model.state_dict()
         for n, p in fresh.items():
@@ -165,13 +175,25 @@ def fit_baselines(
     for name in targets:
         target = info.targets[name]
         affine = predictor.affine_of(name)
+        if not task_of(target.kind).scaled:
+            if target.kind == "denoising" and not target.extra["normalize"]:
+                affine.scale.fill_(target.extra["scale"])
+                affine.reference.fill_(target.extra["scale"])
+            continue
         samples = samples_of(store, target, info.atomic_types)
-        if isinstance(hypers.atomic_baseline, str):
+        if target.pooled:
+            given = hypers.atomic_baseline
+            number = given.get(name) if isinstance(given, dict) else None
+            fit_constant(affine, samples, number if isinstance(number, float) else None)
+        elif isinstance(hypers.atomic_baseline, str):
             affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
         else:
             fixed = _by_index(hypers.atomic_baseline.get(name), info.atomic_types)
             fit_composition(affine, target, samples, fixed)
         if not hypers.scale_targets:
+            continue
+        if target.pooled and not isinstance(hypers.fixed_scaling_weights, str):
+            fit_scale(affine, target, samples, hypers.fixed_scaling_weights.get(name))
             continue
         if isinstance(hypers.fixed_scaling_weights, str):
             other = _affine_from(hypers.fixed_scaling_weights, target, info)
@@ -222,6 +244,8 @@ def _correct_composition(
     for name in targets:
         target = info.targets[name]
         affine = predictor.affine_of(name)
+        if target.pooled or not task_of(target.kind).scaled:
+            continue
         if isinstance(hypers.atomic_baseline, str):
             affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
             continue
@@ -282,9 +306,12 @@ def _inherit_heads(
             if old not in parts:
                 continue
             counterpart = ".".join(new if part == old else part for part in parts)
-            if counterpart in own and own[counterpart].shape == value.shape:
-                own[counterpart].copy_(value)
-                copied += 1
+            # the encoder is inside where there are heads of the core, here or there
+            for place in (counterpart, f"encoder.{counterpart}", counterpart[len("encoder.") :]):
+                if place in own and own[place].shape == value.shape:
+                    own[place].copy_(value)
+                    copied += 1
+                    break
         if not copied:
             raise OptionsError(
                 f"architecture.training.finetune.inherit_heads: the checkpoint has no head "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import TargetInfo
+from atomtrain.targets.maps import map_labels
 
 
 class ExportedModel(nn.Module):
@@ -24,6 +25,7 @@ class ExportedModel(nn.Module):
     all overhead, hence the path without concatenation and the labels kept between calls.
     """
 
+    pooled: List[str]
     _keys: Dict[str, Labels]
     _components: Dict[str, List[List[Labels]]]
     _properties: Dict[str, List[Labels]]
@@ -36,6 +38,8 @@ class ExportedModel(nn.Module):
         self._neighbors = NeighborListOptions(
             cutoff=float(predictor.model.cutoff), full_list=True, strict=True
         )
+        targets = predictor.dataset_info.targets
+        self.pooled = [name for name in targets if targets[name].pooled]
         self._keys = {}
         self._components = {}
         self._properties = {}
@@ -67,8 +71,6 @@ class ExportedModel(nn.Module):
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
 
-        predictions = self.predictor(graph, list(outputs.keys()))
-
         rows: Optional[Tensor] = None  # the selected atoms as rows of the batch
         structure = graph.structure
         if selected_atoms is not None:
@@ -80,16 +82,24 @@ class ExportedModel(nn.Module):
                 else atoms + _first_atoms(systems).index_select(0, structure)
             )
 
+        if rows is not None:
+            selected = torch.zeros_like(graph.types, dtype=torch.bool)
+            graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
+        predictions = self.predictor(graph, list(outputs.keys()))
+
         samples: Optional[Labels] = None  # those of per-atom outputs, made when first needed
         results: Dict[str, TensorMap] = {}
         for name, output in outputs.items():
             if name not in predictions:
                 raise ValueError("this model does not predict '" + name + "'")
             per_atom = output.sample_kind == "atom"
+            pooled = name in self.pooled
+            if pooled and per_atom:
+                raise ValueError("'" + name + "' belongs to structures, not to their atoms")
             blocks: List[TensorBlock] = []
             for k, predicted in enumerate(predictions[name]):
                 values = predicted
-                if rows is not None:
+                if rows is not None and not pooled:
                     values = values.index_select(0, rows)
                 if per_atom:
                     if samples is None:
@@ -99,7 +109,9 @@ class ExportedModel(nn.Module):
                     block_samples = samples
                 else:
                     block_samples = self._samples_of_systems(n_systems)
-                    if n_systems == 1:
+                    if pooled:
+                        pass
+                    elif n_systems == 1:
                         values = values.sum(0, keepdim=True)
                     else:
                         values = sum_over_structures(values, structure, n_systems)
@@ -199,22 +211,10 @@ class ExportedModel(nn.Module):
     @torch.jit.unused
     def _describe(self, target: TargetInfo) -> None:
         """Make the labels of a target's blocks."""
-        blocks = target.blocks
-        names = [name for name, _ in blocks[0].key]
-        keys = torch.tensor([[value for _, value in block.key] for block in blocks])
-        self._keys[target.name] = Labels(names, keys)
-        self._properties[target.name] = [
-            Labels.range(target.property_name, block.n_properties) for block in blocks
-        ]
-        self._components[target.name] = [
-            [_component_labels(name, size) for name, size in block.components] for block in blocks
-        ]
-
-
-def _component_labels(name: str, size: int) -> Labels:
-    """Cartesian axes count from 0, ``o3_mu`` from -lambda to lambda."""
-    first = -(size // 2) if name == "o3_mu" else 0
-    return Labels([name], torch.arange(first, first + size).reshape(-1, 1))
+        keys, components, properties = map_labels(target)
+        self._keys[target.name] = keys
+        self._components[target.name] = components
+        self._properties[target.name] = properties
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:

@@ -1,0 +1,62 @@
+"""Noise in positions, for denoising: the same for the same seed, whatever the batches are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atomtrain.data.store import StructureStore
+from atomtrain.graph import sum_over_structures
+from atomtrain.targets import DatasetInfo
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Which targets are the noise itself, and how strong it is.
+
+    ``scales``: standard deviation along each axis, by the model's input (``TargetInfo.input``);
+    ``inputs``: that input, by target. ``fixed``: the noise is the same in every epoch.
+    """
+
+    scales: dict[str, float]
+    inputs: dict[str, str]
+    seed: int
+    fixed: bool
+
+    @classmethod
+    def of(cls, info: DatasetInfo, seed: int, fixed: bool) -> Noise | None:
+        """The noise a data set's targets ask for; None if none does."""
+        wanted = {name: target for name, target in info.targets.items() if target.input}
+        if not wanted:
+            return None
+        scales = {target.input: float(target.extra["scale"]) for target in wanted.values()}
+        inputs = {name: target.input for name, target in wanted.items()}
+        return cls(scales, inputs, seed, fixed)
+
+    def draw(self, store: StructureStore, epoch: int) -> dict[str, Noisy]:
+        """Noise for all structures in an epoch, by input.
+
+        Normal along each axis; the mean over a structure is taken off, since moving all atoms
+        alike is no change.
+        """
+        structure = torch.repeat_interleave(torch.arange(len(store)), store.n_atoms)
+        found = {}
+        for k, (name, scale) in enumerate(self.scales.items()):
+            stream = [self.seed, k, 1, 0] if self.fixed else [self.seed, k, 0, epoch]
+            drawn = np.random.default_rng(stream).standard_normal((len(store.types), 3))
+            unit = torch.from_numpy(drawn)
+            mean = sum_over_structures(unit, structure, len(store)) / store.n_atoms[:, None]
+            unit = unit - mean.index_select(0, structure)
+            found[name] = Noisy(unit, replace(store, positions=store.positions + scale * unit))
+        return found
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """``unit [n_atoms, 3]``: the noise over its scale; ``store``: the structures with it."""
+
+    unit: Tensor
+    store: StructureStore

@@ -1,0 +1,183 @@
+"""What every reader gives: a file, opened, that answers for structures and for labels.
+
+A label is asked for by what the options say of it and comes back as flat rows (see
+:mod:`atomtrain.targets.layout`), whatever the file is. What the file does not have is said, not
+judged: what may be missing is decided in :mod:`atomtrain.data.labels`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from atomtrain.errors import DataError
+from atomtrain.targets import TargetInfo
+
+GradientKind = Literal["forces", "stress", "virial"]
+
+
+@dataclass
+class Frame:
+    """One structure of a file with all that the file says of it.
+
+    ``numbers [n]`` int64, ``positions [n, 3]`` and ``cell [3, 3]`` float64 (rows are vectors),
+    ``pbc [3]`` bool; ``per_atom`` arrays lead with ``n``.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    per_structure: dict[str, Any] = field(default_factory=dict)
+    per_atom: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def find(self, key: str) -> Any:
+        """The value under ``key``, or None."""
+        value = self.per_structure.get(key)
+        return self.per_atom.get(key) if value is None else value
+
+    @property
+    def keys(self) -> set[str]:
+        """All keys."""
+        return {*self.per_structure, *self.per_atom}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The structures labels are wanted for: ``structures[k]`` for each ``k`` of ``chosen``.
+
+    ``where`` begins the messages of errors.
+    """
+
+    structures: Sequence[Frame]
+    chosen: Sequence[int]
+    where: str
+
+    @cached_property
+    def n_atoms(self) -> np.ndarray:
+        """Atoms of *all* structures, [n_structures] int64."""
+        return np.array([len(frame.numbers) for frame in self.structures], dtype=np.int64)
+
+    def counts(self, per_atom: bool) -> np.ndarray:
+        """Rows of each chosen structure, [n_chosen] int64."""
+        chosen = np.asarray(self.chosen, dtype=np.int64)
+        return self.n_atoms[chosen] if per_atom else np.ones(len(chosen), dtype=np.int64)
+
+    def rows(self, per_atom: bool) -> np.ndarray:
+        """Where the rows of the chosen structures are among those of all, [n_rows] int64."""
+        chosen = np.asarray(self.chosen, dtype=np.int64)
+        if not per_atom:
+            return chosen
+        counts = self.n_atoms[chosen]
+        starts = np.cumsum(self.n_atoms)[chosen] - counts
+        before = np.cumsum(counts) - counts
+        return np.repeat(starts - before, counts) + np.arange(counts.sum())
+
+
+@dataclass
+class Rows:
+    """Labels of the chosen structures as a file has them.
+
+    ``values [n_rows, width]`` float64 (NaN as in the file), ``there [n_rows, width]`` False where
+    the file has nothing; ``name`` is what was looked for, for messages.
+    """
+
+    values: np.ndarray
+    there: np.ndarray
+    name: str
+
+    @classmethod
+    def absent(cls, wanted: Wanted, per_atom: bool, width: int, name: str) -> Rows:
+        """Nothing for any structure."""
+        shape = (int(wanted.counts(per_atom).sum()), width)
+        return cls(np.zeros(shape), np.zeros(shape, dtype=bool), name)
+
+
+class DataFile(ABC):
+    """A file or folder of structures, of labels, or of both, opened."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @property
+    @abstractmethod
+    def frames(self) -> Sequence[Frame]:
+        """The structures; empty where the file holds labels alone. The same object each time."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> set[str]:
+        """Names of all the values there are, for messages."""
+
+    @abstractmethod
+    def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
+        """Rows of the values called ``key``, in the layout of ``info``.
+
+        Raises DataError where the values do not fit the layout or the structures.
+        """
+
+    def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+        """What the file has under ``key`` for each chosen structure, as it is; None: nothing.
+
+        For labels that are not plain numbers. Formats that hold numbers only give arrays of
+        ``info.width`` of them, or of one, for each sample.
+        """
+        widths = list(dict.fromkeys((info.width, 1)))
+        for n in widths:
+            plain = replace(info, kind="scalar", layout="scalar", num_subtargets=n, classes=())
+            try:
+                rows = self.target(key, plain, wanted)
+                break
+            except DataError:
+                if n == widths[-1]:
+                    raise
+        ends = np.cumsum(wanted.counts(info.per_atom))[:-1]
+        parts = zip(np.split(rows.values, ends), np.split(rows.there, ends), strict=True)
+        return [values if there.all() else None for values, there in parts]
+
+    @abstractmethod
+    def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
+        """Forces ``[n_atoms, 3]``, or dE/d(strain) ``[n_structures, 9]`` for stress and virial.
+
+        ``key`` is the name of the values, ``energy`` that of the energy they belong to: formats
+        look for the one or the other. Raises DataError as :meth:`target`.
+        """
+
+    def check(self, wanted: Wanted) -> None:
+        """Raise DataError unless the file's structures, if any, are those of ``wanted``."""
+        structures, frames = wanted.structures, self.frames
+        if not frames or frames is structures:
+            return
+        if len(frames) != len(structures):
+            raise DataError(
+                f"{wanted.where}: '{self.path}' holds {len(frames)} frames, but there are "
+                f"{len(structures)} structures"
+            )
+        other = [
+            k for k in wanted.chosen if not np.array_equal(frames[k].numbers, structures[k].numbers)
+        ]
+        if other:
+            raise DataError(
+                f"{wanted.where}: {listed(other)} of '{self.path}' "
+                f"{'has' if len(other) == 1 else 'have'} other atoms than the structures; labels "
+                "must be in the order of the structures and their atoms"
+            )
+
+
+def strain_derivative(matrix: np.ndarray, kind: GradientKind, cells: np.ndarray) -> np.ndarray:
+    """dE/d(strain) ``[..., 3, 3]`` from stress (positive under tension) or virial."""
+    if kind == "virial":
+        return -matrix
+    return matrix * np.abs(np.linalg.det(cells))[..., None, None]
+
+
+def listed(frames: Sequence[int]) -> str:
+    """``frames 1, 3, ...`` for messages."""
+    shown = ", ".join(map(str, frames[:8]))
+    plural = "frame" if len(frames) == 1 else "frames"
+    return f"{plural} {shown}{', ...' if len(frames) > 8 else ''}"

@@ -1,0 +1,151 @@
+"""Files that are read frame by frame: anything ASE reads, and what readers of packages give."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomtrain.data.readers.base import (
+    DataFile,
+    Frame,
+    GradientKind,
+    Rows,
+    Wanted,
+    strain_derivative,
+)
+from atomtrain.errors import DataError
+from atomtrain.targets import TargetInfo
+
+VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
+"""index of each entry of a symmetric 3x3 matrix in ASE's order xx, yy, zz, yz, xz, xy"""
+
+
+class FramesFile(DataFile):
+    """A list of frames; tensors are given flat or in shape, components before properties."""
+
+    def __init__(self, path: str, frames: Sequence[Frame]) -> None:
+        super().__init__(path)
+        self._frames = frames
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        return self._frames
+
+    @property
+    def keys(self) -> set[str]:
+        return set().union(*(frame.keys for frame in self._frames))
+
+    def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
+        def convert(value: Any, structure: Frame) -> np.ndarray:
+            if info.per_volume:  # a stress: ASE's six numbers are understood too
+                return _matrix(value).reshape(1, 9)
+            return _shaped(value, len(structure.numbers) if info.per_atom else 1, info.width)
+
+        return self._rows(key, info.per_atom, info.width, convert, wanted)
+
+    def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
+        return [self._frames[k].find(key) for k in wanted.chosen]
+
+    def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
+        def forces(value: Any, structure: Frame) -> np.ndarray:
+            return _shaped(value, len(structure.numbers), 3)
+
+        def strain(value: Any, structure: Frame) -> np.ndarray:
+            return strain_derivative(_matrix(value), kind, structure.cell).reshape(1, 9)
+
+        if kind == "forces":
+            return self._rows(key, True, 3, forces, wanted)
+        return self._rows(key, False, 9, strain, wanted)
+
+    def _rows(
+        self,
+        key: str,
+        per_atom: bool,
+        width: int,
+        convert: Callable[[Any, Frame], np.ndarray],
+        wanted: Wanted,
+    ) -> Rows:
+        rows = Rows.absent(wanted, per_atom, width, f"'{key}'")
+        start = 0
+        for k, count in zip(wanted.chosen, wanted.counts(per_atom).tolist(), strict=True):
+            part = slice(start, start + count)
+            start += count
+            value = self._frames[k].find(key)
+            if value is None:
+                continue
+            try:
+                rows.values[part] = convert(value, wanted.structures[k])
+            except (ValueError, TypeError) as error:
+                raise DataError(
+                    f"{wanted.where}: '{key}' of frame {k} in '{self.path}' does not fit: {error}"
+                ) from None
+            rows.there[part] = True
+        return rows
+
+
+def read_ase(path: str, where: str) -> list[Frame]:
+    """Frames of any file ASE reads; the format follows from the name or the content."""
+    if not Path(path).is_file():
+        what = "is a directory" if Path(path).is_dir() else "does not exist"
+        raise DataError(f"{where}: the file '{path}' {what} (working directory: {Path.cwd()})")
+    import ase.io
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ASE's own remarks on formats
+            atoms = ase.io.read(path, index=":")
+    except Exception as error:  # every format fails in its own way
+        raise DataError(
+            f"{where}: ASE cannot read '{path}': {first_line(error)}. Is it a file of "
+            "structures (extended xyz, CIF, ASE database, ...)?"
+        ) from error
+    frames = []
+    for one in atoms:
+        per_structure = dict(one.info)
+        per_atom = {k: v for k, v in one.arrays.items() if k not in ("numbers", "positions")}
+        if one.calc is not None:
+            for key, value in one.calc.results.items():
+                value_array = np.asarray(value)
+                if value_array.ndim and len(value_array) == len(one) and key not in ("stress",):
+                    per_atom[key] = value_array
+                else:
+                    per_structure[key] = value
+        frames.append(
+            Frame(
+                one.numbers.astype(np.int64),
+                one.positions.astype(np.float64),
+                np.asarray(one.cell.array, dtype=np.float64),
+                np.asarray(one.pbc, dtype=bool),
+                per_structure,
+                per_atom,
+            )
+        )
+    return frames
+
+
+def first_line(error: BaseException) -> str:
+    """``ValueError: what it says first``."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _shaped(value: Any, rows: int, width: int) -> np.ndarray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.size != rows * width or (rows > 1 and array.shape[0] != rows):
+        per = f"{rows} atoms x {width}" if rows > 1 or width > 1 else "a single number"
+        raise ValueError(f"it has shape {array.shape}, expected {per}")
+    return array.reshape(rows, width)
+
+
+def _matrix(value: Any) -> np.ndarray:
+    """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.size == 6:
+        return np.take(array, VOIGT)
+    if array.size == 9:
+        return array.reshape(3, 3)
+    raise ValueError(f"it has shape {array.shape}, expected 6 (xx, yy, zz, yz, xz, xy) or 3 x 3")

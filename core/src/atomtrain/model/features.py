@@ -1,0 +1,151 @@
+"""Level 1: an architecture that describes atoms, and heads of the core that make targets of that.
+
+No ``from __future__ import annotations`` here: TorchScript reads the attribute annotations of the
+classes it compiles and does not understand strings.
+"""
+
+from typing import Dict, List, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.errors import TargetError
+from atomtrain.graph import AtomGraph
+from atomtrain.model.base import Model
+from atomtrain.model.heads import Head
+from atomtrain.targets import DatasetInfo, TargetInfo
+
+
+class FeatureModel(Model):
+    """Level 1: write :meth:`features`, get every target the core has a head for.
+
+    ``n_features`` is the width of the features. ``degrees`` says how many equivariant features of
+    each degree :meth:`encode` gives, for targets that turn with the structure.
+    """
+
+    def __init__(
+        self,
+        dataset_info: DatasetInfo,
+        n_features: int,
+        degrees: Optional[Mapping[int, int]] = None,
+    ) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.degrees: Dict[int, int] = dict(degrees or {})
+        self.heads = nn.ModuleDict()
+        self._add_heads(dataset_info)
+
+    def features(self, graph: AtomGraph) -> Tensor:
+        """Features ``[n_atoms, n_features]`` that no rotation of a structure changes."""
+        raise NotImplementedError
+
+    def encode(self, graph: AtomGraph) -> Tuple[Tensor, Dict[int, Tensor]]:
+        """The features, and equivariant ones ``[n_atoms, 2 l + 1, n]`` by degree ``l``.
+
+        Override it, instead of :meth:`features`, where there are any. Components are ordered as
+        metatomic orders them (degree 1: y, z, x), and an inversion multiplies those of degree ``l``
+        by ``(-1)**l``.
+        """
+        equivariant: Dict[int, Tensor] = {}
+        return self.features(graph), equivariant
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """See :meth:`Model.forward`."""
+        invariant, equivariant = self.encode(graph)
+        predictions: Dict[str, List[Tensor]] = {}
+        if "feature" in outputs:
+            predictions["feature"] = [invariant]
+        for name, head in self.heads.items():
+            if name in outputs:
+                predictions[name] = head(graph, invariant, equivariant)
+        return predictions
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """``feature``: the features themselves."""
+        return {"feature": self.n_features}
+
+    @torch.jit.ignore
+    def retarget(self, dataset_info: DatasetInfo) -> None:
+        """New targets get fresh heads, those that are gone lose theirs."""
+        for name in list(self.heads):
+            if name not in dataset_info.targets:
+                del self.heads[name]
+        example = next(self.parameters(), torch.zeros(()))
+        self._add_heads(dataset_info)
+        self.to(example.device, example.dtype)
+
+    @torch.jit.ignore
+    def _add_heads(self, dataset_info: DatasetInfo) -> None:
+        for name, target in dataset_info.targets.items():
+            if name in self.heads:
+                continue
+            if target.layout == "scalar":
+                self.heads[name] = _Scalars(target, self.n_features)
+            else:
+                self.heads[name] = _Tensors(target, self.n_features, self.degrees)
+
+
+class _Scalars(nn.Module):
+    """A head of the core behind the face that all heads have here."""
+
+    def __init__(self, target: TargetInfo, n_features: int) -> None:
+        super().__init__()
+        self.head = Head(target, n_features)
+
+    def forward(
+        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
+    ) -> List[Tensor]:
+        """One block ``[n_atoms, n_properties]``."""
+        return [self.head(invariant, graph)]
+
+
+class _Tensors(nn.Module):
+    """Vectors and spherical tensors.
+
+    A block of degree ``l`` is a linear combination of the equivariant features of that degree, each
+    multiplied by a linear function of the invariant ones.
+    """
+
+    def __init__(self, target: TargetInfo, n_features: int, degrees: Mapping[int, int]) -> None:
+        super().__init__()
+        self.degrees: List[int] = []
+        self.gates = nn.ModuleList()
+        self.outputs = nn.ModuleList()
+        for degree, n in _parts(target):
+            if degree > 0 and degree not in degrees:
+                raise TargetError(
+                    f"target '{target.name}' needs equivariant features of degree {degree}, which "
+                    "this architecture does not have"
+                )
+            width = degrees[degree] if degree > 0 else n_features
+            self.degrees.append(degree)
+            self.gates.append(nn.Linear(n_features, width))
+            self.outputs.append(nn.Linear(width, n, bias=degree == 0))
+        self.cartesian = target.layout == "cartesian"
+
+    def forward(
+        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
+    ) -> List[Tensor]:
+        """Blocks ``[n_atoms, *components, n_properties]``."""
+        blocks: List[Tensor] = []
+        for k, (gate, output) in enumerate(zip(self.gates, self.outputs)):  # noqa: B905
+            degree = self.degrees[k]
+            tensor = invariant.unsqueeze(1) if degree == 0 else equivariant[degree]
+            values = output(torch.tanh(gate(invariant)).unsqueeze(1) * tensor)
+            if self.cartesian:
+                values = values.roll(1, 1)  # y, z, x -> x, y, z
+            blocks.append(values)
+        return blocks
+
+
+def _parts(target: TargetInfo) -> List[Tuple[int, int]]:
+    """Degree and number of properties of each block; TargetError for what no head makes."""
+    if target.layout == "cartesian" and target.rank == 1:
+        return [(1, target.num_subtargets)]
+    if target.layout == "spherical" and all(i.o3_sigma == 1 for i in target.irreps):
+        return [(i.o3_lambda, i.num) for i in target.irreps]
+    raise TargetError(
+        f"target '{target.name}': the core has heads for scalars, cartesian vectors and spherical "
+        "tensors with o3_sigma 1; anything else needs an architecture that predicts it itself"
+    )

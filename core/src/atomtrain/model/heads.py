@@ -1,0 +1,250 @@
+"""Heads of the core: small networks on an architecture's features, for what it does not predict.
+
+No ``from __future__ import annotations`` here: TorchScript reads the annotations.
+"""
+
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.errors import TargetError
+from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
+from atomtrain.model.base import Model
+from atomtrain.targets import DatasetInfo, TargetInfo
+
+
+def pool(values: Tensor, graph: AtomGraph, how: str) -> Tensor:
+    """``sum``, ``mean`` or ``max`` of ``values [n_atoms, d]`` over each structure.
+
+    Only over atoms where the extra input ``atomtrain::selected [n_atoms]`` is true, if there is one
+    (the exported model passes on an engine's selection). Structures without any give 0.
+    """
+    structure, n = graph.structure, n_structures(graph)
+    if "atomtrain::selected" in graph.extras:
+        rows = graph.extras["atomtrain::selected"].nonzero().squeeze(1)
+        values, structure = values.index_select(0, rows), structure.index_select(0, rows)
+    if how == "max":
+        shape = [n, values.shape[1]]
+        empty = torch.full(shape, -float("inf"), dtype=values.dtype, device=values.device)
+        index = structure.unsqueeze(1).expand(values.shape)
+        largest = empty.scatter_reduce(0, index, values, "amax")
+        return torch.where(torch.isinf(largest), torch.zeros_like(largest), largest)
+    total = sum_over_structures(values, structure, n)
+    if how == "mean":
+        ones = torch.ones_like(values[:, :1])
+        total = total / sum_over_structures(ones, structure, n).clamp(min=1.0)
+    return total
+
+
+_ACTIVATIONS = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
+_NORMS = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+
+
+class _Block(nn.Module):
+    """Norm, layer, activation, dropout, and the input added again."""
+
+    def __init__(self, options: Dict[str, object]) -> None:
+        super().__init__()
+        width = int(str(options["hidden_dim"]))
+        norm = _NORMS[str(options["norm"])]
+        self.residual = bool(options["residual"])
+        self.layers = nn.Sequential(
+            nn.Identity() if norm is nn.Identity else norm(width),
+            nn.Linear(width, width, bias=bool(options["bias"])),
+            _ACTIVATIONS[str(options["activation"])](),
+            nn.Dropout(float(str(options["dropout"]))),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return x + y if self.residual else y
+
+
+class Head(nn.Module):
+    """Features to the numbers of one target.
+
+    Targets of atoms, and sums over atoms, are computed atom by atom; for others features are pooled
+    over the structure first. ``options`` as in :class:`atomtrain.options.HeadSection`.
+    """
+
+    def __init__(self, target: TargetInfo, n_features: int) -> None:
+        super().__init__()
+        from atomtrain.options import HeadSection
+
+        options = HeadSection.model_validate(target.head).model_dump()
+        width = options["hidden_dim"]
+        self.pooling: str = target.pooling if target.pooled else ""
+        self.embedding = nn.Sequential(
+            nn.Linear(n_features, width, bias=options["bias"]),
+            _ACTIVATIONS[options["activation"]](),
+        )
+        self.blocks = nn.Sequential(*(_Block(options) for _ in range(options["num_hidden"])))
+        self.output = nn.Linear(width, target.width, bias=options["bias"])
+
+    def forward(self, features: Tensor, graph: AtomGraph) -> Tensor:
+        """``[n_atoms, n_features]`` -> ``[n_atoms or n_structures, width]``."""
+        if self.pooling != "":
+            features = pool(features, graph, self.pooling)
+        out: Tensor = self.output(self.blocks(self.embedding(features)))
+        return out
+
+
+class WithHeads(Model):
+    """An architecture's model (the encoder) with heads of the core on its output ``feature``."""
+
+    def __init__(self, encoder: Model, targets: Dict[str, TargetInfo]) -> None:
+        super().__init__()
+        n_features = encoder.feature_outputs().get("feature")
+        if n_features is None:
+            raise TargetError(
+                f"{', '.join(targets)}: {type(encoder).__name__} gives no output 'feature', which "
+                "a head of the core for these targets would work on"
+            )
+        self.encoder = encoder
+        self.cutoff = encoder.cutoff
+        self.interaction_range = encoder.interaction_range
+        # it is the outer model that the core asks for the baseline
+        self.baseline, encoder.baseline = encoder.baseline, None
+        example = next(iter(encoder.parameters()))
+        self.heads = nn.ModuleDict(
+            {
+                name: Head(target, n_features).to(example.device, example.dtype)
+                for name, target in targets.items()
+            }
+        )
+        self.names: List[str] = list(targets)
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """See :meth:`Model.forward`; pooled targets come as ``[n_structures, n]``."""
+        wanted: List[str] = []
+        headed = False
+        for name in outputs:
+            if name in self.names:
+                headed = True
+            else:
+                wanted.append(name)
+        if headed and "feature" not in wanted:
+            wanted.append("feature")
+        predictions: Dict[str, List[Tensor]] = self.encoder(graph, wanted)
+        if headed:
+            features = predictions["feature"][0]
+            for name, head in self.heads.items():
+                if name in outputs:
+                    predictions[name] = [head(features, graph)]
+        return predictions
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """Those of the encoder."""
+        return self.encoder.feature_outputs()
+
+    @torch.jit.ignore
+    def constants(self, graph: AtomGraph):  # type: ignore[no-untyped-def]
+        """Those of the encoder."""
+        return self.encoder.constants(graph)
+
+    @torch.jit.ignore
+    def is_head(self, parameter: str) -> bool:
+        """The core's heads, and what the encoder calls its own."""
+        if parameter.startswith("heads."):
+            return True
+        return self.encoder.is_head(parameter.removeprefix("encoder."))
+
+
+def split_targets(
+    info: DatasetInfo, kinds: Tuple[str, ...], architecture: str
+) -> Tuple[DatasetInfo, Dict[str, TargetInfo]]:
+    """What an architecture that fits ``kinds`` predicts itself, and what heads of the core do.
+
+    Its own targets are described by their layouts, so that it need not know of tasks. Raises
+    TargetError for a target neither can predict.
+    """
+    from dataclasses import replace
+
+    own: Dict[str, TargetInfo] = {}
+    headed: Dict[str, TargetInfo] = {}
+    for name, target in info.targets.items():
+        plain = not target.head and not (target.pooled and target.kind == target.layout)
+        if plain and target.kind in kinds:
+            own[name] = target
+        elif target.layout == "scalar":
+            headed[name] = target
+        elif plain and target.layout in kinds and not target.pooled:
+            own[name] = replace(target, kind=target.layout, extra={})
+        else:
+            tensor = "vectors" if target.rank == 1 else "tensors"
+            if target.layout in kinds:
+                why = "neither 'head' nor 'pooling' can be given for tensors: remove them"
+            else:
+                why = (
+                    f"it is made of {tensor}, which turn with the structure, and no head can make "
+                    "them of features that do not"
+                )
+            raise TargetError(
+                f"target '{name}': architecture '{architecture}' cannot fit type '{target.kind}' "
+                f"(it fits {', '.join(kinds)}): {why}"
+            )
+    return DatasetInfo(info.length_unit, info.atomic_types, own), headed
+
+
+def with_heads(encoder: Model, targets: Dict[str, TargetInfo]) -> Model:
+    """``encoder`` itself where no target needs a head of the core."""
+    return WithHeads(encoder, targets) if targets else encoder
+
+
+def retarget(
+    model: Model, before: DatasetInfo, own: DatasetInfo, headed: Dict[str, TargetInfo]
+) -> Model:
+    """A trained model for other targets: heads that are still wanted stay, new ones are fresh.
+
+    ``before`` is what the encoder fitted itself, ``own`` and ``headed`` are as of
+    :func:`split_targets`.
+    """
+    kept: Dict[str, nn.Module] = {}
+    encoder = model
+    if isinstance(model, WithHeads):
+        kept = dict(model.heads.items())
+        encoder = model.encoder
+        encoder.baseline = model.baseline
+    if own != before:
+        encoder.retarget(own)
+    new = with_heads(encoder, headed)
+    for name, head in kept.items():
+        if name in headed:
+            fresh = new.get_submodule(f"heads.{name}")
+            shapes = [p.shape for p in fresh.parameters()]
+            if shapes == [p.shape for p in head.parameters()]:
+                fresh.load_state_dict(head.state_dict())
+    return new
+
+
+def split_state(
+    state: Dict[str, Tensor], model: Model
+) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
+    """The weights of ``model`` as a checkpoint has them: the architecture's own, and the heads'.
+
+    The architecture's are called as if there were no heads of the core, and upgraded by its plugin.
+    """
+    if not isinstance(model, WithHeads):
+        return dict(state), {}
+    own = {n.removeprefix("encoder."): v for n, v in state.items() if n.startswith("encoder.")}
+    # what is neither belongs to the encoder's baseline, which has moved to the outside
+    own.update({n: v for n, v in state.items() if n.startswith("baseline.")})
+    heads = {n.removeprefix("heads."): v for n, v in state.items() if n.startswith("heads.")}
+    return own, heads
+
+
+def join_state(own: Dict[str, Tensor], heads: Dict[str, Tensor], model: Model) -> Dict[str, Tensor]:
+    """The inverse of :func:`split_state`."""
+    if not isinstance(model, WithHeads):
+        return dict(own)
+    state = {n if n.startswith("baseline.") else f"encoder.{n}": v for n, v in own.items()}
+    state.update({f"heads.{n}": v for n, v in heads.items()})
+    return state

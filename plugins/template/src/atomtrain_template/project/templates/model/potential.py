@@ -1,0 +1,28 @@
+"""The model: energies of atoms. Forces and stress come by themselves."""
+
+from atomtrain.graph import AtomGraph
+from atomtrain.model import PotentialModel
+from atomtrain.targets import DatasetInfo
+from torch import Tensor, nn
+
+from {{ cookiecutter.package }}.hypers import ModelHypers
+from {{ cookiecutter.package }}.moments import Moments
+
+
+class {{ cookiecutter.class_name }}(PotentialModel):
+    """A network on moments of neighbours."""
+
+    def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.cutoff = hypers.cutoff
+        self.interaction_range = hypers.cutoff
+        self.moments = Moments(hypers.cutoff, hypers.n_radial, hypers.n_channels)
+        self.network = nn.Sequential(
+            nn.Linear(self.moments.n_features, hypers.n_hidden),
+            nn.SiLU(),
+            nn.Linear(hypers.n_hidden, 1),
+        )
+
+    def atomic_energies(self, graph: AtomGraph) -> Tensor:
+        """``[n_atoms]``, of ``graph.vectors``, ``types``, ``centers`` and ``neighbors``."""
+        return self.network(self.moments(graph)[0]).squeeze(1)

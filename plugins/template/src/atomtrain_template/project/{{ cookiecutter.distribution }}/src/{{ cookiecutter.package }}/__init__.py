@@ -1,0 +1,1 @@
+"""The architecture {{ cookiecutter.name }} for atomtrain."""

@@ -1,0 +1,41 @@
+"""What a user can set; the docstrings are the documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from atomtrain import options
+from pydantic import Field
+
+
+class ModelHypers(options.Section):
+    """``architecture.model``"""
+{% if cookiecutter.level == "wrapper" %}
+    n_channels: Annotated[int, Field(ge=1)] = 64
+    """Number of features made of the backbone's."""
+{%- else %}
+    cutoff: Annotated[float, Field(gt=0)] = 5.0
+    """How far an atom sees, in the data's length unit."""
+    n_radial: Annotated[int, Field(ge=2)] = 8
+    """Number of radial functions."""
+    n_channels: Annotated[int, Field(ge=1)] = 16
+    """Number of moments of each kind."""
+{%- if cookiecutter.level == "potential" %}
+    n_hidden: Annotated[int, Field(ge=1)] = 64
+    """Width of the network that makes energies of the moments."""
+{%- endif %}
+{%- endif %}
+
+
+class TrainerHypers(options.TrainerHypers):
+    """``architecture.training``: the core's, with defaults that suit this model."""
+
+    learning_rate: float = 3e-3
+{%- if cookiecutter.level == "wrapper" %}
+    backbone: str | None = None
+    """Path of the checkpoint of the trained model to build on. Needed, except to go on with a
+    checkpoint, which has it inside."""
+{%- elif cookiecutter.level == "trainer" %}
+    clip_ratio: Annotated[float, Field(gt=0)] = 0.1
+    """Largest norm of the gradient of a weight tensor, relative to the norm of the tensor."""
+{%- endif %}

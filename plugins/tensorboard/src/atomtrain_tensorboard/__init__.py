@@ -1,0 +1,1 @@
+"""TensorBoard for atomtrain: ``plugin`` has the hook, ``observer`` what it offers."""

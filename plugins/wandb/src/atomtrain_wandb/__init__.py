@@ -1,0 +1,1 @@
+"""Weights & Biases for atomtrain: ``plugin`` has the hook, ``observer`` what it offers."""

@@ -1,0 +1,31 @@
+"""What the JSON schema of the options finds wrong with a file, as an editor would."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from atomtrain.options._document import read_document
+from atomtrain.options.schema import options_schema
+
+
+@functools.lru_cache
+def validator() -> Any:
+    schema = options_schema()
+    cls = jsonschema.validators.validator_for(schema)
+    assert cls is jsonschema.Draft7Validator
+    cls.check_schema(schema)
+    return cls(schema)
+
+
+def refusals(file: Path, overrides: list[str] | None = None) -> list[str]:
+    """What the schema finds wrong with a file (an editor's keys are all text)."""
+    values = read_document(file, overrides or []).values
+    return [
+        f"{error.json_path}: {error.message}"
+        for error in validator().iter_errors(json.loads(json.dumps(values)))
+    ]
