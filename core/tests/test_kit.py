@@ -15,6 +15,7 @@ from atomtrain.contract import Architecture
 from atomtrain.testing import (
     CHECKS,
     ArchitectureTests,
+    Example,
     Outcome,
     Subject,
     all_checks,
@@ -67,7 +68,11 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
     outcomes = {o.check.name: o for o in run_all(subject)}
     assert list(outcomes) == [one.name for one in all_checks()]
     assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
-    assert {n for n, o in outcomes.items() if o.verdict == "skipped"} == {"constants", "golden"}
+    assert {n for n, o in outcomes.items() if o.verdict == "skipped"} == {
+        "constants",
+        "golden",
+        "core_heads",
+    }
 
 
 @pytest.mark.parametrize(
@@ -211,6 +216,35 @@ def test_a_faulty_plugin(
     found = failures(plugin("", replace, add), meant)
     assert set(found) == {meant}, found
     assert message in found[meant]
+
+
+KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal_system denoising"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "skipped"),
+    [
+        (tuple(KINDS.split()), {"core_heads"}),
+        (("classes",), {"gradients", "training_gradients", "smoothness", "extensivity",
+                        "interaction_range", "ase_calculator", "selected_atoms"}),
+    ],
+)  # fmt: skip
+def test_every_kind_of_target(
+    plugin: Callable[..., Subject], kinds: tuple[str, ...], skipped: set[str]
+) -> None:
+    """An architecture that describes atoms and declares every kind, or classes alone."""
+    declared = ('("scalar", "cartesian")', f'{kinds}, default_kind="{kinds[0]}"')
+    subject = plugin("Level1", declared)
+    if "spherical" in kinds:  # degree 1 is all it has
+        vector = {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1}]}}
+        label = Example("mtt::tensor", {"key": "dipole", "type": vector}, lambda a: a.positions[0])
+        subject.examples = {"spherical": [label]}
+    for name in ("picklable", "fits", "two_processes"):
+        subject.outcomes[name] = Outcome(CHECKS[name], "passed")
+    outcomes = {o.check.name: o for o in run_all(subject)}
+    assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    found = {n for n, o in outcomes.items() if o.verdict == "skipped"}
+    assert found == skipped | {"constants", "golden"}
 
 
 def test_processes_that_do_not_share_their_gradients(plugin: Callable[..., Subject]) -> None:

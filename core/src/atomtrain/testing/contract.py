@@ -256,8 +256,10 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
         set(found) == set(names),
         f"asked for {', '.join(names)}, the model returns {', '.join(found) or 'nothing'}",
     )
-    n_atoms = len(graph.types)
     for name, target in info.targets.items():
+        n_rows, what = len(graph.types), "atoms"
+        if target.pooled:
+            n_rows, what = len(frames), "structures"
         blocks = found[name]
         require(
             len(blocks) == len(target.blocks),
@@ -265,9 +267,9 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
         )
         for block, layout in zip(blocks, target.blocks, strict=True):
             require(
-                tuple(block.shape) == (n_atoms, *layout.shape),
+                tuple(block.shape) == (n_rows, *layout.shape),
                 f"'{name}': a block has shape {tuple(block.shape)} instead of "
-                f"{(n_atoms, *layout.shape)} (atoms, components, properties)",
+                f"{(n_rows, *layout.shape)} ({what}, components, properties)",
             )
             require(bool(torch.isfinite(block).all()), f"'{name}' is not finite in {dtype}")
             require(

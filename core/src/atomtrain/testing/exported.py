@@ -85,9 +85,11 @@ def selected_atoms(subject: Subject) -> None:
     from metatensor.torch import Labels
     from metatomic.torch import ModelOutput
 
+    name = subject.main.name
+    if subject.info(subject.main).targets[name].pooled:
+        raise NotApplicable("the target belongs to whole structures")
     calculator = _calculator(subject)
     molecule = structures.some_molecule(subject.atomic_types)
-    name = subject.main.name
     outputs = {name: ModelOutput(sample_kind="atom")}
     whole = _run(calculator, [molecule, molecule], outputs, None)[name].block(0)
     chosen = torch.tensor([[0, 1], [0, 4], [1, 7]], dtype=torch.int32)
@@ -116,7 +118,7 @@ def _in_batches(predictor: Predictor, frames: list[Atoms], size: int) -> dict[st
         found = predict(predictor, graph)
         for name, target in predictor.dataset_info.targets.items():
             flat = torch.cat([b.detach().flatten(1) for b in found.blocks[name]], dim=1)
-            if not target.per_atom:
+            if not (target.per_atom or target.pooled):
                 flat = sum_over_structures(flat, graph.structure, n_structures(graph))
             parts.setdefault(name, []).append(flat)
             if target.is_energy:

@@ -78,6 +78,37 @@ def target_kinds(subject: Subject) -> None:
             )
 
 
+@check("target_kinds")
+def core_heads(subject: Subject) -> None:
+    """Classes and other targets the architecture does not know get heads of the core."""
+    model = subject.build()
+    if "feature" not in model.feature_outputs():
+        raise NotApplicable(
+            "the model offers no output 'feature' (Model.feature_outputs), on which the core's heads "
+            "work"
+        )
+    width = model.feature_outputs()["feature"]
+    molecule = structures.some_molecule(subject.atomic_types)
+    graph = graph_of(model, [molecule], subject.dtype)
+    found = model.to(subject.dtype)(graph, ["feature"])
+    require(
+        "feature" in found and tuple(found["feature"][0].shape) == (len(molecule), width),
+        f"'feature' must be one block of shape {(len(molecule), width)} (atoms, width)",
+    )
+    others = [kind for kind in ("classes", "scalar") if kind not in subject.kinds]
+    if not others:
+        raise NotApplicable("the architecture declares the kinds that are looked at here")
+    example = subject.examples_of(others[0])[-1]
+    done = train(subject, [example], num_epochs=2)
+    require(
+        bool(torch.isfinite(torch.tensor(done.losses)).all()),
+        f"the loss of '{example.name}' is {done.losses}",
+    )
+    _, again = restore(load_checkpoint(done.checkpoint), "export")
+    values = _values(again, molecule)[example.name]
+    require(bool(torch.isfinite(values).all()), f"'{example.name}' is not finite")
+
+
 @check("builds")
 def checkpoints(subject: Subject) -> None:
     """A checkpoint that is written and read gives the same model in all three contexts."""
@@ -159,35 +190,25 @@ def new_targets(subject: Subject) -> None:
     before = trained(subject)
     info = subject.info(subject.main, extra)
     _, predictor = restore(load_checkpoint(before.checkpoint), "finetune")
-    molecule = structures.some_molecule(subject.atomic_types)
-    wanted = _values(predictor, molecule)[subject.main.name]
+    model = predictor.model.eval()
+    dtype = next((p.dtype for p in model.parameters()), subject.dtype)
+    graph = graph_of(model, [structures.some_molecule(subject.atomic_types)], dtype)
+    wanted = model(graph, [subject.main.name])[subject.main.name]
     try:
-        predictor.model.retarget(info)
+        model.retarget(info)
     except TargetError as error:
         raise NotApplicable(f"the architecture takes no new targets: {error}") from error
-    model = predictor.model.eval()
-    dtype = wanted.dtype
-    graph = graph_of(model, [molecule], next(model.parameters()).dtype)
-    found = model(graph, list(info.targets))
+    found = model.eval()(graph, list(info.targets))
     require(extra.name in found, f"after retarget there is no '{extra.name}'")
-    affine = predictor.affine_of(subject.main.name)
-    types = predictor.type_index.index_select(0, graph.types)
-    old = torch.cat([b.flatten(1) for b in affine(found[subject.main.name], types)], dim=1)
-    target = predictor.dataset_info.targets[subject.main.name]
-    if not target.per_volume and model.baseline is None:
-        expect_equal(
-            old.to(dtype),
-            wanted,
-            1e-6,
-            f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
-            "trained as it is",
-        )
+    for old, new in zip(wanted, found[subject.main.name], strict=True):
+        what = f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
+        expect_equal(new, old, 1e-6, what + "trained as it is")
     source = {"read_from": str(before.checkpoint)}
     train(subject, [subject.main, extra], finetune=source, num_epochs=1, seed=2)
     stranger = 118 if 118 not in subject.atomic_types else 117
     data = type(info)(info.length_unit, (*info.atomic_types, stranger), info.targets)
     try:
-        predictor.model.retarget(data)
+        model.retarget(data)
     except (DataError, TargetError) as error:
         require(bool(str(error)), "new elements are refused without a message")
 
@@ -296,6 +317,7 @@ def _second(subject: Subject) -> Example:
 
 __all__ = [
     "checkpoints",
+    "core_heads",
     "finetune",
     "fits",
     "future_versions",

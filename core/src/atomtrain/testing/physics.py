@@ -178,12 +178,7 @@ def permutation(subject: Subject) -> None:
             order = rng.permutation(len(atoms))
             wanted = predict_one(predictor, atoms)
             found = predict_one(predictor, atoms[order])
-            rows = torch.from_numpy(order)
-            permuted = Prediction(
-                {n: [b[rows] for b in blocks] for n, blocks in wanted.blocks.items()},
-                None if wanted.forces is None else wanted.forces[rows],
-                wanted.strain,
-            )
+            permuted = wanted.pick(torch.from_numpy(order))
             _same(subject, found, permuted, f"{title}, atoms in another order: '{name}'")
 
 
@@ -286,6 +281,8 @@ def interaction_range(subject: Subject) -> None:
     distances = np.minimum(atoms.get_distances(-1, range(n)), moved.get_distances(-1, range(n)))
     far = torch.from_numpy(distances > reach)
     before, after = predict_one(predictor, atoms), predict_one(predictor, moved)
+    if subject.main.name in before.pooled:
+        raise NotApplicable("the target belongs to whole structures")
     for name, blocks in before.blocks.items():
         for a, b in zip(blocks, after.blocks[name], strict=True):
             expect_equal(
@@ -323,12 +320,7 @@ def batch_independence(subject: Subject) -> None:
         graph = graph_of(predictor.model, list(frames.values()))
         together = predict(predictor, graph)
         for k, (title, atoms) in enumerate(frames.items()):
-            rows = graph.structure == k
-            part = Prediction(
-                {n: [b[rows] for b in blocks] for n, blocks in together.blocks.items()},
-                None if together.forces is None else together.forces[rows],
-                None if together.strain is None else together.strain[k : k + 1],
-            )
+            part = together.pick(graph.structure == k, k)
             alone = predict_one(predictor, atoms)
             _same(subject, part, alone, f"{title} among {len(frames)} structures: '{name}'")
 
@@ -360,7 +352,7 @@ def _turned(predictor: Predictor, found: Prediction, matrix: np.ndarray) -> Pred
     strain = found.strain
     if strain is not None:
         strain = (q @ strain.reshape(-1, 3, 3) @ q.T).reshape(-1, 9)
-    return Prediction(blocks, forces, strain)
+    return Prediction(blocks, forces, strain, found.pooled)
 
 
 def _turned_block(layout: Block, values: Tensor, matrix: np.ndarray) -> Tensor:

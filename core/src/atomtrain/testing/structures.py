@@ -102,6 +102,7 @@ def _labelled(types: Types, n: int, seed: int) -> list[Atoms]:
             "stress": atoms.get_stress(),
         }
         atoms.calc = SinglePointCalculator(atoms, **results)
+        atoms.info["number"] = k
         frames.append(atoms)
     return frames
 

@@ -34,15 +34,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prediction:
-    """What a predictor says of one batch: blocks per atom, and the derivatives of its energy."""
+    """What a predictor says of one batch: blocks per atom, and the derivatives of its energy.
+
+    Targets in ``pooled`` have one row per structure instead.
+    """
 
     blocks: dict[str, list[Tensor]]
     forces: Tensor | None = None
     strain: Tensor | None = None
+    pooled: frozenset[str] = frozenset()
 
     def total(self, name: str) -> Tensor:
-        """The sum over all atoms of a target's first block."""
+        """A target of a single structure: the sum over all atoms of its first block."""
         return self.blocks[name][0].sum(0)
+
+    def pick(self, rows: Tensor, structure: int | None = None) -> Prediction:
+        """These atoms, and ``structure`` or the only one there is."""
+        k = slice(None) if structure is None else slice(structure, structure + 1)
+        blocks = {
+            n: [b[k] if n in self.pooled else b[rows] for b in blocks]
+            for n, blocks in self.blocks.items()
+        }
+        forces = None if self.forces is None else self.forces[rows]
+        strain = None if self.strain is None else self.strain[k]
+        return Prediction(blocks, forces, strain, self.pooled)
 
 
 @dataclass(eq=False)
@@ -272,15 +287,16 @@ def predict(predictor: Predictor, graph: AtomGraph, *, create_graph: bool = Fals
     """Every target of the predictor, with forces and strain derivative where it is an energy."""
     info = predictor.dataset_info
     energies = [name for name, target in info.targets.items() if target.is_energy]
+    pooled = frozenset(name for name, target in info.targets.items() if target.pooled)
     if not energies:
-        return Prediction(predictor(graph, list(info.targets)))
+        return Prediction(predictor(graph, list(info.targets)), pooled=pooled)
     graph = with_leaves(graph)
     blocks = predictor(graph, list(info.targets))
     energy = blocks[energies[0]][0].sum()
     if not energy.requires_grad:  # no atom has a neighbour, or nothing depends on positions
         energy = energy + 0.0 * graph.positions.sum()
     forces, strain = forces_and_strain(energy, graph, strain=True, create_graph=create_graph)
-    return Prediction(blocks, forces, strain)
+    return Prediction(blocks, forces, strain, pooled)
 
 
 def predict_one(predictor: Predictor, atoms: Atoms) -> Prediction:
