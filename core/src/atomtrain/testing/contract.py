@@ -75,12 +75,6 @@ def life_cycle(subject: Subject) -> None:
         any(p.email or p.handle for p in info.maintainers),
         f"a {info.stage} architecture needs a maintainer with an e-mail address or a handle",
     )
-    if info.stage == "deprecated":
-        require(
-            info.deprecation is not None,
-            "a deprecated architecture says since when, until when, and what to use instead "
-            "(ArchitectureInfo.deprecation)",
-        )
     if info.stage != "stable":
         return
     require(bool(info.description.strip()), "a stable architecture needs a description")
