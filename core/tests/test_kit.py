@@ -354,3 +354,5 @@ def test_every_check_is_explained() -> None:
     for one in all_checks():
         assert one.summary.endswith("."), one.name
         assert set(one.needs) <= set(CHECKS)
+    for attribute in ArchitectureTests.__annotations__:
+        assert f"`{attribute}`" in page.read_text(), attribute
