@@ -146,8 +146,8 @@ def export_model(predictor: Any, metadata: Any) -> Any:
             "describing the plugin imports torch",
         ),
         (("summary=", 'default_kind="spherical", summary='), "", "description", "default_kind"),
-        (('handle="somebody"', 'handle=""'), "", "life_cycle", "needs a maintainer"),
-        (("summary=", 'stage="stable", summary='), "", "life_cycle", "needs a description"),
+        (('handle="somebody"', 'handle=""'), "", "stage", "needs a maintainer"),
+        (("summary=", 'stage="stable", summary='), "", "stage", "needs a description"),
         (("summary=", 'stage="deprecated", summary='), "", "description", "no deprecation"),
         (
             ("tiny_hypers.Hypers", "tiny_hypers.Undocumented"),

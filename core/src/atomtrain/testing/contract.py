@@ -17,13 +17,8 @@ from atomtrain.model import Model
 from atomtrain.targets import DatasetInfo
 from atomtrain.testing import structures
 from atomtrain.testing.checks import ConformanceError, check, expect_equal, require
-from atomtrain.testing.subject import (
-    Subject,
-    graph_of,
-    predict,
-    predict_one,
-    run_python,
-)
+from atomtrain.testing.predictions import graph_of, predict, predict_one
+from atomtrain.testing.subject import Subject, run_python
 
 DESCRIBE = """
 import sys
@@ -68,7 +63,7 @@ def description(subject: Subject) -> None:
 
 
 @check("description")
-def life_cycle(subject: Subject) -> None:
+def stage(subject: Subject) -> None:
     """The plugin declares what its stage asks for."""
     info = subject.architecture.info
     require(
@@ -270,14 +265,3 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
                 block.dtype == dtype,
                 f"'{name}' comes out in {block.dtype} where weights and positions are in {dtype}",
             )
-
-
-__all__ = [
-    "builds",
-    "description",
-    "hypers_documented",
-    "hypers_strict",
-    "life_cycle",
-    "moves",
-    "picklable",
-]

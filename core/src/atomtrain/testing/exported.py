@@ -21,7 +21,8 @@ from atomtrain.testing.checks import (
     expect_equal,
     require,
 )
-from atomtrain.testing.subject import Subject, graph_of, predict, predict_one
+from atomtrain.testing.predictions import graph_of, predict, predict_one
+from atomtrain.testing.subject import Subject
 
 
 @check("moves")
@@ -157,6 +158,3 @@ def _quietly(function: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function()
-
-
-__all__ = ["ase_calculator", "export", "selected_atoms", "torchscript"]

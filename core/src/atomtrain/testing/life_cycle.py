@@ -22,7 +22,8 @@ from atomtrain.testing.checks import (
 )
 from atomtrain.testing.examples import ENERGY, ENERGY_ALONE, Example
 from atomtrain.testing.golden import check_golden, golden_files
-from atomtrain.testing.subject import Subject, environment, graph_of
+from atomtrain.testing.predictions import graph_of
+from atomtrain.testing.subject import Subject, environment
 from atomtrain.testing.training import options, train, trained
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
@@ -313,17 +314,3 @@ def _second(subject: Subject) -> Example:
     if main is not ENERGY:
         section = {**main.section, "key": main.key}
     return Example(name, section, main.label)
-
-
-__all__ = [
-    "checkpoints",
-    "core_heads",
-    "finetune",
-    "fits",
-    "future_versions",
-    "golden",
-    "new_targets",
-    "restart",
-    "target_kinds",
-    "two_processes",
-]

@@ -107,6 +107,13 @@ def _labelled(types: Types, n: int, seed: int) -> list[Atoms]:
     return frames
 
 
+def moved_by(atoms: Atoms, by: np.ndarray) -> Atoms:
+    """A copy with its positions moved ``by [n, 3]`` or ``[3]``."""
+    other = atoms.copy()
+    other.positions = other.positions + by
+    return other
+
+
 def _of(atoms: Atoms, types: Types, rng: np.random.Generator | None = None) -> Atoms:
     """The same structure of these elements, each of them there (or as many as there are atoms)."""
     n = len(atoms)

@@ -193,6 +193,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-__all__ = ["Losses", "Trained", "options", "quiet", "train", "trained"]
