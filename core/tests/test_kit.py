@@ -338,12 +338,14 @@ def test_the_command(
     assert "1 passed" in done.stdout, done.output
 
     assert "did you mean 'rotation'?" in str(run("--only", "rotatoin").exception)
-    hypers.write_text("width: 3\n")
-    assert "must have the keys 'model'" in str(run("--hypers", str(hypers)).exception)
-    hypers.write_text("model: 3\n")
-    assert "'model' must be a section" in str(run("--hypers", str(hypers)).exception)
+    hypers.write_text("equivariant: false\nexempt: {small-cells: issue 7}\n")
+    done = run("--only", "inversion", "--only", "small_cells", "--hypers", str(hypers))
+    assert done.exit_code == 0 and "2 skipped" in done.stdout and "issue 7" in done.stdout
+    hypers.write_text("model: {}\ntolerence: 1.0\n")
+    message = str(run("--hypers", str(hypers)).exception)
+    assert "hypers.yaml:2: tolerence: unknown key; did you mean 'tolerance'?" in message
     missing = str(tmp_path / "none.yaml")
-    assert "none.yaml' cannot be read" in str(run("--hypers", missing).exception)
+    assert "none.yaml' does not exist" in str(run("--hypers", missing).exception)
 
 
 def test_every_check_is_explained() -> None:
