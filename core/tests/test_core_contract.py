@@ -89,6 +89,21 @@ def test_broken_plugins(site: Path, name: str, source: str, message: str) -> Non
     assert open_architecture(f"{name}-good").info.summary == "s"  # nothing else suffers
 
 
+def test_a_plugin_for_another_core(site: Path) -> None:
+    install(site, "arch-later", "import nothing_yet", requires="atomtrain (>=7,<8)")
+    with pytest.raises(
+        PluginError,
+        match=r"'arch-later' \(arch-later 1.0\) was made for atomtrain <8,>=7, but atomtrain 0.* is "
+        r"installed; .*pip install -U atomtrain arch-later",
+    ):
+        open_architecture("arch-later")
+    install(site, "arch-fits", good("arch-fits"), requires="atomtrain>=0.0.1")
+    install(site, "arch-extra", good("arch-extra"), requires="atomtrain>=7; extra == 'next'")
+    install(site, "arch-friend", good("arch-friend"), requires="atomtrain-soap-bpnn>=7")
+    for name in ("arch-fits", "arch-extra", "arch-friend"):
+        assert open_architecture(name).info.summary == "s"
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -57,8 +57,8 @@ app.command("eval")(eval_.evaluate)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
-app.command("check")(check.check)
 app.command("schema")(schema.schema)
+app.command("check")(check.check)
 
 
 def _version(wanted: bool) -> None:

@@ -155,10 +155,11 @@ def builds(subject: Subject) -> None:
         )
         if tensor.is_floating_point():
             require(bool(torch.isfinite(tensor).all()), f"'{name}' is not finite after building")
-    frames = structures.awkward(subject.atomic_types)
-    model.double()
-    _check_shapes(model, info, torch.float64, list(frames.values()))
-    graph = graph_of(model, [frames["molecule"]])
+    frames = structures.neighbourly(subject.atomic_types)
+    dtype = subject.dtype
+    model.to(dtype)
+    _check_shapes(model, info, dtype, list(frames.values()))
+    graph = graph_of(model, [frames["molecule"]], dtype)
     require(
         model.eval()(graph, []) == {},
         "asked for no outputs, the model returns some: compute only those in 'outputs'",

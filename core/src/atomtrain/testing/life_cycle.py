@@ -62,7 +62,8 @@ def target_kinds(subject: Subject) -> None:
                 require(k > 0, f"{name} is refused though it is declared: {error}")
                 continue
             molecule = structures.some_molecule(subject.atomic_types)
-            found = model.double()(graph_of(model, [molecule]), [example.name])[example.name]
+            graph = graph_of(model, [molecule], subject.dtype)
+            found = model.to(subject.dtype)(graph, [example.name])[example.name]
             shapes = [tuple(b.shape[1:]) for b in found]
             wanted = [b.shape for b in info.targets[example.name].blocks]
             require(shapes == wanted, f"{name}: shapes {shapes} instead of {wanted} for an atom")

@@ -117,6 +117,29 @@ def training_gradients(subject: Subject) -> None:
 
 
 @check("moves")
+def lonely_atoms(subject: Subject) -> None:
+    """Atoms without any neighbour have finite predictions and no forces."""
+    frames = structures.awkward(subject.atomic_types)
+    lonely = [frames["single atom"], frames["atoms far apart"]]
+    for name, predictor in subject.predictors.items():
+        reach = float(predictor.model.interaction_range)
+        boxed = frames["single atom"].copy()
+        boxed.set_cell(np.eye(3) * 2.5 * float(predictor.model.cutoff))
+        boxed.pbc = True
+        for atoms in [*lonely, boxed]:
+            found = predict_one(predictor, atoms)
+            what = f"'{name}' of {len(atoms)} atom(s) without neighbours"
+            for blocks in found.blocks.values():
+                for block in blocks:
+                    require(bool(torch.isfinite(block).all()), f"{what} is not finite")
+            if found.forces is not None:
+                require(bool(torch.isfinite(found.forces).all()), f"{what}: forces not finite")
+                force = float(found.forces.abs().max())
+                if math.isfinite(reach):
+                    require(force <= 1e-10, f"{what}: there is a force of {force:.3g}")
+
+
+@check("lonely_atoms")
 def constants(subject: Subject) -> None:
     """What the model says is constant changes nothing when it is kept between epochs."""
     predictor = subject.predictor()
@@ -151,7 +174,7 @@ def permutation(subject: Subject) -> None:
     """The order of the atoms does not matter."""
     rng = np.random.default_rng(1)
     for name, predictor in subject.predictors.items():
-        for title, atoms in structures.awkward(subject.atomic_types).items():
+        for title, atoms in structures.neighbourly(subject.atomic_types).items():
             order = rng.permutation(len(atoms))
             wanted = predict_one(predictor, atoms)
             found = predict_one(predictor, atoms[order])
@@ -168,7 +191,7 @@ def permutation(subject: Subject) -> None:
 def translation(subject: Subject) -> None:
     """Moving a structure, or atoms by whole cell vectors, changes nothing."""
     for name, predictor in subject.predictors.items():
-        for title, atoms in structures.awkward(subject.atomic_types).items():
+        for title, atoms in structures.neighbourly(subject.atomic_types).items():
             wanted = predict_one(predictor, atoms)
             moved = _moved(atoms, np.array([1.7, -2.3, 0.9]))
             _same(subject, predict_one(predictor, moved), wanted, f"{title}, moved: '{name}'")
@@ -179,7 +202,7 @@ def translation(subject: Subject) -> None:
                 _same(subject, predict_one(predictor, moved), wanted, what)
 
 
-@check("moves")
+@check("lonely_atoms")
 def smoothness(subject: Subject) -> None:
     """Energy and forces do not jump where an atom crosses the cutoff."""
     name = subject.energy
@@ -211,7 +234,7 @@ def smoothness(subject: Subject) -> None:
             )
 
 
-@check("moves")
+@check("lonely_atoms")
 def extensivity(subject: Subject) -> None:
     """Two structures far apart, and a doubled cell, have the sum of the energies."""
     name = subject.energy
@@ -292,7 +315,7 @@ def small_cells(subject: Subject) -> None:
         )
 
 
-@check("moves")
+@check("lonely_atoms")
 def batch_independence(subject: Subject) -> None:
     """A structure has the same predictions alone and among others."""
     frames = structures.awkward(subject.atomic_types)
@@ -310,35 +333,12 @@ def batch_independence(subject: Subject) -> None:
             _same(subject, part, alone, f"{title} among {len(frames)} structures: '{name}'")
 
 
-@check("moves")
-def lonely_atoms(subject: Subject) -> None:
-    """Atoms without any neighbour have finite predictions and no forces."""
-    frames = structures.awkward(subject.atomic_types)
-    lonely = [frames["single atom"], frames["atoms far apart"]]
-    for name, predictor in subject.predictors.items():
-        reach = float(predictor.model.interaction_range)
-        boxed = frames["single atom"].copy()
-        boxed.set_cell(np.eye(3) * 2.5 * float(predictor.model.cutoff))
-        boxed.pbc = True
-        for atoms in [*lonely, boxed]:
-            found = predict_one(predictor, atoms)
-            what = f"'{name}' of {len(atoms)} atom(s) without neighbours"
-            for blocks in found.blocks.values():
-                for block in blocks:
-                    require(bool(torch.isfinite(block).all()), f"{what} is not finite")
-            if found.forces is not None:
-                require(bool(torch.isfinite(found.forces).all()), f"{what}: forces not finite")
-                force = float(found.forces.abs().max())
-                if math.isfinite(reach):
-                    require(force <= 1e-10, f"{what}: there is a force of {force:.3g}")
-
-
 # -- pieces ----------------------------------------------------------------------------------------
 
 
 def _check_turned(subject: Subject, matrix: np.ndarray, how: str) -> None:
     for name, predictor in subject.predictors.items():
-        for title, atoms in structures.awkward(subject.atomic_types).items():
+        for title, atoms in structures.neighbourly(subject.atomic_types).items():
             other = atoms.copy()
             other.positions = atoms.positions @ matrix.T
             other.set_cell(atoms.cell.array @ matrix.T)

@@ -38,6 +38,11 @@ def awkward(types: Types) -> dict[str, Atoms]:
     return frames
 
 
+def neighbourly(types: Types) -> dict[str, Atoms]:
+    """Those of the awkward structures in which every atom has neighbours."""
+    return {k: v for k, v in awkward(types).items() if k not in ("single atom", "atoms far apart")}
+
+
 def some_molecule(types: Types) -> Atoms:
     """Nine atoms without any symmetry, in the shape of ethanol."""
     return _shaken(_of(molecule("CH3CH2OH"), types), 0)
@@ -75,7 +80,8 @@ def labelled(types: Types, n: int, seed: int = 0) -> list[Atoms]:
     frames = []
     for k in range(n):
         rng = np.random.default_rng([seed, k])
-        atoms = _of(bulk("NaCl", "rocksalt", a=4.4, cubic=True), types, rng)
+        edge = 4.2 + 0.12 * (k % 5)  # easy to tell apart
+        atoms = _of(bulk("NaCl", "rocksalt", a=edge, cubic=True), types, rng)
         strain = np.eye(3) + 0.04 * rng.normal(size=(3, 3))
         atoms.set_cell(np.round(atoms.cell.array @ strain, 6), scale_atoms=True)
         atoms.positions = np.round(

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from atomtrain.contract import Architecture, BuildContext, open_architecture
 from atomtrain.data import BatchSource, StructureStore
-from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
 from atomtrain.options import TrainerHypers
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.testing.checks import ConformanceError, NotApplicable, Outcome
-from atomtrain.testing.examples import ENERGY, EXAMPLES, Example
+from atomtrain.testing.examples import EXAMPLES, Example
+from atomtrain.testing.structures import some_molecule
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -83,6 +83,14 @@ class Subject:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of targets it declares."""
         return self.architecture.info.target_kinds
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating point type it is trained in here."""
+        declared = self.architecture.info.dtypes
+        dtype = getattr(torch, "float32" if "float32" in declared else declared[0])
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
     def hypers(self) -> BaseModel:
         """The model's hypers, validated."""
@@ -163,15 +171,25 @@ class Subject:
 
     @cached_property
     def predictors(self) -> dict[str, Predictor]:
-        """A predictor for each example of a declared kind that the architecture takes."""
+        """A predictor for each example of a declared kind that the architecture can take.
+
+        Those it cannot take are left out: what is wrong with them, 'target_kinds' says.
+        """
         found: dict[str, Predictor] = {self.main.name: self.predictor()}
+        molecule = some_molecule(self.atomic_types)
         for kind in self.kinds:
             for example in self.examples_of(kind):
-                if example.name not in found:
-                    try:
-                        found[example.name] = self.predictor(example)
-                    except TargetError:
-                        continue  # whether that may be, 'target_kinds' says
+                if example.name in found:
+                    continue
+                try:
+                    predictor = self.predictor(example)
+                    blocks = predict_one(predictor, molecule).blocks[example.name]
+                    layout = predictor.dataset_info.targets[example.name].blocks
+                    usable = [b.shape[1:] for b in blocks] == [b.shape for b in layout]
+                except Exception:
+                    continue
+                if usable:
+                    found[example.name] = predictor
         return found
 
     # -- files and processes -------------------------------------------------------------------
@@ -271,7 +289,6 @@ def predict_one(predictor: Predictor, atoms: Atoms) -> Prediction:
 
 
 __all__ = [
-    "ENERGY",
     "Prediction",
     "Subject",
     "environment",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Losses(Observer):
 
 @dataclass
 class Trained:
-    """What a training left: ``start`` holds the weights it began with, ``checkpoint`` its file."""
+    """What a training left: its checkpoint, the weights it began and ended with, its losses."""
 
     folder: Path
     data: Datasets
@@ -59,13 +59,8 @@ class Trained:
     outcome: TrainingOutcome
     checkpoint: Path
     losses: list[float]
-    start: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The last weights."""
-        last: dict[str, torch.Tensor] = self.outcome.checkpoint["model"]["last"]
-        return last
+    start: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]
 
 
 def options(
@@ -114,7 +109,6 @@ def train(
     examples: Sequence[Example],
     *,
     restart: Path | None = None,
-    dtype: torch.dtype | None = None,
     **given: Any,
 ) -> Trained:
     """Train from scratch, from ``restart``, or from what ``finetune`` names; see :func:`options`."""
@@ -146,7 +140,7 @@ def train(
             train=data.train,
             validation=data.validation,
             device=torch.device("cpu"),
-            dtype=dtype or getattr(torch, _natural_dtype(architecture.info.dtypes)),
+            dtype=subject.dtype,
             seed=loaded.seed,
             directory=folder,
             header={
@@ -174,7 +168,9 @@ def train(
     )
     path = folder / "model.ckpt"
     save_checkpoint(outcome.checkpoint, path)
-    return Trained(folder, data, predictor, outcome, path, losses.validation, start)
+    # a copy: the outcome's own are those of the living model
+    weights = {k: v.clone() for k, v in outcome.checkpoint["model"]["last"].items()}
+    return Trained(folder, data, predictor, outcome, path, losses.validation, start, weights)
 
 
 def trained(subject: Subject) -> Trained:
@@ -197,10 +193,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _natural_dtype(dtypes: Sequence[str]) -> str:
-    return "float32" if "float32" in dtypes else dtypes[0]
 
 
 __all__ = ["Losses", "Trained", "options", "quiet", "train", "trained"]

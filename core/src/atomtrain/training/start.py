@@ -107,7 +107,7 @@ def from_finetune(
     assert finetune is not None
     checkpoint = load_checkpoint(finetune.read_from)
     name = checkpoint["architecture"]["name"]
-    if name != architecture.info.name:
+    if not architecture.answers_to(name):
         raise CheckpointError(
             f"architecture.training.finetune.read_from: '{finetune.read_from}' holds a model of "
             f"'{name}', but the options train '{architecture.info.name}'"
@@ -182,7 +182,9 @@ def fit_baselines(
             continue
         samples = samples_of(store, target, info.atomic_types)
         if target.pooled:
-            fit_constant(affine, samples, shift=name not in hypers.atomic_baseline)
+            given = hypers.atomic_baseline
+            number = given.get(name) if isinstance(given, dict) else None
+            fit_constant(affine, samples, number if isinstance(number, float) else None)
         elif isinstance(hypers.atomic_baseline, str):
             affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
         else:
