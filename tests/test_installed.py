@@ -9,8 +9,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from atomtrain_template.render import render
 from crossing import environment
+
+from atomtrain_template.render import render
 
 TRAIN = """
 import sys, atomtrain

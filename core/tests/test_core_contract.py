@@ -128,7 +128,9 @@ def test_unknown_architectures(site: Path) -> None:
 
 def test_a_checkpoint_names_what_to_install(site: Path) -> None:
     install(site, "arch-left", good("arch-left"))
-    message = "'arch-lest' is not installed; the file was written with 'theirs 2.1': 'pip install theirs'"
+    message = (
+        "'arch-lest' is not installed; the file was written with 'theirs 2.1': 'pip install theirs'"
+    )
     with pytest.raises(PluginError, match=message):
         open_architecture("arch-lest", "theirs 2.1")
     assert open_architecture("arch-left", "theirs 2.1").info.name == "arch-left"

@@ -65,7 +65,7 @@ def test_a_sound_architecture_passes(site: Path) -> None:
         ("NoImages", "small_cells", "one crystal in cells of"),
         ("Lonely", "lonely_atoms", "without neighbours is not finite"),
         ("WrongConstants", "constants", "with its constants"),
-        ("SinglePrecision", "moves", "expected"),
+        ("SinglePrecision", "moves", "scalar type"),
         ("LeavesBehind", "moves", "'table' is a tensor but no parameter or buffer"),
         ("WrongShape", "builds", "a block has shape"),
         ("Unscriptable", "torchscript", "cannot be compiled by TorchScript"),

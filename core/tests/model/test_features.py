@@ -87,7 +87,10 @@ def test_new_targets_keep_the_heads_that_stay() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (TargetInfo("mtt::m", kind="cartesian", rank=2), "has heads for scalars, cartesian vectors"),
+        (
+            TargetInfo("mtt::m", kind="cartesian", rank=2),
+            "has heads for scalars, cartesian vectors",
+        ),
         (TargetInfo("mtt::p", kind="spherical", irreps=(Irrep(1, -1),)), "with o3_sigma 1"),
         (TargetInfo("mtt::q", kind="spherical", irreps=(Irrep(2, 1),)), "features of degree 2"),
     ],

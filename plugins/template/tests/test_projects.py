@@ -144,8 +144,8 @@ def test_one_is_trained(
     installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrapper, on a model of level ``trainer`` that was trained just before."""
-    for file in (installed["wrapper"] / "example").iterdir():
-        shutil.copy(file, tmp_path)
+    for name in ("alloy.xyz", "options.yaml"):
+        shutil.copy(installed["wrapper"] / "example" / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     short = ["architecture.training.num_epochs=3"]
     shutil.copy(installed["trainer"] / "example" / "options.yaml", "backbone.yaml")
