@@ -1,7 +1,8 @@
 """Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``template``, each in an environment of its own.
 
-``template`` takes a quarter of an hour: every level of the template, and the architecture of the
-author's guide, as a stranger would have them: installed, tested, linted, typed, trained.
+``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
+the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
+trained.
 """
 
 from __future__ import annotations
