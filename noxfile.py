@@ -9,7 +9,7 @@ nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
-    "./core",
+    "./core[symmetry]",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/wandb",
     "./plugins/tensorboard",

@@ -285,7 +285,7 @@ def _finish(
         ):
             if store is None:
                 continue
-            sums = errors_on(
+            sums, groups = errors_on(
                 copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers, run.seed
             )
             errors[name] = sums.results()
@@ -304,6 +304,15 @@ def _finish(
                     run.hypers.per_structure_targets,
                 ),
             )
+            for group, part in groups.items():
+                line = errors_line(
+                    run.dataset_info,
+                    part.results(),
+                    ("rmse", "mae"),
+                    run.hypers.per_structure_targets,
+                )
+                if line:
+                    log.info("  %s: %s", group, line)
     log.info(
         "done%s; best epoch %s",
         " (stopped early)" if outcome.stopped_early else "",

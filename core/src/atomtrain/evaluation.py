@@ -86,7 +86,7 @@ def evaluate_model(
         loaded = read_section(section, files, notes, known=_told(model))
         work.append((loaded.store, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
-    _check_outputs(outputs, sections, [info for _, info in work])
+    _check_outputs(outputs, [info for _, info in work], files)
     results = []
     for (store, info), section, place in zip(work, sections, outputs, strict=True):
         result = _evaluate(model, device, store, info, section, batch_size, check_consistency)
@@ -324,19 +324,12 @@ def _errors(
 
 
 def _check_outputs(
-    outputs: Sequence[Output | None],
-    sections: Sequence[DatasetSection],
-    infos: Sequence[DatasetInfo],
+    outputs: Sequence[Output | None], infos: Sequence[DatasetInfo], files: Files
 ) -> None:
-    """Predictions must not take the place of data that are read, nor of each other."""
-    read = {
-        Path(name).resolve()
-        for section in sections
-        for name in (section.systems.read_from, *(t.read_from for t in section.targets.values()))
-    }
+    """Predictions must not take the place of data that are read."""
     for output, info in zip(outputs, infos, strict=True):
         for file in [] if output is None else output.files(info.targets):
-            if file.resolve() in read:
+            if file.resolve() in files.paths:
                 raise OutputError(
                     f"'{file}' is one of the files that are evaluated; write predictions elsewhere"
                 )

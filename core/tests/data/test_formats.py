@@ -91,6 +91,33 @@ def test_members_of_an_archive_may_be_plain(truth: StructureStore, compress: boo
     same(read("e.zip", energy={}).labels["energy"], truth.labels["energy"])
 
 
+@pytest.mark.parametrize("file", ["peer.zip", "peer", "peer_{}.mts"])
+def test_files_of_metatrain(workplace: Path, file: str) -> None:
+    """Written by metatrain 2026.4.1 (see metatrain/write.py for what is in them)."""
+    with zipfile.ZipFile(Path(__file__).parent / "metatrain" / "written.zip") as archive:
+        archive.extractall()
+    targets: dict[str, Any] = {
+        "energy": {"forces": True, "stress": True},
+        "mtt::pull": {"sample_kind": "atom", **AXES},
+        "mtt::twist": {
+            "type": {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1, "num": 2}]}}
+        },
+    }
+    named = {name: {**target, "read_from": file.format(name)} for name, target in targets.items()}
+    store = read("peer" if "mts" in file else file, **named)
+    assert store.types.tolist() == [14, 6, 14, 6, 8]
+    assert store.positions.flatten().tolist() == [*np.arange(6) / 8, *np.arange(9) / 8]
+    assert store.pbc.tolist() == [[True] * 3, [False] * 3]
+    assert store.cells[0].diagonal().tolist() == [4, 5, 6]
+    found = {key: label.values.flatten().tolist() for key, label in store.labels.items()}
+    assert found["energy"] == [0.5, 1.5]
+    assert found["energy:forces"] == list(range(15))
+    assert found["energy:strain"] == pytest.approx([*(120.0 * np.arange(9)), *[0.0] * 9])
+    assert store.labels["energy:strain"].mask is not None
+    assert found["mtt::pull"] == list(range(10, 25))
+    assert found["mtt::twist"] == list(range(20, 32))
+
+
 def test_indices_pick_from_every_format(truth: StructureStore) -> None:
     from data_frames import build
 
@@ -463,3 +490,21 @@ def test_files_are_like_any_other(truth: StructureStore) -> None:
     assert {p.stat().st_mode for p in Path("d").iterdir()} == {mode}
     assert Path("d").stat().st_mode == Path("folder").stat().st_mode
     assert not [p for p in Path().iterdir() if re.match(r"\..*tmp", p.name)]
+
+
+@pytest.mark.parametrize("output", ["d.zip", "d.mts", "d/"])
+def test_classes_from_formats_that_hold_numbers(truth: StructureStore, output: str) -> None:
+    """Numbers of classes, or a probability for each."""
+    from atomtrain.data import Label
+    from atomtrain.data.writers import Predictions, choose_output
+    from atomtrain.targets import TargetInfo
+
+    number = torch.tensor([[0.0], [2], [1], [2]], dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(number[:, 0].long(), 3).double()
+    infos = {"phase": TargetInfo("phase"), "share": TargetInfo("share", num_subtargets=3)}
+    values = {"phase": number, "share": one_hot}
+    choose_output(output).write(Predictions(truth, truth.cells.numpy(), infos, values))
+    file = "d_{}.mts" if output == "d.mts" else output
+    for key, sizes in {"phase": {}, "share": {"num_subtargets": 3}}.items():
+        target = {"type": "classes", "key": key, "read_from": file.format(key), **sizes}
+        same(read(**{"mtt::c": target}).labels["mtt::c"], Label(one_hot, False))

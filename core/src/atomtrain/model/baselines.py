@@ -85,11 +85,12 @@ def fit_composition(
         prop += block.n_properties
 
 
-def fit_constant(affine: Affine, samples: Samples, shift: bool) -> None:
-    """Set ``affine.shift`` of a target that is no sum over atoms: the mean label, for all types."""
+def fit_constant(affine: Affine, samples: Samples, fixed: float | None = None) -> None:
+    """Set ``affine.shift`` of a target that is no sum over atoms: the mean label, or ``fixed``."""
     n = samples.mask.sum(0).clamp(min=1)
     mean = (samples.values * samples.mask).sum(0) / n
-    affine.shift.copy_((mean if shift else torch.zeros_like(mean)).expand_as(affine.shift))
+    constant = mean if fixed is None else torch.full_like(mean, fixed)
+    affine.shift.copy_(constant.expand_as(affine.shift))
 
 
 def residual(affine: Affine, target: TargetInfo, samples: Samples) -> Tensor:

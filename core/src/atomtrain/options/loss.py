@@ -64,6 +64,7 @@ LOSSES: dict[str, type[Section]] = {
     "shift_agnostic_mse": ShiftAgnosticArguments,
     "cross_entropy": CrossEntropyArguments,
     "binary_cross_entropy": BinaryCrossEntropyArguments,
+    "task": NoArguments,
 }
 """The core's own losses and the sections of their arguments"""
 
@@ -78,7 +79,8 @@ class LossSpec(Section):
     unless given, where the square turns into a line), ``shift_agnostic_mse`` for densities of
     states (with ``grad_penalty_weight``, ``int_weight`` and, unless 0.05, ``grid_step``),
     ``cross_entropy`` for classes (with ``class_weights``, ``label_smoothing``),
-    ``binary_cross_entropy`` (with ``positive_weight``), or one that an installed package brings,
+    ``binary_cross_entropy`` (with ``positive_weight``), ``task`` for the own loss of a kind of target
+    that a package brings, or one that an installed package brings,
     with its own arguments. Absent: what suits the kind of the target. Missing labels never count, nor do
     entries for which extra data called ``<target>_mask`` are 0; ``masked_mse``, ``masked_mae`` and
     ``masked_huber`` insist on such a mask."""

@@ -65,8 +65,9 @@ class TrainerHypers(Section):
     """Which optimiser."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of the optimiser."""
-    scheduler: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warmup: down to 0 on a cosine, or as it is."""
+    scheduler: Literal["cosine", "constant"] | dict[str, dict[str, Any]] = "cosine"
+    """How the learning rate goes on after the warmup: down to 0 on a cosine, as it is, or by one of
+    torch's schedulers, stepped every epoch, with its arguments: ``{StepLR: {step_size: 30}}``."""
     grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Clip the norm of all gradients together to this. Absent: no clipping."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -104,6 +105,10 @@ class TrainerHypers(Section):
     log_separate_blocks: bool = False
     """Whether errors of targets with several blocks (spherical tensors) are also logged block by
     block, ``dipole (l=1, s=1)``. The best model is chosen by those of whole targets all the same."""
+    log_per_element: bool = False
+    """Whether the final evaluation also gives errors of forces and of targets of atoms by element."""
+    log_per_dataset: bool = False
+    """Whether the final evaluation also gives errors by file of structures."""
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
     """What the best model has the least of on the validation set: the product of the RMSEs of all
     targets and gradients, that of their MAEs, or the loss (the one to take with
@@ -151,6 +156,17 @@ class TrainerHypers(Section):
         low, high = value
         if low is not None and high is not None and low > high:
             raise ValueError(f"the minimum {low} is larger than the maximum {high}")
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _one_scheduler(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if len(value) != 1:
+                raise ValueError("expected one scheduler with its arguments")
+            from atomtrain.training.optimisation import check_scheduler
+
+            check_scheduler(*next(iter(value.items())))
         return value
 
     @field_validator("memory_budget")

@@ -38,7 +38,8 @@ class Task:
     arguments: pydantic class of what may follow the word.
     pooling: how values of atoms become one of a structure unless the options say otherwise.
     scaled: whether labels have a composition baseline and a scale, as regressions do.
-    losses: the core's losses that make sense, the first being the default.
+    losses: the core's losses that make sense, the first being the default; ``("task",)`` where
+        :meth:`loss` gives one of its own.
     shown: metrics for the lines of the log, in order.
     measure: the metric that stands for an error where the best model is chosen; small is good.
     classification: whether the columns of a label are the target's ``classes``.

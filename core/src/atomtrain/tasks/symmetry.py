@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,9 +142,13 @@ def space_group(structure: Frame, symprec: float) -> int:
     if not structure.pbc.all():
         raise ValueError("it is not periodic in all directions and has no space group")
     fractional = np.linalg.solve(structure.cell.T, structure.positions.T).T
-    dataset = spglib.get_symmetry_dataset(
-        (structure.cell.tolist(), fractional.tolist(), structure.numbers.tolist()), symprec=symprec
-    )
+    cell = (structure.cell.tolist(), fractional.tolist(), structure.numbers.tolist())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # spglib announces a change of its own errors
+            dataset = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    except Exception as error:  # newer versions raise where older ones answer None
+        raise ValueError(f"spglib finds no space group at symprec {symprec:g}: {error}") from error
     if dataset is None:
         raise ValueError(f"spglib finds no space group at symprec {symprec:g}")
     return int(dataset.number)

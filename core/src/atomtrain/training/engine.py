@@ -35,6 +35,7 @@ from atomtrain.training.metrics import (
 from atomtrain.training.observers import EpochRecord, Errors, Observers
 from atomtrain.training.optimisation import (
     AveragedWeights,
+    EpochSchedule,
     build_optimizer,
     learning_rate_factor,
 )
@@ -108,6 +109,10 @@ class Engine:
             else None
         )
 
+        self.schedule: EpochSchedule | None = None
+        if isinstance(self.hypers.scheduler, dict):
+            self.schedule = EpochSchedule(*next(iter(self.hypers.scheduler.items())))
+
         self.epoch = 0  # the one to be done next
         self.step_in_epoch = 0
         self.loss_sum = 0.0
@@ -148,6 +153,8 @@ class Engine:
                 "best_score": self.best_score,
                 "best_errors": errors if is_best else self.metrics.get("best_errors", errors),
             }
+            if self.schedule is not None:
+                self.schedule.step(validation_loss)
             now = time.monotonic()
             done = self.epoch - first_epoch + 1
             record = EpochRecord(
@@ -316,8 +323,10 @@ class Engine:
             self.epoch * self.n_steps + self.step_in_epoch,
             self.hypers.num_epochs * self.n_steps,
             self.hypers.warmup_fraction,
-            self.hypers.scheduler,
+            self.hypers.scheduler if isinstance(self.hypers.scheduler, str) else "",
         )
+        if self.schedule is not None:
+            factor *= self.schedule.factor
         frozen = (
             self.hypers.finetune is not None and self.epoch < self.hypers.finetune.freeze_epochs
         )
@@ -392,6 +401,7 @@ class Engine:
                 "best_score": self.best_score,
                 "best_epoch": self.best_epoch,
                 "random_state": torch.get_rng_state(),
+                "schedule": None if self.schedule is None else self.schedule.state(),
             },
             "metrics": copy.deepcopy(self.metrics),
             "embedded": embedded_checkpoints(self.model),
@@ -419,6 +429,8 @@ class Engine:
             heads = (checkpoint["core"].get("heads") or {}).get("best") or {}
             joined = join_state(best, heads, self.model)
             self.best_weights = {k: v.to(self.run.device) for k, v in joined.items()}
+        if self.schedule is not None and state.get("schedule"):
+            self.schedule.load(state["schedule"])
         self.metrics = dict(checkpoint.get("metrics") or {})
         torch.set_rng_state(state["random_state"])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from ase.data import chemical_symbols
+from torch import Tensor
 
 from atomtrain.data import BatchSource, Noise, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
@@ -22,11 +25,12 @@ def errors_on(
     dtype: torch.dtype,
     hypers: TrainerHypers,
     seed: int,
-) -> ErrorSums:
-    """Metrics of every label the store has (keys as in :mod:`.metrics`).
+) -> tuple[ErrorSums, dict[str, ErrorSums]]:
+    """Metrics of every label the store has (keys as in :mod:`.metrics`), of all and of groups.
 
-    ``hypers`` say how large batches are, which targets count as totals, and whether blocks are
-    wanted; the ``seed`` fixes the noise of denoising targets.
+    ``hypers`` say how large batches are, which targets count as totals, whether blocks are wanted,
+    and which groups: elements by symbol, files by name. The ``seed`` fixes the noise of denoising
+    targets.
     """
     predictor = predictor.to(device=device, dtype=dtype)
     predictor.eval()
@@ -41,13 +45,12 @@ def errors_on(
         num_workers=0,
         noise=Noise.of(info, seed, fixed=True),
     )
-    sums = ErrorSums(
-        label_keys(info),
-        device,
-        block_columns(info) if hypers.log_separate_blocks else {},
-        info,
-        label_variances(store, info, hypers.per_structure_targets),
-    )
+    totals = hypers.per_structure_targets
+    blocks = block_columns(info) if hypers.log_separate_blocks else {}
+    variances = label_variances(store, info, totals)
+    sums = ErrorSums(label_keys(info), device, blocks, info, variances)
+    members = _groups(store, hypers)
+    groups = {name: ErrorSums(label_keys(info), device, {}, info) for name in members}
     order = epoch_batches(
         store.n_atoms,
         batch_size=hypers.batch_size,
@@ -59,5 +62,31 @@ def errors_on(
     )
     for batch in source.epoch(order):
         predictions = predict(predictor, batch, create_graph=False)
-        add_errors(sums, predictor, predictions, batch, hypers.per_structure_targets)
-    return sums
+        add_errors(sums, predictor, predictions, batch, totals)
+        atoms = store.atom_indices(batch.structures)
+        for name, (of_atoms, of_structures) in members.items():
+            masks: dict[str, Tensor | None] = {}
+            for key, label in batch.labels.items():
+                per_atom = source.labels[key][2]
+                chosen = of_atoms[atoms] if per_atom else of_structures[batch.structures]
+                mask = chosen.to(device)[:, None].expand_as(label)
+                known = batch.masks.get(key)
+                masks[key] = mask if known is None else mask & known
+            add_errors(groups[name], predictor, predictions, replace(batch, masks=masks), totals)
+    return sums, groups
+
+
+def _groups(store: StructureStore, hypers: TrainerHypers) -> dict[str, tuple[Tensor, Tensor]]:
+    """Atoms ``[n_atoms]`` and structures ``[n]`` (bool) of each group errors are wanted of."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    if hypers.log_per_element:
+        nowhere = torch.zeros(len(store), dtype=torch.bool)
+        for number in store.types.unique().tolist():
+            found[chemical_symbols[number]] = (store.types == number, nowhere)
+    if hypers.log_per_dataset and store.origins is not None:
+        for k, file in enumerate(store.files):
+            structures = store.origins[:, 0] == k
+            if bool(structures.any()):
+                atoms = torch.repeat_interleave(structures, store.n_atoms)
+                found[file] = (atoms, structures)
+    return found

@@ -182,7 +182,9 @@ def fit_baselines(
             continue
         samples = samples_of(store, target, info.atomic_types)
         if target.pooled:
-            fit_constant(affine, samples, shift=name not in hypers.atomic_baseline)
+            given = hypers.atomic_baseline
+            number = given.get(name) if isinstance(given, dict) else None
+            fit_constant(affine, samples, number if isinstance(number, float) else None)
         elif isinstance(hypers.atomic_baseline, str):
             affine.shift.copy_(_affine_from(hypers.atomic_baseline, target, info).shift)
         else:

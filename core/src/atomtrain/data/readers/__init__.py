@@ -29,6 +29,11 @@ class Files:
     def __init__(self) -> None:
         self._opened: dict[tuple[str, str], DataFile] = {}
 
+    @property
+    def paths(self) -> set[Path]:
+        """All that were opened."""
+        return {Path(path).resolve() for path, _ in self._opened}
+
     def open(self, path: str, reader: str | None, where: str) -> DataFile:
         """A file. ``where`` begins the message if it cannot be read (DataError)."""
         kind = _kind(path, reader, where)

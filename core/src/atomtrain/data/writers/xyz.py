@@ -1,4 +1,7 @@
-"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures."""
+"""Extended xyz: predictions in ``info`` and ``arrays`` of ASE's structures.
+
+The names of arrays are separated by colons in the file: ``mtt::charge`` of atoms is ``mtt_charge``.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
                 continue
             if target.per_atom:
-                frame.arrays[name] = values[atoms].numpy().copy()
+                frame.arrays[_array_name(name)] = values[atoms].numpy().copy()
                 continue
             row = values[k].numpy()
             value = float(row[0]) if len(row) == 1 else row.copy()
@@ -52,12 +55,18 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
                 continue
             frame.info[name] = value
             for part, array in parts.items():
-                where = frame.arrays if part == "forces" else frame.info
-                where[f"{name}_{part}"] = array
+                if part == "forces":
+                    frame.arrays[_array_name(f"{name}_{part}")] = array
+                else:
+                    frame.info[f"{name}_{part}"] = array
         if results:
             frame.calc = SinglePointCalculator(frame, **results)
         frames.append(frame)
     ase.io.write(path, frames, format="extxyz")
+
+
+def _array_name(name: str) -> str:
+    return name.replace("::", "_")
 
 
 def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
@@ -68,8 +77,8 @@ def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> Non
     word = "probability" if binary else "probabilities"
     given = probabilities[:, 0] if binary else probabilities
     if target.per_atom:
-        frame.arrays[target.name] = names
-        frame.arrays[f"{target.name}_{word}"] = given.copy()
+        frame.arrays[_array_name(target.name)] = names
+        frame.arrays[_array_name(f"{target.name}_{word}")] = given.copy()
     else:
         frame.info[target.name] = str(names[0])
         frame.info[f"{target.name}_{word}"] = given[0].copy()
