@@ -1,4 +1,4 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``; each in an environment of its own."""
+"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``; each in its own environment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ DISTRIBUTIONS = (
     "./plugins/wandb",
     "./plugins/tensorboard",
 )
+TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
@@ -36,3 +37,11 @@ def types(session: nox.Session) -> None:
     """Static types of the core and the plugins."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mypy", "types-PyYAML", "nox")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in ``site/``; a warning is an error."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
+    # a notice of the theme's authors about other generators is no warning about these pages
+    session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
