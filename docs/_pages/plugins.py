@@ -135,6 +135,6 @@ def command_page() -> str:
         parts += [f"## `{name}`", markdown(one.help), f"```console\n{usage}\n```"]
         records = [r for p in one.get_params(inner) if (r := p.get_help_record(inner))]
         if records:
-            rows = [(f"`{option}`".replace("|", "\\|"), line(text)) for option, text in records]
+            rows = [(f"`{option}`", line(text)) for option, text in records]
             parts.append(table(("", "what it is"), rows))
     return "\n\n".join(part for part in parts if part) + "\n"

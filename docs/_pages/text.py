@@ -24,8 +24,9 @@ def _fence(found: re.Match[str]) -> str:
 
 
 def line(text: str | None) -> str:
-    """Text for the cell of a table."""
-    return " ".join(markdown(text).split()).replace("|", "\\|")
+    """Text for the cell of a table: bars outside of code are escaped."""
+    parts = re.split(r"(`+[^`]*`+)", " ".join(markdown(text).split()))
+    return "".join(p if p.startswith("`") else p.replace("|", "\\|") for p in parts)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -38,7 +39,7 @@ def code(value: Any) -> str:
     """A value as YAML writes it on one line, as code that a table can hold."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
     text = text.removesuffix("\n").removesuffix("\n...")
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
 
 
 def as_yaml(values: Any) -> str:
