@@ -1,6 +1,14 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``; each in its own environment."""
+"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``, ``template``; each in its own
+environment.
+
+``template`` takes a quarter of an hour: every level of the template, and the architecture of the
+author's guide, as a stranger would have them: installed, tested, linted, typed, trained.
+"""
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import nox
 
@@ -13,8 +21,9 @@ DISTRIBUTIONS = (
     "./plugins/soap-bpnn[long-range]",
     "./plugins/wandb",
     "./plugins/tensorboard",
+    "./plugins/template",
 )
-TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase")
+TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
 
 
 @nox.session
@@ -45,3 +54,36 @@ def docs(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
     # a notice of the theme's authors about other generators is no warning about these pages
     session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def template(session: nox.Session) -> None:
+    """All levels of the template and the guide's architecture, with all their own tests."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff==0.17.5", "mypy")
+    folder = Path(session.create_tmp())
+    projects = [Path("examples/architecture").resolve()]
+    for level in ("features", "potential", "predictions", "trainer", "wrapper"):
+        project = folder / f"atomtrain-tried-{level}"
+        shutil.rmtree(project, ignore_errors=True)
+        session.run("atomtrain", "new", f"tried-{level}", "--level", level, "--no-input",
+                    "-o", str(folder))  # fmt: skip
+        projects.append(project.resolve())
+    session.install("--no-deps", *map(str, projects))
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    for project in projects:
+        with session.chdir(project):
+            session.run("pytest", "-p", "no:cacheprovider", "tests", env=quiet)
+            if project.name == "architecture":  # linted with the repository
+                continue
+            session.run("ruff", "check", ".")
+            session.run("ruff", "format", "--check", ".")
+            session.run("mypy")
+    shutil.copytree(projects[1] / "example", folder / "run", dirs_exist_ok=True)
+    with session.chdir(folder / "run"):
+        session.run("atomtrain", "train", "options.yaml", env=quiet)
+    with session.chdir("examples/copper"):
+        session.run("atomtrain", "train", "options.yaml", "-o", str(folder.resolve() / "copper.pt"),
+                    "-r", "architecture.name=tried-features",
+                    "-r", "architecture.training.num_epochs=10", env=quiet)  # fmt: skip
+    session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
+    session.run("atomtrain", "architectures")

@@ -48,12 +48,21 @@ class Pairwise(PotentialModel):
         return zero.index_add(0, graph.centers, pairs)
 
 
-def install(site: Path, name: str, source: str, group: str = "atomtrain.architectures",
-            entry: str | None = None) -> None:  # fmt: skip
+def install(
+    site: Path,
+    name: str,
+    source: str,
+    group: str = "atomtrain.architectures",
+    entry: str | None = None,
+    requires: str = "",
+) -> None:
     """Install a distribution ``name`` 1.0 with one module, as importlib.metadata sees it."""
     module = name.replace("-", "_")
     info = site / f"{module}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    if requires:
+        metadata += f"Requires-Dist: {requires}\n"
+    (info / "METADATA").write_text(metadata)
     (info / "entry_points.txt").write_text(f"[{group}]\n{entry or name} = {module}\n")
     (site / f"{module}.py").write_text(source)

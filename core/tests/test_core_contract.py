@@ -89,6 +89,21 @@ def test_broken_plugins(site: Path, name: str, source: str, message: str) -> Non
     assert open_architecture(f"{name}-good").info.summary == "s"  # nothing else suffers
 
 
+def test_a_plugin_for_another_core(site: Path) -> None:
+    install(site, "arch-later", "import nothing_yet", requires="atomtrain (>=7,<8)")
+    with pytest.raises(
+        PluginError,
+        match=r"'arch-later' \(arch-later 1.0\) was made for atomtrain <8,>=7, but atomtrain 0.* is "
+        r"installed; .*pip install -U atomtrain arch-later",
+    ):
+        open_architecture("arch-later")
+    install(site, "arch-fits", good("arch-fits"), requires="atomtrain>=0.0.1")
+    install(site, "arch-extra", good("arch-extra"), requires="atomtrain>=7; extra == 'next'")
+    install(site, "arch-friend", good("arch-friend"), requires="atomtrain-soap-bpnn>=7")
+    for name in ("arch-fits", "arch-extra", "arch-friend"):
+        assert open_architecture(name).info.summary == "s"
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -109,6 +124,16 @@ def test_unknown_architectures(site: Path) -> None:
         open_architecture("arch-knwon")
     with pytest.raises(PluginError, match="pip install atomtrain-zzzz"):
         open_architecture("zzzz")
+
+
+def test_a_checkpoint_names_what_to_install(site: Path) -> None:
+    install(site, "arch-left", good("arch-left"))
+    message = (
+        "'arch-lest' is not installed; the file was written with 'theirs 2.1': 'pip install theirs'"
+    )
+    with pytest.raises(PluginError, match=message):
+        open_architecture("arch-lest", "theirs 2.1")
+    assert open_architecture("arch-left", "theirs 2.1").info.name == "arch-left"
 
 
 def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:

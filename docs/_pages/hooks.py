@@ -55,7 +55,6 @@ def _fields(cls: Any) -> str:
         return "required"
 
     rows = [
-        (f"`{field.name}`", f"`{field.type}`", default(field))
-        for field in dataclasses.fields(cls)
+        (f"`{field.name}`", f"`{field.type}`", default(field)) for field in dataclasses.fields(cls)
     ]
     return table(("field", "type", "default"), rows)

@@ -570,7 +570,7 @@ def _checkpoint_to_restart(
         path = Path(restart)
         checkpoint = load_checkpoint(path)
     name = checkpoint["architecture"]["name"]
-    if name != architecture.info.name:
+    if not architecture.answers_to(name):
         raise CheckpointError(
             f"'{path}' holds a model of '{name}', but the options train '{architecture.info.name}'"
         )

@@ -365,12 +365,20 @@ class Unscriptable(Embedded):
         return torch.tensor([undefined_name for _ in range(3)])  # noqa: F821
 
 
-def test_a_failed_export_leaves_the_earlier_file(tmp_path):
+class WithNumpy(Embedded):
+    def atomic_energies(self, graph: AtomGraph) -> Tensor:
+        return graph.positions[:, 0] * float(np.cos(0.0))  # TorchScript raises a TypeError here
+
+
+@pytest.mark.parametrize(
+    ("model", "named"), [(Unscriptable, "undefined_name"), (WithNumpy, "numpy")]
+)
+def test_a_failed_export_leaves_the_earlier_file(tmp_path, model, named):
     path = tmp_path / "m.pt"
     path.write_text("earlier")
     info = DatasetInfo("angstrom", TYPES, {"energy": ENERGY})
-    exported = export_predictor(Predictor(Unscriptable(info), info), {})
-    with pytest.raises(PluginError, match=r"(?s)cannot be compiled by TorchScript.*undefined_name"):
+    exported = export_predictor(Predictor(model(info), info), {})
+    with pytest.raises(PluginError, match=rf"(?s)cannot be compiled by TorchScript.*{named}"):
         save_model(exported, path)
     assert path.read_text() == "earlier" and len(list(tmp_path.iterdir())) == 1
 

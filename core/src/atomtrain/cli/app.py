@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from atomtrain import __version__
-from atomtrain.cli import architectures, eval_, export, schema, show, train
+from atomtrain.cli import architectures, check, eval_, export, schema, show, train
 from atomtrain.errors import AtomtrainError, PluginError
 
 
@@ -58,6 +58,7 @@ app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
 app.command("schema")(schema.schema)
+app.command("check")(check.check)
 
 
 def _version(wanted: bool) -> None:

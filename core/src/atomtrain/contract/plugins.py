@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pluggy
 
+from atomtrain import __version__
 from atomtrain.contract import catalog, defaults
 from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
@@ -43,7 +44,7 @@ def open_architecture(name: str, origin: str = "") -> Architecture:
             architecture = Architecture(candidate)
         except PluginError:
             continue
-        if catalog.normalise(name) in map(catalog.normalise, architecture.info.aliases):
+        if architecture.answers_to(name):
             return architecture
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
 
@@ -87,6 +88,8 @@ class Architecture:
                 f"'{info.name}'; its author must give both the same name"
             )
         self._check_stage(info)
+        if not self._hooks.build_model.get_hookimpls():
+            raise self._unanswered("build_model")  # now, not when somebody's data have been read
         self.info: ArchitectureInfo = info
 
     @property
@@ -117,6 +120,11 @@ class Architecture:
             f"architecture '{self.info.name}' is deprecated since {gone.since} and goes away in "
             f"{gone.until}; use {gone.instead} instead"
         )
+
+    def answers_to(self, name: str) -> bool:
+        """Whether this is the architecture's name, or one it had before."""
+        known = (self.info.name, *self.info.aliases)
+        return catalog.normalise(name) in map(catalog.normalise, known)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its architecture."""
@@ -217,15 +225,19 @@ class Architecture:
     def _ask(self, hook: str, function: Callable[[], Any]) -> Any:
         answer = self._call(hook, function)
         if answer is None:
-            raise PluginError(
-                f"{self._who} does not answer the hook {hook}, which every architecture must; its "
-                f"author has to add it to '{self.installed.value}'"
-            )
+            raise self._unanswered(hook)
         return answer
+
+    def _unanswered(self, hook: str) -> PluginError:
+        return PluginError(
+            f"{self._who} does not answer the hook {hook}, which every architecture must; its "
+            f"author has to add it to '{self.installed.value}'"
+        )
 
 
 def import_plugin(installed: catalog.Installed) -> ModuleType:
     """The module behind an entry point. Raises PluginError naming the distribution."""
+    _check_core_version(installed)
     try:
         module = installed.entry_point.load()
     except Exception as error:
@@ -240,3 +252,26 @@ def import_plugin(installed: catalog.Installed) -> ModuleType:
             f"'{installed.value}' is a {type(module).__name__}"
         )
     return module
+
+
+def _check_core_version(installed: catalog.Installed) -> None:
+    """Refuse a distribution that says it needs another version of atomtrain, before it fails."""
+    distribution = installed.entry_point.dist
+    for line in (distribution.requires if distribution is not None else None) or ():
+        if not line.lower().startswith("atomtrain"):
+            continue
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue  # pip would not have installed it: its import will say more
+        if requirement.name.lower() != "atomtrain":
+            continue
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if applies and not requirement.specifier.contains(__version__, prereleases=True):
+            raise PluginError(
+                f"'{installed.name}' ({installed.origin}) was made for atomtrain "
+                f"{requirement.specifier}, but atomtrain {__version__} is installed; install "
+                f"versions that fit: pip install -U atomtrain {installed.distribution}"
+            )

@@ -8,11 +8,11 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.base import Model
+from atomtrain.model.heads import Head
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 
@@ -57,7 +57,7 @@ class FeatureModel(Model):
             predictions["feature"] = [invariant]
         for name, head in self.heads.items():
             if name in outputs:
-                predictions[name] = head(invariant, equivariant)
+                predictions[name] = head(graph, invariant, equivariant)
         return predictions
 
     @torch.jit.ignore
@@ -78,82 +78,72 @@ class FeatureModel(Model):
     @torch.jit.ignore
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
         for name, target in dataset_info.targets.items():
-            if name not in self.heads:
-                self.heads[name] = FeatureHead(target, self.n_features, self.degrees)
+            if name in self.heads:
+                continue
+            if target.layout == "scalar":
+                self.heads[name] = _Scalars(target, self.n_features)
+            else:
+                self.heads[name] = _Tensors(target, self.n_features, self.degrees)
 
 
-class FeatureHead(nn.Module):
-    """All blocks of one target from the features of atoms.
+class _Scalars(nn.Module):
+    """A head of the core behind the face that all heads have here."""
 
-    Scalars come from a network with one hidden layer. A block of degree ``l`` is a linear
-    combination of the equivariant features of that degree, each multiplied by a linear function of
-    the invariant ones.
+    def __init__(self, target: TargetInfo, n_features: int) -> None:
+        super().__init__()
+        self.head = Head(target, n_features)
+
+    def forward(
+        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
+    ) -> List[Tensor]:
+        """One block ``[n_atoms, n_properties]``."""
+        return [self.head(invariant, graph)]
+
+
+class _Tensors(nn.Module):
+    """Vectors and spherical tensors.
+
+    A block of degree ``l`` is a linear combination of the equivariant features of that degree, each
+    multiplied by a linear function of the invariant ones.
     """
 
-    def __init__(
-        self, target: TargetInfo, n_features: int, degrees: Mapping[int, int], n_hidden: int = 64
-    ) -> None:
+    def __init__(self, target: TargetInfo, n_features: int, degrees: Mapping[int, int]) -> None:
         super().__init__()
-        parts = _parts(target)
-        missing = sorted({degree for degree, _ in parts if degree > 0} - set(degrees))
-        if missing:
-            raise TargetError(
-                f"target '{target.name}' needs equivariant features of degree "
-                f"{', '.join(map(str, missing))}, which this architecture does not have"
-            )
-        self.cartesian = target.kind == "cartesian"
-        self.spherical = target.kind == "spherical"
-        self.blocks = nn.ModuleList()
-        for degree, n in parts:
-            if degree == 0:
-                self.blocks.append(_Invariant(n_features, n_hidden, n))
-            else:
-                self.blocks.append(_Equivariant(degree, n_features, degrees[degree], n))
+        self.degrees: List[int] = []
+        self.gates = nn.ModuleList()
+        self.outputs = nn.ModuleList()
+        for degree, n in _parts(target):
+            if degree > 0 and degree not in degrees:
+                raise TargetError(
+                    f"target '{target.name}' needs equivariant features of degree {degree}, which "
+                    "this architecture does not have"
+                )
+            width = degrees[degree] if degree > 0 else n_features
+            self.degrees.append(degree)
+            self.gates.append(nn.Linear(n_features, width))
+            self.outputs.append(nn.Linear(width, n, bias=degree == 0))
+        self.cartesian = target.layout == "cartesian"
 
-    def forward(self, invariant: Tensor, equivariant: Dict[int, Tensor]) -> List[Tensor]:
+    def forward(
+        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
+    ) -> List[Tensor]:
         """Blocks ``[n_atoms, *components, n_properties]``."""
         blocks: List[Tensor] = []
-        for block in self.blocks:
-            values = block(invariant, equivariant)
+        for k, (gate, output) in enumerate(zip(self.gates, self.outputs)):  # noqa: B905
+            degree = self.degrees[k]
+            tensor = invariant.unsqueeze(1) if degree == 0 else equivariant[degree]
+            values = output(torch.tanh(gate(invariant)).unsqueeze(1) * tensor)
             if self.cartesian:
                 values = values.roll(1, 1)  # y, z, x -> x, y, z
-            elif not self.spherical:
-                values = values.squeeze(1)
             blocks.append(values)
         return blocks
 
 
-class _Invariant(nn.Module):
-    def __init__(self, n_features: int, n_hidden: int, n: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(n_features, n_hidden)
-        self.output = nn.Linear(n_hidden, n)
-
-    def forward(self, invariant: Tensor, equivariant: Dict[int, Tensor]) -> Tensor:
-        """``[n_atoms, 1, n]``"""
-        return self.output(silu(self.hidden(invariant))).unsqueeze(1)
-
-
-class _Equivariant(nn.Module):
-    def __init__(self, degree: int, n_features: int, n_equivariant: int, n: int) -> None:
-        super().__init__()
-        self.degree = degree
-        self.gate = nn.Linear(n_features, n_equivariant)
-        self.output = nn.Linear(n_equivariant, n, bias=False)
-
-    def forward(self, invariant: Tensor, equivariant: Dict[int, Tensor]) -> Tensor:
-        """``[n_atoms, 2 l + 1, n]``"""
-        gate = 1.0 + self.gate(invariant).unsqueeze(1)
-        return self.output(gate * equivariant[self.degree])
-
-
 def _parts(target: TargetInfo) -> List[Tuple[int, int]]:
     """Degree and number of properties of each block; TargetError for what no head makes."""
-    if target.kind == "scalar":
-        return [(0, target.num_subtargets)]
-    if target.kind == "cartesian" and target.rank == 1:
+    if target.layout == "cartesian" and target.rank == 1:
         return [(1, target.num_subtargets)]
-    if target.kind == "spherical" and all(i.o3_sigma == 1 for i in target.irreps):
+    if target.layout == "spherical" and all(i.o3_sigma == 1 for i in target.irreps):
         return [(i.o3_lambda, i.num) for i in target.irreps]
     raise TargetError(
         f"target '{target.name}': the core has heads for scalars, cartesian vectors and spherical "

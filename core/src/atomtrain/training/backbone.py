@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
 from atomtrain.model.backbone import Backbone
 from atomtrain.training.checkpoint import load_checkpoint
@@ -27,7 +29,7 @@ def open_backbone(
     """
     checkpoint, where = _checkpoint(context, name)
     try:
-        architecture, predictor = restore(checkpoint, "export")
+        architecture, predictor = restore(_in_float64(checkpoint), "export")
     except AtomtrainError as error:
         raise type(error)(f"{where}: {error}") from error
     known = predictor.dataset_info
@@ -44,6 +46,19 @@ def open_backbone(
         )
     upgraded = architecture.upgrade_checkpoint(checkpoint)
     return Backbone(predictor.model, {**upgraded, "trainer": None}, name)
+
+
+def _in_float64(value: Any) -> Any:
+    """A checkpoint with its weights in float64.
+
+    A model takes the precision of its weights, and what it computes when it is built (tables of a
+    basis) would be rounded to that of the backbone before it gets that of the surrounding model.
+    """
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _in_float64(item) for key, item in value.items()}
+    return value
 
 
 def _checkpoint(context: BuildContext, name: str) -> tuple[dict[str, Any], str]:

@@ -383,7 +383,9 @@ class Engine:
 
     def _checkpoint(self) -> dict[str, Any]:
         affine = {k: v for k, v in self.predictor.state_dict().items() if k.startswith("affine.")}
-        last, last_heads = split_state(self.model.state_dict(), self.model)
+        # copies: whoever has the outcome may load other weights into the model
+        weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        last, last_heads = split_state(weights, self.model)
         best, best_heads = None, None
         if self.best_weights is not None:
             best, best_heads = split_state(self.best_weights, self.model)

@@ -107,7 +107,7 @@ def from_finetune(
     assert finetune is not None
     checkpoint = load_checkpoint(finetune.read_from)
     name = checkpoint["architecture"]["name"]
-    if name != architecture.info.name:
+    if not architecture.answers_to(name):
         raise CheckpointError(
             f"architecture.training.finetune.read_from: '{finetune.read_from}' holds a model of "
             f"'{name}', but the options train '{architecture.info.name}'"

@@ -37,7 +37,7 @@ def new(
 ) -> None:
     """Start an architecture of your own: a project that installs, trains and passes its tests."""
     check_name(name)
-    ask = not no_input and sys.stdin.isatty()
+    ask = not no_input and _somebody_there()
     if level is None:
         level = _choose("level", LEVELS, Level) if ask else Level("features")
     if author is None:
@@ -58,8 +58,14 @@ def new(
     )
     typer.echo(
         f"written: {project}\n"
-        f"next: cd {project}; pip install -e '.[test]'; pytest; atomtrain train example/options.yaml"
+        f"next: cd {project}; pip install -e '.[test]'; pytest; cd example; "
+        "atomtrain train options.yaml"
     )
+
+
+def _somebody_there() -> bool:
+    """Whether questions would be answered: not in scripts."""
+    return sys.stdin.isatty()
 
 
 def _ask(what: str, default: str, ask: bool) -> str:

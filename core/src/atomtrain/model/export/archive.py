@@ -138,15 +138,21 @@ def _no_recorded_libraries() -> Iterator[None]:
 def _script_and_save(model: AtomisticModel, path: Path, collect: Path | None = None) -> None:
     try:
         model.save(str(path), collect_extensions=None if collect is None else str(collect))
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except OSError as error:
+        if error.errno is not None:
             raise
+        raise _not_compiled(error) from error
+    except Exception as error:  # torch.jit raises what it stumbles over: TypeError, AttributeError
         if "PytorchStreamWriter" in str(error):  # a full disk, for instance
             raise OutputError(f"cannot write '{path}': {_first_line(error)}") from error
-        raise PluginError(
-            "the model cannot be compiled by TorchScript, which exported models are made of:\n"
-            f"{error.__cause__ or error}"
-        ) from error
+        raise _not_compiled(error) from error
+
+
+def _not_compiled(error: Exception) -> PluginError:
+    return PluginError(
+        "the model cannot be compiled by TorchScript, which exported models are made of:\n"
+        f"{error.__cause__ or error}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 Version 2 of the model is due when a release changes names or shapes of weights, or its hypers:
 
-1. keep a checkpoint that the last release wrote, in tests/;
+1. before the change, keep a checkpoint of version 1 for the tests to load ever after:
+   ``atomtrain check {{ cookiecutter.name }} --write-golden tests/golden``
+   (with ``--hypers small.yaml`` it is small);
 2. say in ``model_1_to_2`` what changed, and set MODEL_VERSION to 2;
 3. add the next step, ``model_2_to_3``, which waits.
 

@@ -1,0 +1,53 @@
+"""The conformance kit: what an architecture must be able to do, as tests its author runs.
+
+An author subclasses one class; pytest finds the tests in it::
+
+    from atomtrain.testing import ArchitectureTests
+
+    class TestMyArch(ArchitectureTests):
+        architecture = "my-arch"
+        model_hypers = {"width": 8}
+
+``atomtrain check my-arch`` runs the same checks without pytest. A check is a plain function of a
+:class:`Subject`; they are grouped by theme in ``contract`` (what the plugin declares, and the bare
+model), ``physics``, ``exported`` and ``life_cycle``. Structures and labels are made here. Every check
+has a section in ``docs/conformance.md``. No architecture is named here.
+"""
+
+from atomtrain.testing import contract, exported, life_cycle, physics
+from atomtrain.testing.checks import (
+    CHECKS,
+    Check,
+    ConformanceError,
+    NotApplicable,
+    Outcome,
+    all_checks,
+    run_all,
+    run_check,
+)
+from atomtrain.testing.examples import Example
+from atomtrain.testing.from_files import known, subject_from
+from atomtrain.testing.golden import write_golden
+from atomtrain.testing.pytest_class import ArchitectureTests
+from atomtrain.testing.subject import Subject
+
+__all__ = [
+    "CHECKS",
+    "ArchitectureTests",
+    "Check",
+    "ConformanceError",
+    "Example",
+    "NotApplicable",
+    "Outcome",
+    "Subject",
+    "all_checks",
+    "contract",
+    "exported",
+    "known",
+    "life_cycle",
+    "physics",
+    "run_all",
+    "run_check",
+    "subject_from",
+    "write_golden",
+]

@@ -1,0 +1,313 @@
+"""From the first epoch to a checkpoint years later: fitting, restarting, fine-tuning, upgrading."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.errors import CheckpointError, DataError, TargetError
+from atomtrain.model import Predictor
+from atomtrain.testing import structures
+from atomtrain.testing.checks import (
+    ConformanceError,
+    NotApplicable,
+    check,
+    expect_equal,
+    require,
+)
+from atomtrain.testing.examples import ENERGY, ENERGY_ALONE, Example
+from atomtrain.testing.golden import check_golden, golden_files
+from atomtrain.testing.subject import Subject, environment, graph_of
+from atomtrain.testing.training import options, train, trained
+from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.restore import restore
+
+
+@check("builds")
+def fits(subject: Subject) -> None:
+    """Training on one batch of four structures brings the loss to near zero."""
+    example = ENERGY_ALONE if subject.main is ENERGY else subject.main
+    given: dict[str, Any] = {"n": 4, "batch_size": 4, "num_epochs": subject.fit_epochs}
+    if "learning_rate" not in subject.training_hypers:
+        given["learning_rate"] = 0.01
+    done = train(subject, [example], **given)
+    require(
+        len(done.losses) > 1,
+        "no observer heard of the epochs: train_model must tell run.observers (on_epoch)",
+    )
+    left = min(done.losses) / max(done.losses[0], 1e-12)
+    require(
+        left <= subject.fit_ratio,
+        f"after {len(done.losses)} epochs {left:.1%} of the loss is left ({done.losses[0]:.3g} at "
+        f"first, {min(done.losses):.3g} at best; allowed: {subject.fit_ratio:.1%}). Do gradients "
+        "reach the weights? Else raise fit_epochs, or learning_rate in training_hypers",
+    )
+
+
+@check("builds")
+def target_kinds(subject: Subject) -> None:
+    """Every declared kind of target builds, trains, and has the shapes of its layout."""
+    for kind in subject.kinds:
+        for k, example in enumerate(subject.examples_of(kind)):
+            name = f"kind '{kind}', target '{example.name}'"
+            try:
+                info = subject.info(example)
+                model = subject.build(info).eval()
+            except TargetError as error:
+                require(k > 0, f"{name} is refused though it is declared: {error}")
+                continue
+            molecule = structures.some_molecule(subject.atomic_types)
+            graph = graph_of(model, [molecule], subject.dtype)
+            found = model.to(subject.dtype)(graph, [example.name])[example.name]
+            shapes = [tuple(b.shape[1:]) for b in found]
+            wanted = [b.shape for b in info.targets[example.name].blocks]
+            require(shapes == wanted, f"{name}: shapes {shapes} instead of {wanted} for an atom")
+            done = train(subject, [example], num_epochs=2)
+            require(
+                all(torch.isfinite(torch.tensor(done.losses))),
+                f"{name}: the loss is {done.losses}",
+            )
+            require(
+                any(bool((done.weights[n] != w).any()) for n, w in done.start.items()),
+                f"{name}: two epochs of training leave every weight as it was",
+            )
+
+
+@check("builds")
+def checkpoints(subject: Subject) -> None:
+    """A checkpoint that is written and read gives the same model in all three contexts."""
+    done = trained(subject)
+    molecule = structures.some_molecule(subject.atomic_types)
+    for purpose, weights in (
+        ("restart", done.weights),
+        ("finetune", done.outcome.best_weights),
+        ("export", done.outcome.best_weights),
+    ):
+        _, again = restore(load_checkpoint(done.checkpoint), purpose)  # type: ignore[arg-type]
+        done.predictor.model.load_state_dict(weights)
+        found, wanted = (_values(p, molecule) for p in (again, done.predictor))
+        for name, value in wanted.items():
+            expect_equal(
+                found[name],
+                value,
+                1e-12,
+                f"'{name}' of the model loaded for {purpose}. Is something that training or "
+                "building decided neither in the state_dict nor in the hypers?",
+            )
+    done.predictor.model.load_state_dict(done.weights)
+
+
+@check("checkpoints")
+def restart(subject: Subject) -> None:
+    """A training stopped and restarted ends with the same weights, bit for bit."""
+    whole = trained(subject)
+    halfway = whole.folder / "model_2.ckpt"
+    require(
+        halfway.exists(),
+        "train_model wrote no checkpoint after 2 of 4 epochs (checkpoint_interval: 2)",
+    )
+    resumed = train(subject, [subject.main], restart=halfway, num_epochs=4, checkpoint_interval=2)
+    require(
+        len(resumed.losses) == len(whole.losses) - 2,
+        f"restarted after 2 of 4 epochs, the training did {len(resumed.losses)} more",
+    )
+    for name, weight in whole.weights.items():
+        require(
+            bool(torch.equal(resumed.weights[name], weight)),
+            f"'{name}' ends elsewhere after a restart. Is there state that the checkpoint lacks, or "
+            "an operation that is not repeatable (indexing with tensors: use index_select)?",
+        )
+
+
+@check("checkpoints")
+def finetune(subject: Subject) -> None:
+    """Fine-tuning starts from the trained weights, and 'heads' leaves the encoder as it is."""
+    before = trained(subject)
+    best = before.outcome.best_weights
+    source = {"read_from": str(before.checkpoint)}
+    done = train(subject, [subject.main], finetune=source, num_epochs=1, seed=2)
+    for name, weight in best.items():
+        require(
+            bool(torch.equal(done.start[name].to(weight.dtype), weight)),
+            f"'{name}' is not that of the checkpoint when fine-tuning starts",
+        )
+    model = before.predictor.model
+    heads = [n for n, _ in model.named_parameters() if model.is_head(n)]
+    if not heads:
+        return
+    source = {**source, "method": "heads"}
+    done = train(subject, [subject.main], finetune=source, num_epochs=1, seed=2)
+    for name, parameter in done.predictor.model.named_parameters():
+        if name not in done.start:
+            continue  # inside a frozen backbone, which brings its own checkpoint
+        moved = not torch.equal(parameter.detach(), done.start[name].to(parameter.dtype))
+        require(
+            not moved or model.is_head(name),
+            f"'{name}' was trained with 'method: heads'",
+        )
+
+
+@check("finetune")
+def new_targets(subject: Subject) -> None:
+    """A trained model takes new targets beside the old ones, or refuses them clearly."""
+    extra = _second(subject)
+    before = trained(subject)
+    info = subject.info(subject.main, extra)
+    _, predictor = restore(load_checkpoint(before.checkpoint), "finetune")
+    molecule = structures.some_molecule(subject.atomic_types)
+    wanted = _values(predictor, molecule)[subject.main.name]
+    try:
+        predictor.model.retarget(info)
+    except TargetError as error:
+        raise NotApplicable(f"the architecture takes no new targets: {error}") from error
+    model = predictor.model.eval()
+    dtype = wanted.dtype
+    graph = graph_of(model, [molecule], next(model.parameters()).dtype)
+    found = model(graph, list(info.targets))
+    require(extra.name in found, f"after retarget there is no '{extra.name}'")
+    affine = predictor.affine_of(subject.main.name)
+    types = predictor.type_index.index_select(0, graph.types)
+    old = torch.cat([b.flatten(1) for b in affine(found[subject.main.name], types)], dim=1)
+    target = predictor.dataset_info.targets[subject.main.name]
+    if not target.per_volume and model.baseline is None:
+        expect_equal(
+            old.to(dtype),
+            wanted,
+            1e-6,
+            f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
+            "trained as it is",
+        )
+    source = {"read_from": str(before.checkpoint)}
+    train(subject, [subject.main, extra], finetune=source, num_epochs=1, seed=2)
+    stranger = 118 if 118 not in subject.atomic_types else 117
+    data = type(info)(info.length_unit, (*info.atomic_types, stranger), info.targets)
+    try:
+        predictor.model.retarget(data)
+    except (DataError, TargetError) as error:
+        require(bool(str(error)), "new elements are refused without a message")
+
+
+@check("builds")
+def future_versions(subject: Subject) -> None:
+    """A checkpoint of a later version than the plugin's is refused, naming both versions."""
+    checkpoint = load_checkpoint(trained(subject).checkpoint)
+    info = subject.architecture.info
+    for part, version in (("model", info.model_version), ("trainer", info.trainer_version)):
+        identity = {**checkpoint["architecture"], f"{part}_version": version + 1}
+        try:
+            restore({**checkpoint, "architecture": identity}, "export")
+        except CheckpointError as error:
+            require(
+                str(version) in str(error) and str(version + 1) in str(error),
+                f"version {version + 1} of the {part} is refused without naming both versions",
+            )
+            continue
+        raise ConformanceError(f"a checkpoint of version {version + 1} of the {part} was loaded")
+
+
+@check("checkpoints")
+def golden(subject: Subject) -> None:
+    """Checkpoints of every version that was ever released load, predict the same, and go on."""
+    info = subject.architecture.info
+    files = golden_files(subject)
+    how = f"atomtrain check {info.name} --hypers ... --write-golden DIR"
+    if not files:
+        require(
+            info.stage != "stable" or subject.golden is None,
+            f"a stable architecture keeps golden checkpoints, '{subject.golden}' has none; write "
+            f"one with: {how}",
+        )
+        raise NotApplicable(f"there are no golden checkpoints yet; write one with: {how}")
+    versions = [check_golden(subject, path) for path in files]
+    for part, current, seen in (
+        ("model", info.model_version, {model for model, _ in versions}),
+        ("trainer", info.trainer_version, {trainer for _, trainer in versions}),
+    ):
+        for version in range(1, current + 1):
+            require(
+                version in seen,
+                f"no golden checkpoint holds version {version} of the {part} (current: {current}); "
+                f"write one for the current versions with: {how}",
+            )
+
+
+@check("batch_independence", "torchscript")
+def two_processes(subject: Subject) -> None:
+    """Two processes that train together end where one ends."""
+    folders, processes = [], []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for size in (1, 2):
+        folder = subject.new_folder(f"processes-{size}")
+        options(subject, folder, [subject.main], num_epochs=2, base_precision=64, n=5)
+        folders.append(folder)
+        for rank in range(size):
+            place: dict[str, Any] = {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            }
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+                    cwd=folder,
+                    env=environment(**(place if size > 1 else {})),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        last = (output.strip().splitlines() or ["nothing"])[-1]
+        require(process.returncode == 0, f"'atomtrain train' failed: {last}")
+    one, two = (load_checkpoint(folder / "model.ckpt")["model"]["last"] for folder in folders)
+    for name, weight in one.items():
+        if weight.is_floating_point():
+            expect_equal(two[name], weight, 1e-7, f"'{name}' after training by two processes")
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+
+
+def _values(predictor: Predictor, atoms: Any) -> dict[str, Tensor]:
+    """All targets of all atoms, flat, in the precision of the weights."""
+    model = predictor.model.eval()
+    dtype = next((p.dtype for p in model.parameters()), torch.get_default_dtype())
+    found = predictor(graph_of(model, [atoms], dtype), list(predictor.dataset_info.targets))
+    return {n: torch.cat([b.detach().flatten(1) for b in bs], dim=1) for n, bs in found.items()}
+
+
+def _second(subject: Subject) -> Example:
+    """A target beside the main one: the same once more under another name."""
+    main = subject.main
+    name = "energy/second" if main.name == "energy" else f"{main.name}_second"
+    section = {**main.section, "key": main.key, "forces": False, "stress": False}
+    if main is not ENERGY:
+        section = {**main.section, "key": main.key}
+    return Example(name, section, main.label)
+
+
+__all__ = [
+    "checkpoints",
+    "finetune",
+    "fits",
+    "future_versions",
+    "golden",
+    "new_targets",
+    "restart",
+    "target_kinds",
+    "two_processes",
+]

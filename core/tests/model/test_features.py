@@ -1,0 +1,100 @@
+"""Models that give features alone: heads for scalars and tensors, new targets, symmetry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ase.build import molecule
+from core_structures import store_of
+from equivariant_model import Moments
+from torch import Tensor
+
+from atomtrain.data import BatchSource
+from atomtrain.errors import TargetError
+from atomtrain.graph import AtomGraph
+from atomtrain.targets import DatasetInfo, Irrep, TargetInfo
+
+ENERGY = TargetInfo("energy", quantity="energy", unit="eV")
+DIPOLE = TargetInfo("mtt::dipole", kind="cartesian", rank=1, num_subtargets=2)
+TENSOR = TargetInfo("mtt::tensor", kind="spherical", irreps=(Irrep(0, 1), Irrep(1, 1, 3)))
+
+
+def info(*targets: TargetInfo) -> DatasetInfo:
+    return DatasetInfo("angstrom", (1, 6, 8), {t.name: t for t in targets})
+
+
+def graph(turn: Tensor | None = None) -> AtomGraph:
+    atoms = molecule("CH3CH2OH")
+    if turn is not None:
+        atoms.positions = atoms.positions @ turn.numpy().T
+    source = BatchSource(
+        store_of([atoms]), cutoff=4.0, dtype=torch.float64, constants=None,
+        device=torch.device("cpu"), memory_budget=0, num_workers=0,
+    )  # fmt: skip
+    return source.batch(torch.arange(1)).graph
+
+
+def model(*targets: TargetInfo) -> Moments:
+    torch.manual_seed(0)
+    return Moments(info(*targets)).double()
+
+
+def test_blocks_of_every_target() -> None:
+    mine = model(ENERGY, DIPOLE, TENSOR)
+    found = mine(graph(), ["energy", "mtt::dipole", "mtt::tensor", "feature"])
+    assert [b.shape for b in found["energy"]] == [(9, 1)]
+    assert [b.shape for b in found["mtt::dipole"]] == [(9, 3, 2)]
+    assert [b.shape for b in found["mtt::tensor"]] == [(9, 1, 1), (9, 3, 3)]
+    assert [b.shape for b in found["feature"]] == [(9, mine.feature_outputs()["feature"])]
+    assert set(mine(graph(), ["energy"])) == {"energy"}
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_vectors_turn_with_the_structure(sign: float) -> None:
+    turn = sign * torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turn = turn * torch.linalg.det(turn).sign() * sign
+    mine = model(ENERGY, DIPOLE, TENSOR)
+    names = list(mine.heads)
+    before, after = mine(graph(), names), mine(graph(turn), names)
+    torch.testing.assert_close(after["energy"][0], before["energy"][0])
+    wanted = torch.einsum("ab,nbp->nap", turn, before["mtt::dipole"][0])
+    torch.testing.assert_close(after["mtt::dipole"][0], wanted)
+    assert not torch.allclose(after["mtt::dipole"][0], before["mtt::dipole"][0])
+    order = torch.tensor([1, 2, 0])  # y, z, x
+    wanted = torch.einsum("ab,nbp->nap", turn[order][:, order], before["mtt::tensor"][1])
+    torch.testing.assert_close(after["mtt::tensor"][1], wanted)
+    torch.testing.assert_close(after["mtt::tensor"][0], before["mtt::tensor"][0])
+
+
+def test_it_scripts() -> None:
+    mine = model(ENERGY, DIPOLE, TENSOR)
+    names = list(mine.heads)
+    scripted = torch.jit.script(mine)(graph(), names)
+    for name, blocks in mine(graph(), names).items():
+        torch.testing.assert_close(scripted[name], blocks)
+
+
+def test_new_targets_keep_the_heads_that_stay() -> None:
+    mine = model(ENERGY)
+    before = mine(graph(), ["energy"])["energy"][0]
+    mine.retarget(info(ENERGY, DIPOLE))
+    assert torch.equal(mine(graph(), ["energy"])["energy"][0], before)
+    assert mine(graph(), ["mtt::dipole"])["mtt::dipole"][0].dtype == torch.float64
+    mine.retarget(info(DIPOLE))
+    assert list(mine.heads) == ["mtt::dipole"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            TargetInfo("mtt::m", kind="cartesian", rank=2),
+            "has heads for scalars, cartesian vectors",
+        ),
+        (TargetInfo("mtt::p", kind="spherical", irreps=(Irrep(1, -1),)), "with o3_sigma 1"),
+        (TargetInfo("mtt::q", kind="spherical", irreps=(Irrep(2, 1),)), "features of degree 2"),
+    ],
+)
+def test_what_no_head_makes(target: TargetInfo, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        model(target)

@@ -1,0 +1,6 @@
+from atomtrain.testing import ArchitectureTests
+
+
+class TestMoments(ArchitectureTests):
+    architecture = "moments"
+    model_hypers = {"cutoff": 4.0, "width": 8}
