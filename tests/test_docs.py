@@ -98,6 +98,8 @@ def whole(part: Any) -> dict[str, Any]:
         return {**base, **part}
     if keys <= set(DatasetSection.model_fields):
         return {**base, "training_set": {"systems": "data.xyz", **part}}
+    if keys <= {"model", "training"}:
+        return {**base, "architecture": {"name": "soap-bpnn", **part}}
     if keys <= set(TargetSection.model_fields):
         return {**base, "training_set": {"systems": "data.xyz", "targets": {"mtt::any": part}}}
     if keys <= set(TrainerHypers.model_fields):
