@@ -1,4 +1,5 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``template``, each in an environment of its own.
+"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``, ``template``; each in its own
+environment.
 
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
 the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
@@ -23,6 +24,7 @@ DISTRIBUTIONS = (
     "./plugins/tensorboard",
     "./plugins/template",
 )
+TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
 
 
 LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
@@ -31,9 +33,7 @@ LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(
-        *CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase", "hatchling"
-    )
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
@@ -50,6 +50,14 @@ def types(session: nox.Session) -> None:
     """Static types of the core and the plugins."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mypy", "types-PyYAML", "nox")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in ``site/``; a warning is an error."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
+    # a notice of the theme's authors about other generators is no warning about these pages
+    session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
