@@ -1,7 +1,9 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``template``, each in an environment of its own.
+"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``, ``template``; each in its own
+environment.
 
-``template`` takes a quarter of an hour: every level of the template, and the architecture of the
-author's guide, as a stranger would have them: installed, tested, linted, typed, trained.
+``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
+the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
+trained.
 """
 
 from __future__ import annotations
@@ -23,14 +25,16 @@ DISTRIBUTIONS = (
     "./plugins/tensorboard",
     "./plugins/template",
 )
+TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
+
+
+LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
-    session.install(
-        *CONSTRAINTS, *DISTRIBUTIONS, "pytest", "jsonschema", "metatomic-ase", "hatchling"
-    )
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
     session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
@@ -50,16 +54,26 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in ``site/``; a warning is an error."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
+    # a notice of the theme's authors about other generators is no warning about these pages
+    session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def template(session: nox.Session) -> None:
     """All levels of the template and the guide's architecture, with all their own tests."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff==0.17.5", "mypy")
     folder = Path(session.create_tmp())
+    names = [f"tried-{level}" for level in LEVELS]
+    # of an environment that is used again: 'new' refuses names that are installed
+    session.run("pip", "uninstall", "-y", "-q", *(f"atomtrain-{name}" for name in names))
     projects = [Path("examples/architecture").resolve()]
-    for level in ("features", "potential", "predictions", "trainer", "wrapper"):
-        project = folder / f"atomtrain-tried-{level}"
+    for name, level in zip(names, LEVELS, strict=True):
+        project = folder / f"atomtrain-{name}"
         shutil.rmtree(project, ignore_errors=True)
-        session.run("atomtrain", "new", f"tried-{level}", "--level", level, "--no-input",
-                    "-o", str(folder))  # fmt: skip
+        session.run("atomtrain", "new", name, "--level", level, "--no-input", "-o", str(folder))
         projects.append(project.resolve())
     session.install("--no-deps", *map(str, projects))
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
@@ -71,12 +85,12 @@ def template(session: nox.Session) -> None:
             session.run("ruff", "check", ".")
             session.run("ruff", "format", "--check", ".")
             session.run("mypy")
-    shutil.copytree(projects[1] / "example", folder / "run", dirs_exist_ok=True)
-    with session.chdir(folder / "run"):
-        session.run("atomtrain", "train", "options.yaml", env=quiet)
-    with session.chdir("examples/copper"):
-        session.run("atomtrain", "train", "options.yaml", "-o", str(folder.resolve() / "copper.pt"),
-                    "-r", "architecture.name=tried-features",
-                    "-r", "architecture.training.num_epochs=10", env=quiet)  # fmt: skip
+    changes = ["-r", "architecture.name=tried-features",
+               "-r", "architecture.training.num_epochs=10"]  # fmt: skip
+    for example, more in ((projects[1] / "example", []), (Path("examples/copper"), changes)):
+        work = folder / f"run-{example.name}"
+        shutil.copytree(example, work, dirs_exist_ok=True)
+        with session.chdir(work):
+            session.run("atomtrain", "train", "options.yaml", *more, env=quiet)
     session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
     session.run("atomtrain", "architectures")

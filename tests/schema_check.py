@@ -22,10 +22,14 @@ def validator() -> Any:
     return cls(schema)
 
 
-def refusals(file: Path, overrides: list[str] | None = None) -> list[str]:
-    """What the schema finds wrong with a file (an editor's keys are all text)."""
+def refusals(file: Path, overrides: list[str] | None = None, fresh: bool = False) -> list[str]:
+    """What the schema finds wrong with a file (an editor's keys are all text).
+
+    ``fresh``: by a schema made now, because something was installed for this test.
+    """
     values = read_document(file, overrides or []).values
+    checked_by = validator.__wrapped__() if fresh else validator()
     return [
         f"{error.json_path}: {error.message}"
-        for error in validator().iter_errors(json.loads(json.dumps(values)))
+        for error in checked_by.iter_errors(json.loads(json.dumps(values)))
     ]

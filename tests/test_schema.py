@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+from core_structures import install
 from crossing import atomtrain
 from schema_check import refusals, validator
 from test_core_contract import good
@@ -41,9 +43,23 @@ def accepted_by_options(file: Path, overrides: list[str]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/options*.yaml")), ids=str)
-def test_examples(file: Path) -> None:
-    assert refusals(file) == []
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/*/*.yaml")), ids=lambda f: f"{f.parent.name}/{f.name}"
+)
+def test_examples(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = file.parent / "pyproject.toml"
+    if project.exists():  # an example that is an architecture: as installed
+        text = project.read_text()
+        name = re.search(r'^name = "(.*?)"', text, re.MULTILINE)
+        points = re.search(r'architectures"\]\n(\S+) = "(\S+)"', text)
+        assert name and points
+        install(tmp_path, name[1], "", entry=points[1])
+        entry = next(tmp_path.glob("*.dist-info")) / "entry_points.txt"
+        entry.write_text(f"[atomtrain.architectures]\n{points[1]} = {points[2]}\n")
+        next(tmp_path.glob("*.py")).unlink()
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.syspath_prepend(str(file.parent / "src"))
+    assert refusals(file, fresh=project.exists()) == []
 
 
 SHORT_FORMS = [
@@ -59,6 +75,9 @@ SHORT_FORMS = [
     "architecture.training={loss: {energy: {gradients: {positions: {weight: 2}, strain: mse}}}}",
     "architecture.training={loss: {t: {type: shift_agnostic_mse, grad_penalty_weight: 1e-4,"
     " int_weight: 2}}}",
+    "architecture.training={loss: {t: {class_weights: balanced}, u: {positive_weight: 2}}}",
+    "architecture.training={loss: {t: {type: cross_entropy, class_weights: {a: 2}}}}",
+    "architecture.training={scheduler: {StepLR: {step_size: 30}}}",
     "architecture.training={atomic_baseline: {energy: {H: -1.0, 8: -2}, mtt::gap: 0}}",
     "architecture.training={atomic_baseline: a.ckpt}",
     "architecture.training={memory_budget: 1.5 GB, batch_atom_bounds: [1, None]}",
@@ -126,6 +145,8 @@ MISTAKES = [
     "architecture.training.loss={wieght: 2}",
     "architecture.training.loss={energy: {type: mse, delta: 2}}",
     "architecture.training.loss={energy: {type: huber, delta: 0}}",
+    "architecture.training.loss={t: {class_weights: balanced, delta: 1}}",
+    "architecture.training.loss={t: {delta: 1}}",
     "architecture.training.loss={energy: shift_agnostic_mse}",
     "architecture.training.loss={energy: {gradients: {cell: mse}}}",
     "architecture.training.atomic_baseline={energy: {Xx: 1.0}}",
@@ -202,8 +223,6 @@ def command(folder: Path, *arguments: str, **env: str) -> str:
 
 
 def test_the_command_leaves_out_what_is_broken(tmp_path: Path) -> None:
-    from core_structures import install
-
     site = tmp_path / "site"
     install(site, "schema-good", good("schema-good"))
     install(site, "schema-broken", "import no_such_module")

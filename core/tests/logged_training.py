@@ -18,13 +18,14 @@ from atomtrain import api
 
 
 def write_data(path: Path) -> None:
-    """Twelve molecules of H and O with an energy, extended xyz."""
+    """Twelve molecules of H and O with an energy and a vector per atom, extended xyz."""
     rng = np.random.default_rng(3)
     frames = []
     for k in range(12):
         n = 2 + k % 3
         atoms = Atoms(numbers=rng.choice([1, 8], n), positions=rng.normal(size=(n, 3)))
         atoms.info["energy"] = float(rng.normal())
+        atoms.arrays["way"] = rng.normal(size=(n, 3))
         frames.append(atoms)
     ase.io.write(path, frames, format="extxyz")
 

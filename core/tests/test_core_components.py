@@ -1,4 +1,4 @@
-"""Packages without an architecture: a reader, a loss, an observer and a command, really installed."""
+"""Packages without an architecture: a reader, a task, a loss, observers, a command, all installed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import pytest
 from core_structures import install
 from logged_training import train
 
+from atomtrain import api
 from atomtrain.contract import catalog, component
+from atomtrain.data import build_datasets
 from atomtrain.errors import AtomtrainError, OptionsError, PluginError
+from atomtrain.options import load_options
 from atomtrain.training.checkpoint import load_checkpoint
 
 # One distribution that offers all there is to offer. Its code is imported only when it is used.
@@ -32,6 +36,10 @@ def part(name):
 @hookimpl
 def register_dataset_readers():
     yield ComponentSpec("reversed", "a file of ASE from its end", part("read_reversed"))
+
+@hookimpl
+def register_tasks():
+    yield ComponentSpec("direction", "vectors of length one", part("Direction"))
 
 @hookimpl
 def register_losses():
@@ -60,7 +68,21 @@ def quartic(factor=1.0):
         return (each * mask).sum(), mask.sum()
     return loss
 
+from dataclasses import replace
+import numpy as np
+from atomtrain.tasks import Task
 from atomtrain.training.observers import Observer
+
+class Direction(Task):
+    kind = "direction"
+    losses = ("mse",)
+    def complete(self, info):
+        return replace(info, layout="cartesian", rank=1, per_atom=True)
+    def row(self, value, info, structure):
+        length = np.linalg.norm(value, axis=1, keepdims=True)
+        if (length == 0).any():
+            raise ValueError("a vector of length zero has no direction")
+        return value / length
 
 class Diary(Observer):
     def __init__(self, page="diary.txt"):
@@ -133,6 +155,24 @@ def test_reader_loss_and_observer(extras: Path, monkeypatch: pytest.MonkeyPatch)
     plain = train(extras, monkeypatch, architecture={"name": "tables", "training": hypers})
     assert load_checkpoint(plain.checkpoint)["splits"] == saved["splits"]
     assert load_checkpoint(plain.checkpoint)["fingerprint"] != saved["fingerprint"]
+
+
+def test_a_kind_of_target(extras: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {
+        "systems": "data.xyz",
+        "targets": {"mtt::way": {"key": "way", "type": "direction"}},
+    }
+    result = train(extras, monkeypatch, training_set=data)
+    saved = load_checkpoint(result.checkpoint)
+    assert saved["dataset_info"]["targets"]["mtt::way"]["kind"] == "direction"
+    label = build_datasets(load_options("options.yaml")).train.labels["mtt::way"].values
+    assert label.square().sum(1).tolist() == pytest.approx([1.0] * len(label))
+    assert result.errors["training"]["mtt::way"]["count"] == label.numel()
+    frames = ase.io.read("data.xyz", ":")
+    frames[0].arrays["way"][0] = 0.0
+    ase.io.write("data.xyz", frames, format="extxyz")
+    with pytest.raises(AtomtrainError, match="a vector of length zero has no direction"):
+        api.train("options.yaml")
 
 
 def test_an_observer_that_fails_is_dropped_once(

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import copy
 import logging
-import tempfile
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 import atomtrain
-from atomtrain.contract import Architecture, component, open_architecture
+from atomtrain.contract import Architecture, open_architecture
 from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
-    OptionsError,
     OutputError,
     PluginError,
-    TargetError,
 )
 from atomtrain.evaluation import Evaluation, evaluate_model
 from atomtrain.files import file_stem
@@ -38,7 +33,6 @@ from atomtrain.model.export import (
     read_metadata,
     save_model,
 )
-from atomtrain.model.heads import split_targets
 from atomtrain.options import (
     DatasetSection,
     Options,
@@ -48,30 +42,36 @@ from atomtrain.options import (
     dump_yaml,
     load_eval_options,
     load_options,
-    target_info,
-    validate_hypers,
 )
 from atomtrain.report.classification import Classified, classified, write_reports
 from atomtrain.report.confusion import write_confusion
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
+from atomtrain.report.statistics import say_statistics
 from atomtrain.report.units import errors_line
-from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training import distributed
 from atomtrain.training.checkpoint import (
     FORMAT,
     FORMAT_VERSION,
+    fetched,
     load_checkpoint,
     save_checkpoint,
+)
+from atomtrain.training.checks import (
+    check_checkpoints,
+    check_targets,
+    checked_hypers,
+    make_observers,
 )
 from atomtrain.training.device import choose_device, choose_dtype
 from atomtrain.training.directory import (
     check_writable,
     deliver,
     new_run_directory,
-    newest_checkpoint,
+    remove_if_empty,
+    write_splits,
 )
 from atomtrain.training.evaluate import Samples, errors_on
-from atomtrain.training.restore import restore
+from atomtrain.training.restore import checkpoint_to_restart, restore
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.start import from_finetune, from_restart, from_scratch
 
@@ -116,12 +116,12 @@ def train(
         raise OutputError(f"'{output}' should end in '.pt': it will be an exported model")
     loaded = load_options(options, overrides)
     architecture = open_architecture(loaded.architecture.name)
-    model_hypers, hypers = _hypers(architecture, loaded)
+    model_hypers, hypers = checked_hypers(architecture, loaded)
     check_writable(output)
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
-    _check_targets(architecture, loaded, hypers)
-    _check_checkpoints(loaded, hypers)
-    observers = _observers(loaded)
+    check_targets(architecture, loaded, hypers)
+    check_checkpoints(loaded, hypers)
+    observers = make_observers(loaded)
     alone = distributed.tasks_in_environment()
     device = choose_device(
         loaded.device, architecture.info.devices, alone[1].local_rank if alone else 0
@@ -158,7 +158,7 @@ def train(
                 )
             except BaseException:
                 if processes.is_main:
-                    _remove_if_empty(directory)
+                    remove_if_empty(directory)
                 raise
     finally:
         distributed.stop(processes)
@@ -193,10 +193,11 @@ def _train(
     data = build_datasets(options, architecture.info.default_kind)
     for note in data.notes:
         log.info("%s", note)
-    _say_statistics(options, data)
+    if options.print_stats is not False:
+        say_statistics(data)
 
     completed = complete(options, model_hypers, hypers)
-    checkpoint, came_from = _checkpoint_to_restart(restart, completed, architecture)
+    checkpoint, came_from = checkpoint_to_restart(restart, completed, architecture, OUTPUTS)
     fingerprint = data.fingerprint
     if checkpoint is not None:
         predictor = from_restart(checkpoint, model_hypers, hypers, data.info, fingerprint)
@@ -210,7 +211,7 @@ def _train(
         )
     if processes.is_main:
         dump_yaml(completed, directory / "options.yaml")
-        _write_splits(data, directory)
+        write_splits(data.splits, directory)
     if hypers.finetune is not None and checkpoint is None:
         model_dump = load_checkpoint(hypers.finetune.read_from)["hypers"]["model"]
     else:
@@ -381,13 +382,10 @@ def export(
     ``output`` ending in ``.ckpt`` writes a checkpoint with the ``metadata`` (a YAML file) in it.
     """
     with logging_to(None, Console()):
-        path, temporary = _fetched(checkpoint)
-        try:
+        with fetched(checkpoint) as path:
             state = load_checkpoint(path)
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-        default = Path(str(checkpoint).rsplit("/", 1)[-1] if temporary else checkpoint)
+        remote = str(checkpoint).startswith("https://")
+        default = Path(str(checkpoint).rsplit("/", 1)[-1] if remote else checkpoint)
         output = default.with_suffix(".pt") if output is None else Path(output)
         check_writable(output)
         user = read_metadata(metadata) if metadata is not None else {}
@@ -438,83 +436,6 @@ def show(path: str | Path) -> dict[str, Any]:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def _hypers(architecture: Architecture, options: Options) -> tuple[BaseModel, TrainerHypers]:
-    model = validate_hypers(
-        architecture.model_hypers_class(),
-        options.architecture.model,
-        ("architecture", "model"),
-        options.source,
-    )
-    training = validate_hypers(
-        architecture.trainer_hypers_class(),
-        options.architecture.training,
-        ("architecture", "training"),
-        options.source,
-    )
-    assert isinstance(training, TrainerHypers)
-    return model, training
-
-
-def _check_targets(architecture: Architecture, options: Options, hypers: TrainerHypers) -> None:
-    """Whether architecture and hypers suit the targets, before any data are read."""
-    targets: dict[str, TargetInfo] = {}
-    extra_data: set[str] = set()
-    for section in options.training_set:
-        for name, target in section.targets.items():
-            try:
-                targets[name] = target_info(name, target, architecture.info.default_kind)
-            except TargetError as error:
-                raise OptionsError(f"{section.where('targets', name)}: {error}") from None
-        extra_data.update(section.extra_data)
-    split_targets(
-        DatasetInfo("", (), targets), architecture.info.target_kinds, architecture.info.name
-    )
-    problems = hypers.check_targets(targets, extra_data)
-    if problems:
-        path, message = problems[0]
-        raise OptionsError(
-            f"{options.source.where(('architecture', 'training', *path))}: {message}"
-        )
-
-
-def _check_checkpoints(options: Options, hypers: TrainerHypers) -> None:
-    """Whether the checkpoints that hypers name can be read."""
-    named: dict[tuple[str, ...], Any] = {("atomic_baseline",): hypers.atomic_baseline}
-    if hypers.finetune is not None:
-        named["finetune", "read_from"] = hypers.finetune.read_from
-    for path, file in named.items():
-        if isinstance(file, str):
-            try:
-                load_checkpoint(file)
-            except CheckpointError as error:
-                where = options.source.where(("architecture", "training", *path))
-                raise CheckpointError(f"{where}: {error}") from error
-
-
-def _observers(options: Options) -> list[Observer]:
-    """The loggers and callbacks of packages that the options name."""
-    wanted = dict(options.observers)
-    if options.wandb is not None:
-        wanted["wandb"] = options.wandb
-    made: list[Observer] = []
-    for name, arguments in wanted.items():
-        path = ("wandb",) if name == "wandb" and options.wandb is not None else ("observers", name)
-        where = options.source.where(path)
-        try:
-            factory = component("register_observers", name).load()
-        except AtomtrainError as error:
-            raise PluginError(f"{where}: {error}") from error
-        except Exception as error:
-            raise PluginError(
-                f"{where}: the observer '{name}' cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
-        try:
-            made.append(factory(**arguments))
-        except Exception as error:  # whatever a package's own check raises
-            raise OptionsError(f"{where}: {error}") from error
-    return made
-
-
 def _say_deprecated(architecture: Architecture) -> None:
     if architecture.notice is not None:
         log.warning("%s", architecture.notice)
@@ -529,108 +450,6 @@ def _installed(identity: dict[str, Any]) -> dict[str, Any]:
         return {"problem": str(error)}
     known = {"version": architecture.installed.version, "stage": architecture.info.stage}
     return {**known, "notice": architecture.notice} if architecture.notice else known
-
-
-def _say_statistics(options: Options, data: Datasets) -> None:
-    if options.print_stats is False:
-        return
-    from ase.data import chemical_symbols
-
-    elements = " ".join(chemical_symbols[z] for z in data.info.atomic_types)
-    sets = {"training": data.train, "validation": data.validation, "test": data.test}
-    sizes = ", ".join(f"{len(s)} {n}" for n, s in sets.items() if s is not None)
-    log.info("structures: %s; elements: %s", sizes, elements)
-    for name, target in data.info.targets.items():
-        label = data.train.labels[name]
-        if target.input:
-            continue
-        if target.classes:
-            counts = (
-                label.values.sum(0) if label.mask is None else (label.values * label.mask).sum(0)
-            )
-            if target.kind == "binary":
-                rows = len(label.values) if label.mask is None else label.mask.sum(0)
-                said = f"{counts.sum():.6g} of {torch.as_tensor(rows).sum():.6g} are {target.classes[1]}"
-            else:
-                parts = zip(target.classes, counts.tolist(), strict=True)
-                said = ", ".join(f"{c} {n:.6g}" for c, n in parts if n)
-            log.info("target '%s': %s", name, said)
-            continue
-        values = label.values if label.mask is None else label.values[label.mask]
-        spread = float(values.std()) if values.numel() > 1 else 0.0
-        also = {"forces": "forces", "strain": "stress"}
-        with_ = ", ".join(also[g] for g in target.gradients)
-        log.info(
-            "target '%s'%s: mean %.6g, standard deviation %.4g%s",
-            name,
-            f" with {with_}" if with_ else "",
-            float(values.mean()),
-            spread,
-            f" {target.unit}" if target.unit else "",
-        )
-
-
-def _checkpoint_to_restart(
-    restart: str | Path | None, completed: dict[str, Any], architecture: Architecture
-) -> tuple[dict[str, Any] | None, str]:
-    if restart is None:
-        return None, ""
-    if str(restart) == "auto":
-        found = newest_checkpoint(OUTPUTS, completed)
-        if found is None:
-            log.info("no checkpoint of these options below '%s': starting from scratch", OUTPUTS)
-            return None, ""
-        path, checkpoint = found
-    else:
-        path = Path(restart)
-        checkpoint = load_checkpoint(path)
-    name = checkpoint["architecture"]["name"]
-    if not architecture.answers_to(name):
-        raise CheckpointError(
-            f"'{path}' holds a model of '{name}', but the options train '{architecture.info.name}'"
-        )
-    return architecture.upgrade_checkpoint(checkpoint), str(path)
-
-
-def _write_splits(data: Datasets, directory: Path) -> None:
-    """``indices/<set>_<section>.txt``: the frames of each training section that went to a set."""
-    folder = directory / "indices"
-    folder.mkdir()
-    for name, sections in data.splits.items():
-        for k, frames in enumerate(sections):
-            if frames is not None:
-                text = "\n".join(map(str, frames)) + "\n"
-                (folder / f"{name}_{k}.txt").write_text(text, encoding="utf-8")
-
-
-def _remove_if_empty(directory: Path) -> None:
-    """Take away the directory of a run that failed before it made anything but a log."""
-    try:
-        names = {p.name for p in directory.iterdir()}
-        if names <= {"train.log"}:
-            for name in names:
-                (directory / name).unlink()
-            directory.rmdir()
-    except OSError:
-        pass  # the error that brought us here matters more
-
-
-def _fetched(checkpoint: str | Path) -> tuple[Path, Path | None]:
-    """A local path for a checkpoint, downloaded first if it is an https address."""
-    address = str(checkpoint)
-    if not address.startswith("https://"):
-        if "://" in address:
-            raise CheckpointError(f"'{address}': only https addresses are fetched")
-        return Path(checkpoint), None
-    with tempfile.NamedTemporaryFile(suffix=".ckpt", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            with urllib.request.urlopen(address, timeout=60) as response:
-                file.write(response.read())
-        except OSError as error:
-            temporary.unlink()
-            raise CheckpointError(f"cannot fetch '{address}': {error}") from error
-    return temporary, temporary
 
 
 __all__ = [

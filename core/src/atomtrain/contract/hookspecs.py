@@ -7,7 +7,9 @@ A plugin is a module. It implements a hook by defining a function of the same na
 
     @hookimpl
     def describe_architecture():
-        return ArchitectureInfo(name="my-arch", ...)
+        return ArchitectureInfo(
+            name="my-arch", summary="what it is", model_hypers=..., trainer_hypers=...
+        )
 
 The module is found through an entry point whose name is the architecture's name::
 
@@ -105,7 +107,10 @@ class ComponentHooks:
 
     @hookspec
     def register_tasks(self) -> Iterable[ComponentSpec]:
-        """Offer further kinds of targets (``type:`` of a target in the options)."""
+        """Offer further kinds of targets (``type:`` of a target in the options).
+
+        ``load()`` gives a subclass of :class:`atomtrain.tasks.Task` whose ``kind`` is the name.
+        """
         raise NotImplementedError
 
     @hookspec

@@ -23,7 +23,7 @@ from atomtrain.options.dataset import (
     SystemsSection,
     TargetSection,
 )
-from atomtrain.options.loss import LOSSES, LossSpec
+from atomtrain.options.loss import IMPLIED, LOSSES, LossSpec
 from atomtrain.options.options import ArchitectureSection, Options
 from atomtrain.options.target_type import SphericalSection, TypeSection
 from atomtrain.options.trainer import Finetune, TrainerHypers
@@ -155,6 +155,8 @@ def _loss(json: Json) -> Json:
         types = [name for name, cls in LOSSES.items() if cls is arguments]
         default = properties["type"]["default"] in types
         kind = {"description": properties["type"]["description"], "enum": types}
+        implied = list(arguments.model_fields) if set(types) <= set(IMPLIED) else []
+        told = [{"required": [key]} for key in ["type", *implied]]
         branches.append(
             {
                 "title": " or ".join(types),
@@ -164,8 +166,9 @@ def _loss(json: Json) -> Json:
                     "type": _or(kind, NULL) if default else kind,
                     **own.get("properties", {}),
                 },
-                "required": ([] if default else ["type"]) + own.get("required", []),
+                "required": own.get("required", []),
                 "additionalProperties": False,
+                **({} if default else {"anyOf": told}),
             }
         )
     if offered:  # their arguments are known only to their code

@@ -67,6 +67,8 @@ LOSSES: dict[str, type[Section]] = {
     "task": NoArguments,
 }
 """The core's own losses and the sections of their arguments"""
+IMPLIED = ("cross_entropy", "binary_cross_entropy")
+"""those that need not be named where one of their arguments is given"""
 
 
 class LossSpec(Section):
@@ -106,7 +108,7 @@ class LossSpec(Section):
             return data
         data = {name: value for name, value in data.items() if value is not None}
         if "type" not in data:  # classes have one loss each: its arguments say which
-            for name in ("cross_entropy", "binary_cross_entropy"):
+            for name in IMPLIED:
                 if not LOSSES[name].model_fields.keys().isdisjoint(data):
                     data["type"] = name
         gradients = data.get("gradients") or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,29 @@ def new_run_directory(base: Path) -> Path:
                 f"cannot make the run's directory '{path}': {error.strerror or error}"
             ) from error
     raise OutputError(f"cannot make a run directory below '{base}': too many runs at once")
+
+
+def write_splits(splits: Mapping[str, Any], directory: Path) -> None:
+    """``indices/<set>_<section>.txt``: the frames of each training section that went to a set."""
+    folder = directory / "indices"
+    folder.mkdir()
+    for name, sections in splits.items():
+        for k, frames in enumerate(sections):
+            if frames is not None:
+                text = "\n".join(map(str, frames)) + "\n"
+                (folder / f"{name}_{k}.txt").write_text(text, encoding="utf-8")
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Take away the directory of a run that failed before it made anything but a log."""
+    try:
+        names = {p.name for p in directory.iterdir()}
+        if names <= {"train.log"}:
+            for name in names:
+                (directory / name).unlink()
+            directory.rmdir()
+    except OSError:
+        pass  # the error that brought us here matters more
 
 
 def check_writable(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,8 @@ from atomtrain.errors import CheckpointError
 from atomtrain.model.heads import join_state, split_targets, with_heads
 from atomtrain.model.predictor import Affine, Predictor
 from atomtrain.targets import DatasetInfo
+from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.directory import newest_checkpoint
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +38,9 @@ def build_model(
     info = architecture.info
     own, headed = split_targets(dataset_info, info.target_kinds, info.name)
     return with_heads(architecture.build_model(hypers, own, context), headed)
+
+
+log = logging.getLogger("atomtrain")
 
 
 def restore(
@@ -108,3 +115,29 @@ def affine_of_checkpoint(
 def copy_affine(target: Predictor, source: Predictor, name: str) -> None:
     """Take over the baseline and scale of a target that both predictors have."""
     target.affine_of(name).load_state_dict(source.affine_of(name).state_dict())
+
+
+def checkpoint_to_restart(
+    restart: str | Path | None, completed: dict[str, Any], architecture: Architecture, base: Path
+) -> tuple[dict[str, Any] | None, str]:
+    """The checkpoint to go on from, brought up to date, and where it was; None if there is none.
+
+    ``restart`` is its path, or ``auto`` for the newest below ``base`` of the ``completed`` options.
+    """
+    if restart is None:
+        return None, ""
+    if str(restart) == "auto":
+        found = newest_checkpoint(base, completed)
+        if found is None:
+            log.info("no checkpoint of these options below '%s': starting from scratch", base)
+            return None, ""
+        path, checkpoint = found
+    else:
+        path = Path(restart)
+        checkpoint = load_checkpoint(path)
+    name = checkpoint["architecture"]["name"]
+    if not architecture.answers_to(name):
+        raise CheckpointError(
+            f"'{path}' holds a model of '{name}', but the options train '{architecture.info.name}'"
+        )
+    return architecture.upgrade_checkpoint(checkpoint), str(path)

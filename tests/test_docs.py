@@ -1,0 +1,235 @@
+"""What is written is true: code in the documentation runs, options in it load, nothing is left out.
+
+A comment before a block of code says what to do with it:
+
+- ``<!-- test: run -->``: run this Python, in a folder with ``data.xyz``, after the page's earlier ones;
+- ``<!-- test: eval -->``: this YAML is a file for ``atomtrain eval``;
+- ``<!-- test: skip -->``: this YAML is something else than options.
+
+Python without a comment is compiled; YAML without one is a file of options or a part of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from _pages import pages
+from _pages.options import walk
+from crossing import write_crystal
+from pydantic import BaseModel
+from schema_check import validator
+
+from atomtrain.contract import Architecture, catalog, hookspecs, open_architecture
+from atomtrain.options import (
+    DatasetSection,
+    Options,
+    TargetSection,
+    TrainerHypers,
+    load_eval_options,
+    load_options,
+    validate_hypers,
+)
+from atomtrain.options._names import bad_target_name
+from atomtrain.options.loss import LOSSES
+from atomtrain.tasks import CORE_KINDS, task_of
+
+ROOT = Path(__file__).parent.parent
+WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
+                  *ROOT.glob("plugins/*/README.md")])  # fmt: skip
+FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"<!-- test: (\w+) -->\s*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code in a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    mark: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str, text: str) -> Iterator[Block]:
+    for found in FENCE.finditer(text):
+        mark = MARK.search(text[: found.start()])
+        line = text.count("\n", 0, found.start()) + 1
+        yield Block(page, line, found[1], found[2], mark[1] if mark else "")
+
+
+BLOCKS = [
+    block
+    for name, text in (
+        *((p.relative_to(ROOT).as_posix(), p.read_text(encoding="utf-8")) for p in WRITTEN),
+        *pages().items(),
+    )
+    for block in blocks(name, text)
+]
+
+
+def of(language: str) -> list[Block]:
+    return [b for b in BLOCKS if b.language == language and b.mark != "skip"]
+
+
+def whole(part: Any) -> dict[str, Any]:
+    """A file of options that has this part of one."""
+    base = {
+        "architecture": {"name": "soap-bpnn"},
+        "training_set": "data.xyz",
+        "validation_set": 0.1,
+    }
+    if not isinstance(part, dict):
+        raise AssertionError("neither options nor a part of them: say so with <!-- test: skip -->")
+    keys = set(part)
+    if keys <= set(Options.model_fields):
+        return {**base, **part}
+    if keys <= set(DatasetSection.model_fields):
+        return {**base, "training_set": {"systems": "data.xyz", **part}}
+    if keys <= {"model", "training"}:
+        return {**base, "architecture": {"name": "soap-bpnn", **part}}
+    if keys <= set(TargetSection.model_fields):
+        return {**base, "training_set": {"systems": "data.xyz", "targets": {"mtt::any": part}}}
+    if keys <= set(TrainerHypers.model_fields):
+        return {**base, "architecture": {"name": "soap-bpnn", "training": part}}
+    if all(bad_target_name(key) is None for key in keys):
+        return {**base, "training_set": {"systems": "data.xyz", "targets": part}}
+    raise AssertionError(f"not options ({', '.join(keys)}): say so with <!-- test: skip -->")
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=str)
+def test_yaml(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(block.text)
+    if block.mark == "eval":
+        assert load_eval_options(file)
+        return
+    from atomtrain.options._document import read_document
+
+    options = load_options(whole(read_document(file).values))
+    architecture = open_architecture(options.architecture.name)
+    for part, cls in (
+        ("model", architecture.model_hypers_class()),
+        ("training", architecture.trainer_hypers_class()),
+    ):
+        section = getattr(options.architecture, part)
+        validate_hypers(cls, section, ("architecture", part), options.source)
+    assert (
+        list(validator().iter_errors(yaml.safe_load(yaml.safe_dump(options.source.values)))) == []
+    )
+
+
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_python_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", sorted({b.page for b in of("python") if b.mark == "run"}))
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_crystal(tmp_path / "data.xyz", 20)
+    names: dict[str, Any] = {}
+    for block in of("python"):
+        if block.page == page and block.mark == "run":
+            exec(compile("\n" * block.line + block.text, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_to_files(page: Path) -> None:
+    generated = {f"docs/{name}" for name in (*pages(), "changelog.md")}
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target and not target.startswith("mailto:"):
+            place = Path(os.path.normpath(page.parent / target))
+            there = place.exists() or place.relative_to(ROOT).as_posix() in generated
+            assert there, f"{page.name} links to '{target}'"
+
+
+# -- nothing is left out -------------------------------------------------------------------------
+
+
+def section_classes() -> dict[type[BaseModel], str]:
+    """Every section a user can write, with the page that must explain it."""
+    found: dict[type[BaseModel], str] = {}
+    roots: list[tuple[type[BaseModel], str]] = []
+    for one in catalog.architectures():
+        architecture = Architecture(one)
+        page = f"architectures/{architecture.info.name}.md"
+        roots += [(architecture.model_hypers_class(), page),
+                  (architecture.trainer_hypers_class(), page)]  # fmt: skip
+    roots += [(cls, "reference/options.md") for cls in (Options, TrainerHypers, *LOSSES.values())]
+    roots += [(task_of(kind).arguments, "reference/options.md") for kind in CORE_KINDS]
+    for root, page in roots:
+        found.update((cls, page) for _, cls in walk(root, ""))
+    return found
+
+
+def text_of_tests() -> str:
+    """The text of all tests, and of the kit that tests plugins."""
+    files = [*ROOT.glob("**/tests/**/*.py"), *ROOT.glob("core/src/atomtrain/testing/*.py")]
+    kept = (f for f in files if not {".nox", ".venv", "build"} & set(f.relative_to(ROOT).parts))
+    return "\n".join(f.read_text(encoding="utf-8") for f in kept if f != Path(__file__))
+
+
+def test_every_option_is_explained_and_tested() -> None:
+    made, words = pages(), set(re.findall(r"\w+", text_of_tests()))
+    problems = []
+    for cls, page in section_classes().items():
+        if not cls.__doc__:
+            problems.append(f"{cls.__name__} has no docstring")
+        for name, field in cls.model_fields.items():
+            if not field.description:
+                problems.append(f"{cls.__name__}.{name} has no description")
+            if f"| `{name}` |" not in made[page]:
+                problems.append(f"{cls.__name__}.{name} is not in {page}")
+            if name not in words:
+                problems.append(f"{cls.__name__}.{name} is in no test")
+    assert not problems, "\n".join(problems)
+
+
+def test_every_hook_is_explained_and_tested() -> None:
+    page, words = pages()["reference/hooks.md"], set(re.findall(r"\w+", text_of_tests()))
+    for cls in (hookspecs.ArchitectureHooks, hookspecs.ComponentHooks):
+        for name, hook in vars(cls).items():
+            if not name.startswith("_"):
+                assert hook.__doc__ and "\n" in page.partition(f"### `{name}`")[2], name
+                assert f"def {name}(" in page, name
+                assert name in words, f"{name} is in no test"
+
+
+def test_what_pages_say_of_an_architecture() -> None:
+    page = pages()["architectures/soap-bpnn.md"]
+    for words in (
+        "pip install atomtrain-soap-bpnn",
+        "Stage: stable",
+        "`architecture.model.soap.cutoff`",
+        "| `radius` | number, above 0 | `5.0` | Radius of the neighbourhood",
+        "10.1002/qua.24927",
+        "| `classes` | with a head of the core |",
+    ):
+        assert words in page, words
+    table = pages()["architectures/index.md"]
+    assert "[soap-bpnn](soap-bpnn.md)" in table and "| `spherical` | yes |" in table
+
+
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index.html", "reference/hooks/index.html", "architectures/soap-bpnn/index.html"):
+        assert (tmp_path / "site" / page).exists(), page
