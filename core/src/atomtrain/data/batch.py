@@ -20,6 +20,8 @@ from atomtrain.targets import split_key
 
 CHUNK = 1024
 """Atoms that are looked at together when constants are computed ahead"""
+CPU_CHUNK = 256
+"""the same of whole structures on a CPU, whose caches larger pieces leave"""
 PAIR_CHUNK = 16384
 """Atoms whose pairs are found together"""
 
@@ -304,7 +306,8 @@ class BatchSource:
         found = computed(torch.zeros(1, dtype=torch.int64))
 
         def fill(tables: dict[str, Tensor]) -> None:
-            for part in _pieces(self.store, CHUNK):
+            chunk = CPU_CHUNK if self.device.type == "cpu" else PAIR_CHUNK
+            for part in _pieces(self.store, chunk):
                 for name, values in computed(part).per_structure.items():
                     tables[name][part] = values.to("cpu")
 
