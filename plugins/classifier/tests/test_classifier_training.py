@@ -188,6 +188,24 @@ def test_unfreezing(place: Path, run: Run) -> None:
     assert torch.equal(tuned["layer.weight"], (inner["best"] or inner["last"])["layer.weight"])
 
 
+def test_a_backbone_with_heads_of_the_core(place: Path, run: Run) -> None:
+    """It was trained on classes itself, and goes on learning."""
+    described = options({"mtt::close": {"key": "close_packed", "type": "binary"}})
+    described["architecture"] = {"name": "rings", "training": {"num_epochs": 1, "batch_size": 6}}
+    atomtrain.train(described, output="classes.pt")
+    backbone = load_checkpoint("classes.ckpt")
+    assert backbone["core"]["heads"]["last"]
+    run(num_epochs=3, unfreeze_after=1, model_checkpoint="classes.ckpt")
+    inner = load_checkpoint("model.ckpt")["embedded"]["backbone"]
+    assert inner["model"]["last"].keys() == backbone["model"]["last"].keys()
+    assert inner["core"]["heads"]["last"].keys() == backbone["core"]["heads"]["last"].keys()
+    atomtrain.export("model.ckpt", output="second.pt")
+    first, second = (
+        _mean_prediction(m, "train.xyz", "mtt::phase") for m in ("model.pt", "second.pt")
+    )
+    assert first == second
+
+
 def test_fine_tuning_keeps_what_was_learnt(run: Run) -> None:
     run(output="first.pt")
     training: dict[str, Any] = {"finetune": {"read_from": "first.ckpt"}, "model_checkpoint": None}
