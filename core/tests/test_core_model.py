@@ -16,8 +16,8 @@ from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
 from atomtrain.model.baselines import fit_composition, fit_scale, normalise
-from atomtrain.model.heads import pool, pooled_width
 from atomtrain.model.export import export_predictor, load_model, save_model
+from atomtrain.model.heads import pool, pooled_width
 from atomtrain.targets import Block, DatasetInfo, Irrep, TargetInfo
 from atomtrain.training.predict import samples_of
 
