@@ -285,9 +285,19 @@ def test_heads_side_by_side_and_restart(folder: Path, monkeypatch: pytest.Monkey
 
 def test_gradient_free_forces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = {"key": "forces", "unit": "eV/A", "sample_kind": "atom",
-              "type": {"cartesian": {"rank": 1}}}  # fmt: skip
-    found = train(folder, monkeypatch, "direct", {"non_conservative_force": target}, num_epochs=15)
+              "type": {"cartesian": {"rank": 1, "remove_mean": True}}}  # fmt: skip
+    targets = {"non_conservative_force": target}
+    found = train(folder, monkeypatch, "direct", targets, num_epochs=15)
     assert found.errors["test"]["non_conservative_force"]["r2"] > 0.5
+    Path("eval.yaml").write_text(yaml.safe_dump({"systems": "test.xyz", "targets": targets}))
+    (result,) = api.evaluate("direct.pt", "eval.yaml", output=None)
+    forces = result.predictions["non_conservative_force"].reshape(16, 4, 3)
+    assert float(forces.sum(1).abs().max()) < 1e-5 < float(forces.abs().max())
+    same = found.errors["test"]["non_conservative_force"]["rmse"]
+    assert result.errors["non_conservative_force"]["rmse"] == pytest.approx(same, rel=1e-4)
+    whole = {"key": "density", "type": {"cartesian": {"rank": 1, "remove_mean": True}}}
+    with pytest.raises(OptionsError, match="remove_mean is for targets of atoms"):
+        train(folder, monkeypatch, "whole", {"mtt::density": whole})
 
 
 def test_errors_by_element_and_data_set(

@@ -58,6 +58,17 @@ def sum_over_structures(values: Tensor, structure: Tensor, n_structures: int) ->
     )
 
 
+def without_mean(values: Tensor, graph: AtomGraph) -> Tensor:
+    """Per-atom ``values [n_atoms, ...]`` minus their mean over each structure."""
+    n = n_structures(graph)
+    ones = torch.ones_like(graph.structure)
+    counts = sum_over_structures(ones, graph.structure, n).clamp(min=1)
+    total = sum_over_structures(values, graph.structure, n)
+    shape = [n] + [1] * (values.dim() - 1)
+    mean = total / counts.to(values.dtype).reshape(shape)
+    return values - mean.index_select(0, graph.structure)
+
+
 def pair_vectors(
     positions: Tensor,
     cells: Tensor,

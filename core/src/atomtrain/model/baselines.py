@@ -125,11 +125,12 @@ def fit_scale(
     reference = torch.ones(samples.n_types, dtype=torch.float64)
     relative = torch.ones_like(affine.scale, device="cpu")
     for t in range(samples.n_types):
-        if t > 0 and not target.per_atom:  # the types of a structure share one scale
+        # the types of a structure share one scale, and so do atoms whose mean is taken off
+        if t > 0 and (not target.per_atom or target.zero_mean):
             reference[t], relative[t] = reference[0], relative[0]
             continue
         here = samples.mask
-        if target.per_atom:
+        if target.per_atom and not target.zero_mean:
             here = here & (samples.type_index == t).unsqueeze(1)
         size = _rms(left[here])
         reference[t] = size if size > negligible else 1.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import PluginError
-from atomtrain.graph import AtomGraph
+from atomtrain.graph import AtomGraph, without_mean
 from atomtrain.model.base import InFloat64, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
@@ -70,6 +70,7 @@ class Predictor(nn.Module):
         self.pooled: List[bool] = [t.pooled for t in dataset_info.targets.values()]
         finish = [task_of(t.kind).finish(t) for t in dataset_info.targets.values()]
         self.finish = nn.ModuleList(nn.Identity() if f is None else f for f in finish)
+        self.zero_mean: List[bool] = [t.zero_mean for t in dataset_info.targets.values()]
         self.per_volume: List[bool] = [t.per_volume for t in dataset_info.targets.values()]
         n_types = len(dataset_info.atomic_types)
         self.affine = nn.ModuleList(
@@ -110,7 +111,8 @@ class Predictor(nn.Module):
                 blocks: List[Tensor] = affine(predictions[name], index)
                 finished: List[Tensor] = []
                 for block in blocks:
-                    finished.append(finish(block))
+                    done = finish(block)
+                    finished.append(without_mean(done, graph) if self.zero_mean[k] else done)
                 predictions[name] = finished
                 if self.per_volume[k]:
                     predictions[name] = [_stress(predictions[name][0], graph)]

@@ -241,11 +241,21 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
         rank=cartesian.rank if cartesian is not None else 0,
         irreps=spherical.layout(section.num_subtargets) if spherical is not None else (),
         description=section.description,
-        extra=section.type.args if section.type is not None else {},
+        extra=_arguments(section),
         pooling=section.pooling or task.pooling,
         head=section.head.model_dump() if section.head is not None else {},
     )
     return task.complete(info)
+
+
+def _arguments(section: TargetSection) -> dict[str, Any]:
+    """What a task, or the core, has to know of the type beyond the layout."""
+    if section.type is None:
+        return {}
+    cartesian = section.type.cartesian
+    if cartesian is not None and cartesian.remove_mean:
+        return {"remove_mean": True}
+    return section.type.args
 
 
 def check_units(sections: Sequence[DatasetSection]) -> None:

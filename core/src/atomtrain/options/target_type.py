@@ -18,6 +18,9 @@ class CartesianSection(Section):
 
     rank: Annotated[int, Field(ge=1, le=2)]
     """Number of axes: 1 for vectors, 2 for matrices."""
+    remove_mean: bool = False
+    """Whether the mean over each structure is taken off what is predicted for its atoms, so that
+    forces without a gradient leave no net force."""
 
 
 class IrrepSection(Section):

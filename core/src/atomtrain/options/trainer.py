@@ -284,8 +284,9 @@ class TrainerHypers(Section):
                 problems.append((("atomic_baseline", target.name), problem))
         if isinstance(self.fixed_scaling_weights, dict):
             weights = self.fixed_scaling_weights.get(target.name)
-            if isinstance(weights, dict) and not target.per_atom:
-                problem = "a target of structures has one scale for all types: give a number"
+            if isinstance(weights, dict) and (not target.per_atom or target.zero_mean):
+                what = "of atoms with remove_mean" if target.per_atom else "of structures"
+                problem = f"a target {what} has one scale for all types: give a number"
                 problems.append((("fixed_scaling_weights", target.name), problem))
         return problems
 

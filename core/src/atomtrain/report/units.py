@@ -48,8 +48,9 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
         if task_of(target.kind).classification:
             shown.append(Quantity(name, name.removeprefix("mtt::"), 1.0, ""))
             continue
-        milli = target.unit.lower() == "ev"
-        unit, factor = ("meV", 1e3) if milli else (target.unit, 1.0)
+        head, slash, rest = target.unit.partition("/")
+        milli = head.lower() == "ev"
+        unit, factor = (f"meV{slash}{rest}", 1e3) if milli else (target.unit, 1.0)
         title = name.removeprefix("mtt::")
         if target.kind == "denoising" and not target.extra["normalize"]:
             unit = length

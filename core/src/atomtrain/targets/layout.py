@@ -107,6 +107,10 @@ class TargetInfo:
             object.__setattr__(self, "layout", plain)
         if self.num_subtargets < 1:
             raise TargetError(f"target '{self.name}': num_subtargets must be at least 1")
+        if self.zero_mean and not self.per_atom:
+            raise TargetError(
+                f"target '{self.name}': remove_mean is for targets of atoms (sample_kind: atom)"
+            )
         if self.gradients and not self.is_energy:
             raise TargetError(
                 f"target '{self.name}': forces, stress and virial exist only for a target that is "
@@ -131,6 +135,11 @@ class TargetInfo:
         So it is for means and maxima, and for classes, whose probabilities are no sums.
         """
         return not self.per_atom and (self.pooling != "sum" or self.kind not in LAYOUTS)
+
+    @property
+    def zero_mean(self) -> bool:
+        """Whether the mean over each structure is taken off what is predicted for its atoms."""
+        return bool(self.extra.get("remove_mean", False))
 
     @property
     def input(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atomtrain.data.store import Label, StructureStore
-from atomtrain.graph import n_structures, sum_over_structures
+from atomtrain.graph import n_structures, sum_over_structures, without_mean
 from atomtrain.model.baselines import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
@@ -110,7 +110,7 @@ def predict(
         rows = [block.reshape(block.shape[0], -1) for block in blocks]
         row = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
         if target.per_atom or target.pooled:
-            predictions[name] = row
+            predictions[name] = without_mean(row, graph) if target.zero_mean else row
             continue
         predictions[name] = sum_over_structures(row, graph.structure, n) * inverse_n_atoms
         if target.gradients:
