@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,21 @@ from atomtrain.api import TrainingResult
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _rings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The architecture ``rings`` is installed."""
-    site = tmp_path_factory.mktemp("site")
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the architecture ``rings`` is installed."""
+    folder = tmp_path_factory.mktemp("site")
     for name in ("rings_plugin", "rings_model"):
-        shutil.copy(HERE / f"{name}.py", site)
-    info = site / "rings-1.0.dist-info"
+        shutil.copy(HERE / f"{name}.py", folder)
+    info = folder / "rings-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[atomtrain.architectures]\nrings = rings_plugin\n")
-    sys.path.insert(0, str(site))
-    yield
-    sys.path.remove(str(site))
+    return folder
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and two trained backbones, one of which offers no features."""
     folder = tmp_path_factory.mktemp("workshop")
     write(folder / "train.xyz", 12, seed=1)
@@ -52,6 +48,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.syspath_prepend(str(site))
         atomtrain.train(described, output="backbone.pt")
         described["architecture"]["model"] = {"featureless": True}  # type: ignore[index]
         described["architecture"]["training"] = {"num_epochs": 0}  # type: ignore[index]
@@ -60,8 +57,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory of a test, with a copy of all that."""
+def place(site: Path, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a test, with a copy of all that; ``rings`` is installed."""
+    monkeypatch.syspath_prepend(str(site))
     for file in [*workshop.glob("*.xyz"), *workshop.glob("*.ckpt")]:
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -142,10 +142,10 @@ def test_a_torn_file_is_not_found(tmp_path: Path) -> None:
 def test_restart_is_exact(place: Path, run: Run) -> None:
     whole = run(num_epochs=8, checkpoint_interval=4, output="whole.pt")
     assert (whole.directory / "model_4.ckpt").exists()
+    (place / "backbone.ckpt").unlink()  # it is inside
     run(
         num_epochs=8,
         checkpoint_interval=4,
-        model_checkpoint=None,
         output="again.pt",
         restart=str(whole.directory / "model_4.ckpt"),
     )
