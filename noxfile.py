@@ -1,8 +1,9 @@
 """Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``, ``template``; each in its own
 environment.
 
-``template`` takes a quarter of an hour: every level of the template, and the architecture of the
-author's guide, as a stranger would have them: installed, tested, linted, typed, trained.
+``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
+the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
+trained.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ DISTRIBUTIONS = (
     "./plugins/template",
 )
 TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
+
+
+LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
 
 
 @nox.session
@@ -61,12 +65,14 @@ def template(session: nox.Session) -> None:
     """All levels of the template and the guide's architecture, with all their own tests."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff==0.17.5", "mypy")
     folder = Path(session.create_tmp())
+    names = [f"tried-{level}" for level in LEVELS]
+    # of an environment that is used again: 'new' refuses names that are installed
+    session.run("pip", "uninstall", "-y", "-q", *(f"atomtrain-{name}" for name in names))
     projects = [Path("examples/architecture").resolve()]
-    for level in ("features", "potential", "predictions", "trainer", "wrapper"):
-        project = folder / f"atomtrain-tried-{level}"
+    for name, level in zip(names, LEVELS, strict=True):
+        project = folder / f"atomtrain-{name}"
         shutil.rmtree(project, ignore_errors=True)
-        session.run("atomtrain", "new", f"tried-{level}", "--level", level, "--no-input",
-                    "-o", str(folder))  # fmt: skip
+        session.run("atomtrain", "new", name, "--level", level, "--no-input", "-o", str(folder))
         projects.append(project.resolve())
     session.install("--no-deps", *map(str, projects))
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
@@ -78,12 +84,12 @@ def template(session: nox.Session) -> None:
             session.run("ruff", "check", ".")
             session.run("ruff", "format", "--check", ".")
             session.run("mypy")
-    shutil.copytree(projects[1] / "example", folder / "run", dirs_exist_ok=True)
-    with session.chdir(folder / "run"):
-        session.run("atomtrain", "train", "options.yaml", env=quiet)
-    with session.chdir("examples/copper"):
-        session.run("atomtrain", "train", "options.yaml", "-o", str(folder.resolve() / "copper.pt"),
-                    "-r", "architecture.name=tried-features",
-                    "-r", "architecture.training.num_epochs=10", env=quiet)  # fmt: skip
+    changes = ["-r", "architecture.name=tried-features",
+               "-r", "architecture.training.num_epochs=10"]  # fmt: skip
+    for example, more in ((projects[1] / "example", []), (Path("examples/copper"), changes)):
+        work = folder / f"run-{example.name}"
+        shutil.copytree(example, work, dirs_exist_ok=True)
+        with session.chdir(work):
+            session.run("atomtrain", "train", "options.yaml", *more, env=quiet)
     session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
     session.run("atomtrain", "architectures")

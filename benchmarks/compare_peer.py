@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples"
+PARTS = ("help", "ethanol", "crystal", "liquid", "model")
 PEER_REQUIREMENTS = ("torch==2.13.0", "metatrain[soap-bpnn]==2026.4.1", "metatomic-ase")
 
 
@@ -54,6 +55,15 @@ class Workload:
     validation_fraction: float
     max_structures: int
     labels: tuple[str, ...]
+    pairs_only: str  # a memory budget of atomtrain that holds pair lists and nothing else
+    variant: str = ""
+    model: dict[str, object] = field(default_factory=dict)  # hypers of both sides
+    ours: dict[str, object] = field(default_factory=dict)  # of atomtrain's training alone
+
+    @property
+    def title(self) -> str:
+        """What it is called in the report."""
+        return f"{self.name}{f' ({self.variant})' if self.variant else ''}, batch {self.batch_size}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,18 @@ def prepare(workload: Workload, folder: Path) -> int:
     return (len(frames) - n_validation) // workload.batch_size
 
 
-def write_options(workload: Workload, data: Path, epochs: int, device: str, path: Path) -> None:
+def variants(workload: Workload) -> list[Workload]:
+    """As it is, with ``legacy: false``, and with room for nothing but pair lists (ours alone)."""
+    return [
+        workload,
+        replace(workload, variant="legacy: false", model={"legacy": False}),
+        replace(workload, variant="pair lists alone", ours={"memory_budget": workload.pairs_only}),
+    ]
+
+
+def write_options(
+    workload: Workload, data: Path, epochs: int, device: str, path: Path, ours: bool
+) -> None:
     """Write the options file, the same for both. (JSON is YAML.) Everything else is default."""
     target: dict[str, object] = {"key": "energy", "unit": "eV"}
     target |= {label: {"key": label} for label in workload.labels}
@@ -153,7 +174,12 @@ def write_options(workload: Workload, data: Path, epochs: int, device: str, path
         "base_precision": 32,
         "architecture": {
             "name": "soap_bpnn",
-            "training": {"batch_size": workload.batch_size, "num_epochs": epochs},
+            "model": workload.model,
+            "training": {
+                "batch_size": workload.batch_size,
+                "num_epochs": epochs,
+                **(workload.ours if ours else {}),
+            },
         },
         "training_set": section("training"),
         "validation_set": section("validation"),
@@ -167,7 +193,8 @@ def train(
     """Train once in an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_options(workload, data, epochs, device, folder / "options.yaml")
+    ours = side.name == "atomtrain"
+    write_options(workload, data, epochs, device, folder / "options.yaml", ours)
     return run([side.command, "train", "options.yaml"], folder)
 
 
@@ -181,7 +208,7 @@ def time_training(
     """
     data = work / workload.name / "data"
     steps = prepare(workload, data)
-    label = f"{workload.name}, batch {workload.batch_size}"
+    label = workload.title
     step = Series(f"{label}: training step, validation included", "ms")
     work_done = Series(f"{label}: the same in processor time, all threads and workers", "ms")
     rest = Series(f"{label}: start, end and all else of a run", "s")
@@ -190,6 +217,7 @@ def time_training(
         for side in sides if repetition % 2 == 0 else sides[::-1]:
             epochs = workload.epochs * side.epoch_factor
             folder = work / workload.name / side.name
+            # every variant has the folder to itself; the last one's runs stay
             short = train(side, workload, data, epochs, device, folder)
             long = train(side, workload, data, 2 * epochs, device, folder)
             epoch = (long.seconds - short.seconds) / epochs
@@ -215,6 +243,36 @@ def time_help(sides: list[Side], repetitions: int, work: Path) -> Series:
             if repetition > 0:
                 series.add(side.name, usage.seconds)
     return series
+
+
+def write_water(path: Path) -> None:
+    """Write 14 boxes of 64 water molecules at the density of the liquid, turned and shaken.
+
+    The labels only have to be there: EMT's, which means nothing for water.
+    """
+    import numpy as np
+    from ase import Atoms
+    from ase.build import molecule
+    from ase.calculators.emt import EMT
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    side = 12.42  # angstrom: 64 molecules in 1 g/cm^3
+    frames = []
+    for seed in range(14):
+        rng = np.random.default_rng(seed)
+        box = Atoms(cell=[side] * 3, pbc=True)
+        for site in np.ndindex(4, 4, 4):
+            one = molecule("H2O")
+            one.euler_rotate(*rng.uniform(0, 360, 3), center="COM")
+            one.positions += (np.array(site) + 0.5) * side / 4 - one.get_center_of_mass()
+            box += one
+        box.rattle(0.05, rng=rng)
+        emt = EMT()
+        results = {"energy": emt.get_potential_energy(box), "forces": emt.get_forces(box)}
+        box.calc = SinglePointCalculator(box, **results)
+        frames.append(box)
+    write(path, frames, format="extxyz")
 
 
 def write_carbon(path: Path) -> None:
@@ -246,8 +304,8 @@ def time_models(
     carbon = work / "carbon.xyz"
     write_carbon(carbon)
     workloads = (
-        Workload("carbon-192", carbon, 1, 2, 0.2, 12, ("forces",)),
-        Workload("molecule", molecules, 1, 8, 0.2, 40, ("forces",)),
+        Workload("carbon-192", carbon, 1, 2, 0.2, 12, ("forces",), ""),
+        Workload("molecule", molecules, 1, 8, 0.2, 40, ("forces",), ""),
     )
     result = []
     for workload in workloads:
@@ -312,8 +370,11 @@ def parse_arguments() -> argparse.Namespace:
         help="crystals with energy, forces and stress (default: the example)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", nargs="+", choices=("help", "ethanol", "crystal", "model"), metavar="PART",
-        default=["help", "ethanol", "crystal", "model"], help="help, ethanol, crystal, model",
+        "--only", nargs="+", choices=PARTS, metavar="PART", default=PARTS, help=", ".join(PARTS)
+    )  # fmt: skip
+    parser.add_argument(
+        "--variants", action="store_true",
+        help="train also with legacy: false, and with memory for pair lists alone",
     )  # fmt: skip
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -347,12 +408,19 @@ def main() -> None:
     if "help" in arguments.only:
         rows.append(time_help(sides, repetitions, work))
     ethanol, crystal = arguments.ethanol.resolve(), arguments.crystal.resolve()
+    workloads = []
     if "ethanol" in arguments.only:
-        workload = Workload(ethanol.stem, ethanol, 4, 8, 1 / 6, 1200, ("forces",))
-        rows += time_training(workload, sides, repetitions, device, work)
+        workloads.append(Workload(ethanol.stem, ethanol, 4, 8, 1 / 6, 1200, ("forces",), "6 MB"))
     if "crystal" in arguments.only:
-        workload = Workload(crystal.stem, crystal, 6, 4, 0.1, 10**6, ("forces", "stress"))
-        rows += time_training(workload, sides, repetitions, device, work)
+        labels = ("forces", "stress")
+        workloads.append(Workload(crystal.stem, crystal, 6, 4, 0.1, 10**6, labels, "20 MB"))
+    if "liquid" in arguments.only:
+        water = work / "water.xyz"
+        write_water(water)
+        workloads.append(Workload("water-192", water, 10, 2, 1 / 7, 14, ("forces",), "6 MB"))
+    for workload in workloads:
+        for variant in variants(workload) if arguments.variants else [workload]:
+            rows += time_training(variant, sides, repetitions, device, work)
     if "model" in arguments.only:
         rows += time_models(ethanol, sides, repetitions, device, work)
 

@@ -3,15 +3,17 @@
 What the conformance kit is tested with. The hyper ``fault`` chooses a subclass by its name.
 """
 
-from typing import Dict, List
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
+from metatensor.torch import Labels, TensorMap
+from metatomic.torch import AtomisticModel, ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph, n_structures
-from atomtrain.model import Constants, Model
+from atomtrain.model import Constants, FeatureModel, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 CUTOFF = 3.5
@@ -271,3 +273,49 @@ class ForgetsHeads(Tiny):
         dtype = self.embedding.weight.dtype
         for name, target in dataset_info.targets.items():
             self.heads[name] = Head(target).to(dtype)
+
+
+class Level1(FeatureModel):
+    """Describes atoms, by scalars and vectors, and leaves every target to the core."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info, 12, {1: 4})
+        self.cutoff = CUTOFF
+        self.interaction_range = CUTOFF
+        self.embedding = nn.Embedding(120, 4)
+
+    def encode(self, graph: AtomGraph) -> Tuple[Tensor, Dict[int, Tensor]]:
+        x = torch.linalg.vector_norm(graph.vectors, dim=1) / self.cutoff
+        ending = ((1.0 - x.square()).clamp(min=0.0) ** 3).unsqueeze(1)
+        around = self.embedding(graph.types.index_select(0, graph.neighbors)) * ending
+        around = torch.cat([around, around * x.unsqueeze(1)], 1)
+        zero = torch.zeros([graph.types.shape[0], 8], dtype=x.dtype, device=x.device)
+        invariant = zero.index_add(0, graph.centers, around)
+        turned = graph.vectors.roll(2, 1).unsqueeze(2) * around[:, :4].unsqueeze(1)  # y, z, x
+        zero = torch.zeros([graph.types.shape[0], 3, 4], dtype=x.dtype, device=x.device)
+        vectors = zero.index_add(0, graph.centers, turned)
+        return torch.cat([self.embedding(graph.types), invariant], 1), {1: vectors}
+
+
+class Deaf(nn.Module):
+    """An exported model that does not hear which atoms are selected."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def requested_neighbor_lists(self) -> List[NeighborListOptions]:
+        return self.inner.requested_neighbor_lists()
+
+    def forward(
+        self,
+        systems: List[System],
+        outputs: Dict[str, ModelOutput],
+        selected_atoms: Optional[Labels],
+    ) -> Dict[str, TensorMap]:
+        return self.inner(systems, outputs, None)
+
+
+def deaf(model: AtomisticModel) -> AtomisticModel:
+    """The same exported model, deaf."""
+    return AtomisticModel(Deaf(model.module).eval(), model.metadata(), model.capabilities())

@@ -110,12 +110,18 @@ def test_some_of_the_kit(installed: dict[str, Path], level: str, tmp_path: Path)
             assert outcome.verdict == "passed", outcome.message
 
 
-def test_vectors_and_matrices(installed: dict[str, Path]) -> None:
-    """What the level ``predictions`` shows beyond scalars."""
-    mine = Subject("own-predictions", SMALL)
-    assert set(mine.predictors) >= {"mtt::dipole", "mtt::vectors", "mtt::matrix"}
-    outcome = run_check(mine, "rotation")
-    assert outcome.verdict == "passed", outcome.message
+@pytest.mark.parametrize(
+    ("level", "tensors"),
+    [("features", {"dipole", "vectors"}), ("predictions", {"dipole", "vectors", "matrix"})],
+)
+def test_vectors_and_matrices(installed: dict[str, Path], level: str, tensors: set[str]) -> None:
+    """What two levels show beyond scalars."""
+    mine = Subject(f"own-{level}", SMALL)
+    wanted = {"energy", "mtt::scalars", "mtt::charges", *(f"mtt::{name}" for name in tensors)}
+    assert set(mine.predictors) == wanted
+    for check in ("rotation", "target_kinds"):
+        outcome = run_check(mine, check)
+        assert outcome.verdict == "passed", outcome.message
 
 
 def test_the_waiting_step(installed: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +150,8 @@ def test_one_is_trained(
     installed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrapper, on a model of level ``trainer`` that was trained just before."""
-    for file in (installed["wrapper"] / "example").iterdir():
-        shutil.copy(file, tmp_path)
+    for name in ("alloy.xyz", "options.yaml"):
+        shutil.copy(installed["wrapper"] / "example" / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     short = ["architecture.training.num_epochs=3"]
     shutil.copy(installed["trainer"] / "example" / "options.yaml", "backbone.yaml")

@@ -19,7 +19,9 @@ def check(
     ],
     hypers: Annotated[
         Optional[Path],
-        typer.Option(help="YAML file with small hypers, under the keys 'model' and 'training'."),
+        typer.Option(
+            help="YAML file with small hypers ('model', 'training') and what is promised."
+        ),
     ] = None,
     only: Annotated[
         Optional[list[str]], typer.Option(help="Run this check (and what it needs). Repeatable.")

@@ -10,11 +10,11 @@ An author subclasses one class; pytest finds the tests in it::
 
 ``atomtrain check my-arch`` runs the same checks without pytest. A check is a plain function of a
 :class:`Subject`; they are grouped by theme in ``contract`` (what the plugin declares, and the bare
-model), ``physics``, ``exported`` and ``life_cycle``. Structures and labels are made here. Every check
+model), ``physics``, ``symmetries``, ``exported`` and ``life_cycle``. Structures and labels are made here. Every check
 has a section in ``docs/conformance.md``. No architecture is named here.
 """
 
-from atomtrain.testing import contract, exported, life_cycle, physics
+from atomtrain.testing import contract, exported, life_cycle, physics, symmetries
 from atomtrain.testing.checks import (
     CHECKS,
     Check,
@@ -49,5 +49,6 @@ __all__ = [
     "run_all",
     "run_check",
     "subject_from",
+    "symmetries",
     "write_golden",
 ]

@@ -17,13 +17,8 @@ from atomtrain.model import Model
 from atomtrain.targets import DatasetInfo
 from atomtrain.testing import structures
 from atomtrain.testing.checks import ConformanceError, check, expect_equal, require
-from atomtrain.testing.subject import (
-    Subject,
-    graph_of,
-    predict,
-    predict_one,
-    run_python,
-)
+from atomtrain.testing.predictions import graph_of, predict, predict_one
+from atomtrain.testing.subject import Subject, run_python
 
 DESCRIBE = """
 import sys
@@ -68,19 +63,13 @@ def description(subject: Subject) -> None:
 
 
 @check("description")
-def life_cycle(subject: Subject) -> None:
+def stage(subject: Subject) -> None:
     """The plugin declares what its stage asks for."""
     info = subject.architecture.info
     require(
         any(p.email or p.handle for p in info.maintainers),
         f"a {info.stage} architecture needs a maintainer with an e-mail address or a handle",
     )
-    if info.stage == "deprecated":
-        require(
-            info.deprecation is not None,
-            "a deprecated architecture says since when, until when, and what to use instead "
-            "(ArchitectureInfo.deprecation)",
-        )
     if info.stage != "stable":
         return
     require(bool(info.description.strip()), "a stable architecture needs a description")
@@ -171,7 +160,11 @@ def moves(subject: Subject) -> None:
     """The model runs in every floating point type and on every device it declares."""
     info = subject.info(subject.main)
     molecule = structures.some_molecule(subject.atomic_types)
-    for name, module in subject.build(info).named_modules():
+    built = subject.build(info)
+    package = type(built).__module__.split(".")[0]
+    for name, module in built.named_modules():
+        if type(module).__module__.split(".")[0] != package:
+            continue  # what a library keeps for its next call is its own affair
         for attribute, value in vars(module).items():
             require(
                 not isinstance(value, Tensor),
@@ -256,8 +249,10 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
         set(found) == set(names),
         f"asked for {', '.join(names)}, the model returns {', '.join(found) or 'nothing'}",
     )
-    n_atoms = len(graph.types)
     for name, target in info.targets.items():
+        n_rows, what = len(graph.types), "atoms"
+        if target.pooled:
+            n_rows, what = len(frames), "structures"
         blocks = found[name]
         require(
             len(blocks) == len(target.blocks),
@@ -265,23 +260,12 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
         )
         for block, layout in zip(blocks, target.blocks, strict=True):
             require(
-                tuple(block.shape) == (n_atoms, *layout.shape),
+                tuple(block.shape) == (n_rows, *layout.shape),
                 f"'{name}': a block has shape {tuple(block.shape)} instead of "
-                f"{(n_atoms, *layout.shape)} (atoms, components, properties)",
+                f"{(n_rows, *layout.shape)} ({what}, components, properties)",
             )
             require(bool(torch.isfinite(block).all()), f"'{name}' is not finite in {dtype}")
             require(
                 block.dtype == dtype,
                 f"'{name}' comes out in {block.dtype} where weights and positions are in {dtype}",
             )
-
-
-__all__ = [
-    "builds",
-    "description",
-    "hypers_documented",
-    "hypers_strict",
-    "life_cycle",
-    "moves",
-    "picklable",
-]

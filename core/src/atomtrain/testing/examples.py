@@ -64,9 +64,9 @@ def _quadrupole(atoms: Atoms) -> np.ndarray:
     return np.einsum("i,ia,ib->ab", _weights(atoms), r, r)
 
 
-def _number(atoms: Atoms, below: int) -> int:
-    """Some whole number that differs from structure to structure."""
-    return int(1000 * float(np.abs(_middle(atoms)).sum())) % below
+def _one_of(*classes: Any) -> Callable[[Atoms], Any]:
+    """A class for every structure in turn."""
+    return lambda atoms: classes[atoms.info["number"] % len(classes)]
 
 
 ENERGY = Example(
@@ -122,23 +122,35 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
             lambda a: np.concatenate([np.diag(_quadrupole(a)), _dipole(a)]),
         ),
     ),
-    "binary": (Example("mtt::odd", {"key": "odd", "type": "binary"}, lambda a: _number(a, 2)),),
+    "binary": (Example("mtt::odd", {"key": "odd", "type": "binary"}, _one_of(0, 1)),),
     "classes": (
         Example(
             "mtt::class",
             {"key": "class", "type": {"classes": {"number": 3}}},
-            lambda a: _number(a, 3),
+            _one_of(0, 1, 2),
         ),
     ),
     "spacegroup": (
         Example(
             "mtt::spacegroup",
             {"key": "spacegroup", "type": "spacegroup"},
-            lambda a: 1 + _number(a, 230),
+            _one_of(225, 2, 62),
         ),
     ),
-    "pointgroup": (Example("mtt::pointgroup", {"type": "pointgroup"}),),
-    "crystal_system": (Example("mtt::system", {"type": "crystal_system"}),),
+    "pointgroup": (
+        Example(
+            "mtt::pointgroup",
+            {"key": "pointgroup", "type": "pointgroup"},
+            _one_of("mmm", "m-3m", "mm2"),
+        ),
+    ),
+    "crystal_system": (
+        Example(
+            "mtt::system",
+            {"key": "system", "type": "crystal_system"},
+            _one_of("cubic", "triclinic", "hexagonal"),
+        ),
+    ),
     "denoising": (Example("mtt::noise", {"type": {"denoising": {"scale": 0.1}}}),),
 }
 """By kind; the first of a kind must be taken by whoever declares it, the others may be refused."""

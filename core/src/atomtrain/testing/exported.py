@@ -21,7 +21,8 @@ from atomtrain.testing.checks import (
     expect_equal,
     require,
 )
-from atomtrain.testing.subject import Subject, graph_of, predict, predict_one
+from atomtrain.testing.predictions import graph_of, predict, predict_one
+from atomtrain.testing.subject import Subject
 
 
 @check("moves")
@@ -58,32 +59,6 @@ def export(subject: Subject) -> None:
 
 
 @check("export")
-def selected_atoms(subject: Subject) -> None:
-    """The exported model gives selected atoms what it gives them among all."""
-    from metatensor.torch import Labels
-    from metatomic.torch import ModelOutput
-
-    calculator = _calculator(subject)
-    molecule = structures.some_molecule(subject.atomic_types)
-    name = subject.main.name
-    outputs = {name: ModelOutput(sample_kind="atom")}
-    whole = _run(calculator, [molecule, molecule], outputs, None)[name].block(0)
-    chosen = torch.tensor([[0, 1], [0, 4], [1, 7]], dtype=torch.int32)
-    selection = Labels(["system", "atom"], chosen)
-    part = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0)
-    require(
-        part.samples.values.tolist() == chosen.tolist(),
-        f"asked for 3 atoms, the exported model returns {len(part.samples)} samples",
-    )
-    rows = [1, 4, len(molecule) + 7]
-    expect_equal(part.values, whole.values[rows], subject.tolerance, "values of selected atoms")
-    outputs = {name: ModelOutput(sample_kind="system")}
-    total = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0).values
-    wanted = torch.stack([part.values[:2].sum(0), part.values[2]])
-    expect_equal(total, wanted, subject.tolerance, "the sum over selected atoms")
-
-
-@check("export")
 def ase_calculator(subject: Subject) -> None:
     """The exported model runs in ASE, with the energy, forces and stress of training."""
     name = subject.energy
@@ -105,6 +80,34 @@ def ase_calculator(subject: Subject) -> None:
             expect_equal(stress, matrix, 10 * subject.tolerance, f"{title}: stress in ASE")
 
 
+@check("ase_calculator")
+def selected_atoms(subject: Subject) -> None:
+    """The exported model gives selected atoms what it gives them among all."""
+    from metatensor.torch import Labels
+    from metatomic.torch import ModelOutput
+
+    name = subject.main.name
+    if subject.info(subject.main).targets[name].pooled:
+        raise NotApplicable("the target belongs to whole structures")
+    calculator = _calculator(subject)
+    molecule = structures.some_molecule(subject.atomic_types)
+    outputs = {name: ModelOutput(sample_kind="atom")}
+    whole = _run(calculator, [molecule, molecule], outputs, None)[name].block(0)
+    chosen = torch.tensor([[0, 1], [0, 4], [1, 7]], dtype=torch.int32)
+    selection = Labels(["system", "atom"], chosen)
+    part = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0)
+    require(
+        part.samples.values.tolist() == chosen.tolist(),
+        f"asked for 3 atoms, the exported model returns {len(part.samples)} samples",
+    )
+    rows = [1, 4, len(molecule) + 7]
+    expect_equal(part.values, whole.values[rows], subject.tolerance, "values of selected atoms")
+    outputs = {name: ModelOutput(sample_kind="system")}
+    total = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0).values
+    wanted = torch.stack([part.values[:2].sum(0), part.values[2]])
+    expect_equal(total, wanted, subject.tolerance, "the sum over selected atoms")
+
+
 # -- pieces ----------------------------------------------------------------------------------------
 
 
@@ -116,7 +119,7 @@ def _in_batches(predictor: Predictor, frames: list[Atoms], size: int) -> dict[st
         found = predict(predictor, graph)
         for name, target in predictor.dataset_info.targets.items():
             flat = torch.cat([b.detach().flatten(1) for b in found.blocks[name]], dim=1)
-            if not target.per_atom:
+            if not (target.per_atom or target.pooled):
                 flat = sum_over_structures(flat, graph.structure, n_structures(graph))
             parts.setdefault(name, []).append(flat)
             if target.is_energy:
@@ -155,6 +158,3 @@ def _quietly(function: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function()
-
-
-__all__ = ["ase_calculator", "export", "selected_atoms", "torchscript"]

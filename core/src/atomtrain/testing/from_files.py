@@ -3,34 +3,62 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
 from atomtrain.contract import open_architecture
 from atomtrain.errors import OptionsError
+from atomtrain.options import Section, validate_hypers
+from atomtrain.options._document import read_document
 from atomtrain.testing.checks import CHECKS
 from atomtrain.testing.subject import Subject
+
+
+class CheckFile(Section):
+    """What the file given to ``--hypers`` may say; see :class:`Subject`."""
+
+    model: dict[str, Any] = {}
+    """Hypers of the model."""
+    training: dict[str, Any] = {}
+    """Hypers of the training."""
+    atomic_types: list[Annotated[int, Field(ge=1)]] = [1, 6, 8]
+    """Atomic numbers the model is built for."""
+    energy_conservative: bool = True
+    """Whether forces are promised to be derivatives of the energy."""
+    equivariant: bool = True
+    """Whether symmetries are promised to be exact."""
+    tolerance: Annotated[float, Field(gt=0)] = 1e-8
+    """Relative difference allowed where physics says equal."""
+    fit_epochs: Annotated[int, Field(ge=1)] = 300
+    """How long one batch is fitted."""
+    fit_ratio: Annotated[float, Field(gt=0)] = 0.02
+    """Part of its loss that may be left."""
+    exempt: dict[str, str] = {}
+    """Names of checks that are not run, with reasons."""
 
 
 def subject_from(
     architecture: str, hypers: Path | None = None, golden: Path | None = None
 ) -> Subject:
-    """The subject of an installed architecture with the hypers in a YAML file.
+    """The subject of an installed architecture, with what a YAML file says (a :class:`CheckFile`).
 
-    The file has the keys ``model`` and ``training``, or is an options file, of which the section
-    ``architecture`` is taken. Raises OptionsError, or PluginError where the architecture is broken.
+    The file may also be an options file, of which the section ``architecture`` is taken. Raises
+    OptionsError with file, line and key, or PluginError where the architecture is broken.
     """
     info = open_architecture(architecture).info
-    given = _read(hypers) if hypers is not None else {}
+    given = _read(hypers) if hypers is not None else CheckFile()
+    names = known(list(given.exempt)) or []
+    values = given.model_dump(exclude={"model", "training", "atomic_types"})
     return Subject(
         info.name,
-        given.get("model") or {},
-        given.get("training") or {},
-        atomic_types=tuple(given.get("atomic_types") or (1, 6, 8)),
+        given.model,
+        given.training,
+        atomic_types=tuple(given.atomic_types),
         golden=golden,
+        **{**values, "exempt": dict(zip(names, given.exempt.values(), strict=True))},
     )
 
 
@@ -49,21 +77,10 @@ def known(names: Sequence[str] | None) -> list[str] | None:
     return found
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise OptionsError(f"the hypers in '{path}' cannot be read: {error}") from error
-    if isinstance(given, dict) and isinstance(given.get("architecture"), dict):
-        given = given["architecture"]
-        given.pop("name", None)
-    keys = {"model", "training", "atomic_types"}
-    if not isinstance(given, dict) or set(given) - keys:
-        raise OptionsError(
-            f"'{path}' must have the keys 'model' and 'training' (and may have 'atomic_types'), "
-            "each as below 'architecture' in an options file"
-        )
-    for key in ("model", "training"):
-        if not isinstance(given.get(key) or {}, dict):
-            raise OptionsError(f"'{path}': '{key}' must be a section")
-    return given
+def _read(path: Path) -> CheckFile:
+    source = read_document(path)
+    values = source.values
+    if isinstance(values, dict) and isinstance(values.get("architecture"), dict):
+        own = {k: v for k, v in values["architecture"].items() if k != "name"}
+        return validate_hypers(CheckFile, own, ("architecture",), source)
+    return validate_hypers(CheckFile, values, (), source)

@@ -18,7 +18,8 @@ from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.model import Predictor
 from atomtrain.testing import structures
 from atomtrain.testing.checks import ConformanceError, expect_equal, require
-from atomtrain.testing.subject import Subject, graph_of
+from atomtrain.testing.predictions import graph_of
+from atomtrain.testing.subject import Subject
 from atomtrain.testing.training import quiet, train
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain.training.restore import restore

@@ -22,7 +22,8 @@ from atomtrain.testing.checks import (
 )
 from atomtrain.testing.examples import ENERGY, ENERGY_ALONE, Example
 from atomtrain.testing.golden import check_golden, golden_files
-from atomtrain.testing.subject import Subject, environment, graph_of
+from atomtrain.testing.predictions import graph_of
+from atomtrain.testing.subject import Subject, environment
 from atomtrain.testing.training import options, train, trained
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
@@ -76,6 +77,37 @@ def target_kinds(subject: Subject) -> None:
                 any(bool((done.weights[n] != w).any()) for n, w in done.start.items()),
                 f"{name}: two epochs of training leave every weight as it was",
             )
+
+
+@check("target_kinds")
+def core_heads(subject: Subject) -> None:
+    """Classes and other targets the architecture does not know get heads of the core."""
+    model = subject.build()
+    if "feature" not in model.feature_outputs():
+        raise NotApplicable(
+            "the model offers no output 'feature' (Model.feature_outputs), on which the core's heads "
+            "work"
+        )
+    width = model.feature_outputs()["feature"]
+    molecule = structures.some_molecule(subject.atomic_types)
+    graph = graph_of(model, [molecule], subject.dtype)
+    found = model.to(subject.dtype)(graph, ["feature"])
+    require(
+        "feature" in found and tuple(found["feature"][0].shape) == (len(molecule), width),
+        f"'feature' must be one block of shape {(len(molecule), width)} (atoms, width)",
+    )
+    others = [kind for kind in ("classes", "scalar") if kind not in subject.kinds]
+    if not others:
+        raise NotApplicable("the architecture declares the kinds that are looked at here")
+    example = subject.examples_of(others[0])[-1]
+    done = train(subject, [example], num_epochs=2)
+    require(
+        bool(torch.isfinite(torch.tensor(done.losses)).all()),
+        f"the loss of '{example.name}' is {done.losses}",
+    )
+    _, again = restore(load_checkpoint(done.checkpoint), "export")
+    values = _values(again, molecule)[example.name]
+    require(bool(torch.isfinite(values).all()), f"'{example.name}' is not finite")
 
 
 @check("builds")
@@ -159,35 +191,25 @@ def new_targets(subject: Subject) -> None:
     before = trained(subject)
     info = subject.info(subject.main, extra)
     _, predictor = restore(load_checkpoint(before.checkpoint), "finetune")
-    molecule = structures.some_molecule(subject.atomic_types)
-    wanted = _values(predictor, molecule)[subject.main.name]
+    model = predictor.model.eval()
+    dtype = next((p.dtype for p in model.parameters()), subject.dtype)
+    graph = graph_of(model, [structures.some_molecule(subject.atomic_types)], dtype)
+    wanted = model(graph, [subject.main.name])[subject.main.name]
     try:
-        predictor.model.retarget(info)
+        model.retarget(info)
     except TargetError as error:
         raise NotApplicable(f"the architecture takes no new targets: {error}") from error
-    model = predictor.model.eval()
-    dtype = wanted.dtype
-    graph = graph_of(model, [molecule], next(model.parameters()).dtype)
-    found = model(graph, list(info.targets))
+    found = model.eval()(graph, list(info.targets))
     require(extra.name in found, f"after retarget there is no '{extra.name}'")
-    affine = predictor.affine_of(subject.main.name)
-    types = predictor.type_index.index_select(0, graph.types)
-    old = torch.cat([b.flatten(1) for b in affine(found[subject.main.name], types)], dim=1)
-    target = predictor.dataset_info.targets[subject.main.name]
-    if not target.per_volume and model.baseline is None:
-        expect_equal(
-            old.to(dtype),
-            wanted,
-            1e-6,
-            f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
-            "trained as it is",
-        )
+    for old, new in zip(wanted, found[subject.main.name], strict=True):
+        what = f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
+        expect_equal(new, old, 1e-6, what + "trained as it is")
     source = {"read_from": str(before.checkpoint)}
     train(subject, [subject.main, extra], finetune=source, num_epochs=1, seed=2)
     stranger = 118 if 118 not in subject.atomic_types else 117
     data = type(info)(info.length_unit, (*info.atomic_types, stranger), info.targets)
     try:
-        predictor.model.retarget(data)
+        model.retarget(data)
     except (DataError, TargetError) as error:
         require(bool(str(error)), "new elements are refused without a message")
 
@@ -239,41 +261,35 @@ def golden(subject: Subject) -> None:
 @check("batch_independence", "torchscript")
 def two_processes(subject: Subject) -> None:
     """Two processes that train together end where one ends."""
-    folders, processes = [], []
+    given: dict[str, Any] = {"num_epochs": 2, "base_precision": 64, "n": 5}
+    folder = subject.new_folder("two-processes")
+    options(subject, folder, [subject.main], **given)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    for size in (1, 2):
-        folder = subject.new_folder(f"processes-{size}")
-        options(subject, folder, [subject.main], num_epochs=2, base_precision=64, n=5)
-        folders.append(folder)
-        for rank in range(size):
-            place: dict[str, Any] = {
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "WORLD_SIZE": "2",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-            }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
-                    cwd=folder,
-                    env=environment(**(place if size > 1 else {})),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+            cwd=folder,
+            env=environment(**place, RANK=rank, LOCAL_RANK=rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
     try:
+        one = train(subject, [subject.main], **given).weights  # while they start
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     for process, output in zip(processes, outputs, strict=True):
         last = (output.strip().splitlines() or ["nothing"])[-1]
         require(process.returncode == 0, f"'atomtrain train' failed: {last}")
-    one, two = (load_checkpoint(folder / "model.ckpt")["model"]["last"] for folder in folders)
+    two = load_checkpoint(folder / "model.ckpt")["model"]["last"]
     for name, weight in one.items():
         if weight.is_floating_point():
             expect_equal(two[name], weight, 1e-7, f"'{name}' after training by two processes")
@@ -298,16 +314,3 @@ def _second(subject: Subject) -> Example:
     if main is not ENERGY:
         section = {**main.section, "key": main.key}
     return Example(name, section, main.label)
-
-
-__all__ = [
-    "checkpoints",
-    "finetune",
-    "fits",
-    "future_versions",
-    "golden",
-    "new_targets",
-    "restart",
-    "target_kinds",
-    "two_processes",
-]

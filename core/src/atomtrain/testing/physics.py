@@ -1,4 +1,4 @@
-"""What physics asks: derivatives, symmetries, smoothness, sums, and awkward structures.
+"""What physics asks: derivatives, smoothness, sums, and awkward structures.
 
 All in float64, on models with random weights and on one structure at a time unless said otherwise.
 """
@@ -11,20 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from ase import Atoms
-from scipy.special import lpmv
 from torch import Tensor
 
-from atomtrain.model import Predictor
-from atomtrain.targets import Block
 from atomtrain.testing import structures
 from atomtrain.testing.checks import NotApplicable, check, expect_equal, require
-from atomtrain.testing.subject import (
-    Prediction,
-    Subject,
-    graph_of,
-    predict,
-    predict_one,
-)
+from atomtrain.testing.predictions import expect_same, graph_of, predict, predict_one
+from atomtrain.testing.structures import moved_by
+from atomtrain.testing.subject import Subject
 
 
 @check("moves")
@@ -48,7 +41,7 @@ def gradients(subject: Subject) -> None:
         strain = found.strain.detach().reshape(3, 3).numpy()
         for _ in range(2):
             along = rng.normal(size=forces.shape)
-            slope = _derivative(lambda h, a=atoms, u=along: energy(_moved(a, h * u)))  # type: ignore[misc]
+            slope = _derivative(lambda h, a=atoms, u=along: energy(moved_by(a, h * u)))  # type: ignore[misc]
             wanted = -float((forces * along).sum())
             size = float(np.linalg.norm(forces) * np.linalg.norm(along))
             require(
@@ -149,57 +142,7 @@ def constants(subject: Subject) -> None:
     if not set(kept.extras) - set(plain.extras):
         raise NotApplicable("the model declares no constants")
     found, wanted = predict(predictor, kept), predict(predictor, plain)
-    _same(subject, found, wanted, "with its constants from 'constants'")
-
-
-@check("moves")
-def rotation(subject: Subject) -> None:
-    """Turning a structure turns vectors and tensors with it and leaves scalars as they are."""
-    if not subject.equivariant:
-        raise NotApplicable("the architecture is not promised to be equivariant")
-    q, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
-    _check_turned(subject, q * np.sign(np.linalg.det(q)), "rotated")
-
-
-@check("moves")
-def inversion(subject: Subject) -> None:
-    """Inverting a structure changes the sign of what is odd, and of nothing else."""
-    if not subject.equivariant:
-        raise NotApplicable("the architecture is not promised to be equivariant")
-    _check_turned(subject, -np.eye(3), "inverted")
-
-
-@check("moves")
-def permutation(subject: Subject) -> None:
-    """The order of the atoms does not matter."""
-    rng = np.random.default_rng(1)
-    for name, predictor in subject.predictors.items():
-        for title, atoms in structures.neighbourly(subject.atomic_types).items():
-            order = rng.permutation(len(atoms))
-            wanted = predict_one(predictor, atoms)
-            found = predict_one(predictor, atoms[order])
-            rows = torch.from_numpy(order)
-            permuted = Prediction(
-                {n: [b[rows] for b in blocks] for n, blocks in wanted.blocks.items()},
-                None if wanted.forces is None else wanted.forces[rows],
-                wanted.strain,
-            )
-            _same(subject, found, permuted, f"{title}, atoms in another order: '{name}'")
-
-
-@check("moves")
-def translation(subject: Subject) -> None:
-    """Moving a structure, or atoms by whole cell vectors, changes nothing."""
-    for name, predictor in subject.predictors.items():
-        for title, atoms in structures.neighbourly(subject.atomic_types).items():
-            wanted = predict_one(predictor, atoms)
-            moved = _moved(atoms, np.array([1.7, -2.3, 0.9]))
-            _same(subject, predict_one(predictor, moved), wanted, f"{title}, moved: '{name}'")
-            if atoms.pbc.any():
-                cells = np.random.default_rng(2).integers(-2, 3, size=(len(atoms), 3)) * atoms.pbc
-                moved = _moved(atoms, cells @ atoms.cell.array)
-                what = f"{title}, atoms moved to other cells: '{name}'"
-                _same(subject, predict_one(predictor, moved), wanted, what)
+    expect_same(found, wanted, subject.tolerance, "with its constants from 'constants'")
 
 
 @check("lonely_atoms")
@@ -257,7 +200,7 @@ def extensivity(subject: Subject) -> None:
     far = float(predictor.model.interaction_range)
     if math.isinf(far):
         return
-    other = _moved(molecule[:5], np.array([3 * max(far, reach) + 30.0, 0.0, 0.0]))
+    other = moved_by(molecule[:5], np.array([3 * max(far, reach) + 30.0, 0.0, 0.0]))
     expect_equal(
         energy(molecule + other),
         energy(molecule) + energy(other),
@@ -286,6 +229,8 @@ def interaction_range(subject: Subject) -> None:
     distances = np.minimum(atoms.get_distances(-1, range(n)), moved.get_distances(-1, range(n)))
     far = torch.from_numpy(distances > reach)
     before, after = predict_one(predictor, atoms), predict_one(predictor, moved)
+    if subject.main.name in before.pooled:
+        raise NotApplicable("the target belongs to whole structures")
     for name, blocks in before.blocks.items():
         for a, b in zip(blocks, after.blocks[name], strict=True):
             expect_equal(
@@ -323,93 +268,14 @@ def batch_independence(subject: Subject) -> None:
         graph = graph_of(predictor.model, list(frames.values()))
         together = predict(predictor, graph)
         for k, (title, atoms) in enumerate(frames.items()):
-            rows = graph.structure == k
-            part = Prediction(
-                {n: [b[rows] for b in blocks] for n, blocks in together.blocks.items()},
-                None if together.forces is None else together.forces[rows],
-                None if together.strain is None else together.strain[k : k + 1],
-            )
+            part = together.pick(graph.structure == k, k)
             alone = predict_one(predictor, atoms)
-            _same(subject, part, alone, f"{title} among {len(frames)} structures: '{name}'")
+            expect_same(
+                part, alone, subject.tolerance, f"{title} among {len(frames)} structures: '{name}'"
+            )
 
 
 # -- pieces ----------------------------------------------------------------------------------------
-
-
-def _check_turned(subject: Subject, matrix: np.ndarray, how: str) -> None:
-    for name, predictor in subject.predictors.items():
-        for title, atoms in structures.neighbourly(subject.atomic_types).items():
-            other = atoms.copy()
-            other.positions = atoms.positions @ matrix.T
-            other.set_cell(atoms.cell.array @ matrix.T)
-            before = predict_one(predictor, atoms)
-            wanted = _turned(predictor, before, matrix)
-            _same(subject, predict_one(predictor, other), wanted, f"{title}, {how}: '{name}'")
-
-
-def _turned(predictor: Predictor, found: Prediction, matrix: np.ndarray) -> Prediction:
-    """What a prediction must become when the structure is turned by an orthogonal matrix."""
-    q = torch.from_numpy(matrix)
-    blocks = {}
-    for name, target in predictor.dataset_info.targets.items():
-        blocks[name] = [
-            _turned_block(layout, values.detach(), matrix)
-            for layout, values in zip(target.blocks, found.blocks[name], strict=True)
-        ]
-    forces = None if found.forces is None else found.forces @ q.T
-    strain = found.strain
-    if strain is not None:
-        strain = (q @ strain.reshape(-1, 3, 3) @ q.T).reshape(-1, 9)
-    return Prediction(blocks, forces, strain)
-
-
-def _turned_block(layout: Block, values: Tensor, matrix: np.ndarray) -> Tensor:
-    if not layout.components:
-        return values
-    if layout.components[0][0] == "o3_mu":
-        key = dict(layout.key)
-        degree, improper = key["o3_lambda"], np.linalg.det(matrix) < 0
-        parity = key["o3_sigma"] * (-1) ** degree if improper else 1
-        proper = -matrix if improper else matrix
-        turn = torch.from_numpy(_wigner(degree, proper))
-        return parity * torch.einsum("mn,inp->imp", turn, values)
-    q = torch.from_numpy(matrix)
-    for axis in range(len(layout.components)):
-        values = torch.tensordot(values, q, dims=([axis + 1], [1])).movedim(-1, axis + 1)
-    return values
-
-
-def _wigner(degree: int, rotation: np.ndarray) -> np.ndarray:
-    """D with ``Y(R v) = D Y(v)``, from the harmonics at many directions."""
-    v = np.random.default_rng(5).normal(size=(20 * (degree + 1), 3))
-    solution, *_ = np.linalg.lstsq(_harmonics(degree, v), _harmonics(degree, v @ rotation.T))
-    return np.asarray(solution.T)
-
-
-def _harmonics(degree: int, v: np.ndarray) -> np.ndarray:
-    """Real spherical harmonics of one degree, m = -l ... l (for l = 1: y, z, x), up to a factor."""
-    r = np.linalg.norm(v, axis=1)
-    azimuth = np.arctan2(v[:, 1], v[:, 0])
-    columns = []
-    for m in range(-degree, degree + 1):
-        k = abs(m)
-        norm = math.sqrt(math.factorial(degree - k) / math.factorial(degree + k))
-        norm *= (-1) ** k * (math.sqrt(2) if m else 1.0)
-        wave = np.sin(k * azimuth) if m < 0 else np.cos(k * azimuth)
-        columns.append(norm * lpmv(k, degree, v[:, 2] / r) * wave)
-    return np.stack(columns, axis=1)
-
-
-def _same(subject: Subject, found: Prediction, wanted: Prediction, what: str) -> None:
-    """Compare every number of two predictions."""
-    for name, blocks in wanted.blocks.items():
-        for k, block in enumerate(blocks):
-            part = what if len(blocks) == 1 else f"{what}, block {k}"
-            expect_equal(found.blocks[name][k], block, subject.tolerance, part)
-    if wanted.forces is not None and found.forces is not None:
-        expect_equal(found.forces, wanted.forces, 10 * subject.tolerance, f"{what}: forces")
-    if wanted.strain is not None and found.strain is not None:
-        expect_equal(found.strain, wanted.strain, 100 * subject.tolerance, f"{what}: stress")
 
 
 def _derivative(f: Callable[[float], float], h: float = 1e-4) -> float:
@@ -419,31 +285,8 @@ def _derivative(f: Callable[[float], float], h: float = 1e-4) -> float:
     return (4 * fine - coarse) / 3
 
 
-def _moved(atoms: Atoms, by: np.ndarray) -> Atoms:
-    other = atoms.copy()
-    other.positions = other.positions + by
-    return other
-
-
 def _strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
     """Positions and cell times ``1 + strain``, as ASE defines stress: r' = r (1 + strain)."""
     other = atoms.copy()
     other.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
     return other
-
-
-__all__ = [
-    "batch_independence",
-    "constants",
-    "extensivity",
-    "gradients",
-    "interaction_range",
-    "inversion",
-    "lonely_atoms",
-    "permutation",
-    "rotation",
-    "small_cells",
-    "smoothness",
-    "training_gradients",
-    "translation",
-]

@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from atomtrain.testing import contract, exported, life_cycle, physics  # noqa: F401 (enter checks)
+from atomtrain.testing import (  # noqa: F401 (their checks enter the list)
+    contract,
+    exported,
+    life_cycle,
+    physics,
+    symmetries,
+)
 from atomtrain.testing.checks import Check, all_checks, run_check
 from atomtrain.testing.examples import Example
 from atomtrain.testing.subject import Subject

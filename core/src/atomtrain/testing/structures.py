@@ -6,6 +6,9 @@ gives them back exactly. Lengths are in angstrom.
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
+
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -77,6 +80,11 @@ def thin_cell(types: Types, cutoff: float) -> Atoms:
 
 def labelled(types: Types, n: int, seed: int = 0) -> list[Atoms]:
     """Strained, shaken crystals with energy, forces and stress of a smooth Lennard-Jones potential."""
+    return copy.deepcopy(_labelled(types, n, seed))
+
+
+@lru_cache
+def _labelled(types: Types, n: int, seed: int) -> list[Atoms]:
     frames = []
     for k in range(n):
         rng = np.random.default_rng([seed, k])
@@ -94,8 +102,16 @@ def labelled(types: Types, n: int, seed: int = 0) -> list[Atoms]:
             "stress": atoms.get_stress(),
         }
         atoms.calc = SinglePointCalculator(atoms, **results)
+        atoms.info["number"] = k
         frames.append(atoms)
     return frames
+
+
+def moved_by(atoms: Atoms, by: np.ndarray) -> Atoms:
+    """A copy with its positions moved ``by [n, 3]`` or ``[3]``."""
+    other = atoms.copy()
+    other.positions = other.positions + by
+    return other
 
 
 def _of(atoms: Atoms, types: Types, rng: np.random.Generator | None = None) -> Atoms:

@@ -15,34 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ase import Atoms
-from torch import Tensor
 
 from atomtrain.contract import Architecture, BuildContext, open_architecture
-from atomtrain.data import BatchSource, StructureStore
-from atomtrain.graph import AtomGraph
-from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
+from atomtrain.model import Model, Predictor
 from atomtrain.options import TrainerHypers
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.testing.checks import ConformanceError, NotApplicable, Outcome
 from atomtrain.testing.examples import EXAMPLES, Example
+from atomtrain.testing.predictions import predict_one
 from atomtrain.testing.structures import some_molecule
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-
-@dataclass
-class Prediction:
-    """What a predictor says of one batch: blocks per atom, and the derivatives of its energy."""
-
-    blocks: dict[str, list[Tensor]]
-    forces: Tensor | None = None
-    strain: Tensor | None = None
-
-    def total(self, name: str) -> Tensor:
-        """The sum over all atoms of a target's first block."""
-        return self.blocks[name][0].sum(0)
 
 
 @dataclass(eq=False)
@@ -232,69 +216,3 @@ def run_python(code: str, *arguments: str) -> str:
         lines = done.stderr.strip().splitlines() or ["it printed nothing"]
         raise ConformanceError(f"a fresh interpreter fails: {lines[-1]}")
     return done.stdout
-
-
-def store_of(frames: Sequence[Atoms]) -> StructureStore:
-    """Structures without labels."""
-    counts = torch.tensor([0, *(len(a) for a in frames)]).cumsum(0)
-    return StructureStore(
-        positions=torch.cat([torch.from_numpy(a.positions) for a in frames]).double(),
-        types=torch.cat([torch.from_numpy(a.numbers) for a in frames]).long(),
-        cells=torch.stack(
-            [torch.from_numpy(a.cell.array * a.pbc[:, None]) for a in frames]
-        ).double(),
-        pbc=torch.stack([torch.tensor([bool(p) for p in a.pbc]) for a in frames]),
-        offsets=counts,
-    )
-
-
-def graph_of(
-    model: Model,
-    frames: Sequence[Atoms],
-    dtype: torch.dtype = torch.float64,
-    *,
-    constants: bool = False,
-) -> AtomGraph:
-    """All frames as one batch, as training would see it."""
-    source = BatchSource(
-        store_of(frames),
-        cutoff=float(model.cutoff),
-        dtype=dtype,
-        constants=model.constants if constants else None,
-        device=torch.device("cpu"),
-        memory_budget=10**9,
-        num_workers=0,
-    )
-    return source.batch(torch.arange(len(frames))).graph
-
-
-def predict(predictor: Predictor, graph: AtomGraph, *, create_graph: bool = False) -> Prediction:
-    """Every target of the predictor, with forces and strain derivative where it is an energy."""
-    info = predictor.dataset_info
-    energies = [name for name, target in info.targets.items() if target.is_energy]
-    if not energies:
-        return Prediction(predictor(graph, list(info.targets)))
-    graph = with_leaves(graph)
-    blocks = predictor(graph, list(info.targets))
-    energy = blocks[energies[0]][0].sum()
-    if not energy.requires_grad:  # no atom has a neighbour, or nothing depends on positions
-        energy = energy + 0.0 * graph.positions.sum()
-    forces, strain = forces_and_strain(energy, graph, strain=True, create_graph=create_graph)
-    return Prediction(blocks, forces, strain)
-
-
-def predict_one(predictor: Predictor, atoms: Atoms) -> Prediction:
-    """:func:`predict` of one structure alone."""
-    return predict(predictor, graph_of(predictor.model, [atoms]))
-
-
-__all__ = [
-    "Prediction",
-    "Subject",
-    "environment",
-    "graph_of",
-    "predict",
-    "predict_one",
-    "run_python",
-    "store_of",
-]

@@ -140,7 +140,7 @@ def train(
             train=data.train,
             validation=data.validation,
             device=torch.device("cpu"),
-            dtype=subject.dtype,
+            dtype=torch.float64 if loaded.base_precision == 64 else subject.dtype,
             seed=loaded.seed,
             directory=folder,
             header={
@@ -193,6 +193,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-__all__ = ["Losses", "Trained", "options", "quiet", "train", "trained"]

@@ -27,7 +27,7 @@ class Moments(FeatureModel):
         unit = graph.vectors / r
         twice = unit.unsqueeze(1) * unit.unsqueeze(2)  # [n_pairs, 3, 3]
         powers = torch.cat([torch.ones_like(r), unit, twice.flatten(1)], dim=1)  # [n_pairs, 13]
-        moments = torch.zeros(len(graph.types), 13, self.width).to(weights)
+        moments = weights.new_zeros([len(graph.types), 13, self.width])
         moments = moments.index_add(0, graph.centers, powers.unsqueeze(2) * weights.unsqueeze(1))
 
         one, vector, matrix = moments.split([1, 3, 9], dim=1)

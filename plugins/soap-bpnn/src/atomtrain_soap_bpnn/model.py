@@ -88,6 +88,7 @@ class SoapBpnn(Model):
         if hypers.long_range.enable:
             self.long_range = _long_range(hypers, self.n_hidden)
             self.interaction_range = math.inf
+        self.has_gradients = _any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
         self._add_heads(dataset_info)
 
@@ -152,17 +153,16 @@ class SoapBpnn(Model):
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
-        """Density and features of a batch; they do not depend on weights.
+        """Density and, where no gradients are trained, features; they do not depend on weights.
 
-        The basis at the pairs is not kept: to gather it takes as long as to compute it.
+        What follows from them (the features, which are many, and the basis at the pairs) is not
+        kept where gradients are trained: to gather it takes as long as to compute it.
         """
         blocks = self._pair_basis(graph)[1].density()
         per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
-        if self.legacy:
+        if self.legacy and not self.has_gradients:
             spectrum = fast.spectrum_of(blocks[: self.n_degrees], self.norm, EPS)
             per_atom["soap/features"] = spectrum.features
-            if spectrum.inverse_deviation is not None:
-                per_atom["soap/inverse_deviation"] = spectrum.inverse_deviation
         return Constants(per_atom=per_atom)
 
     @torch.jit.ignore
@@ -182,6 +182,7 @@ class SoapBpnn(Model):
         degree = self._largest_degree(dataset_info)
         if degree != self.radial.max_angular:
             self._build_expansion(degree)
+        self.has_gradients = _any_gradients(dataset_info)
         example = next(self.parameters())
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
@@ -216,7 +217,10 @@ class SoapBpnn(Model):
             blocks = self.density_blocks.split(kept["soap/density"])
             if not self.legacy:
                 return power_spectrum(self._mix(blocks)), blocks
-            return kept["soap/features"], blocks
+            if "soap/features" in kept:
+                return kept["soap/features"], blocks
+            own = blocks[: self.n_degrees]
+            return fast.spectrum_of(own, self.norm, EPS).features, blocks
         with torch.no_grad():
             order, basis = self._pair_basis(graph)
             if "soap/density" in kept:
@@ -224,13 +228,7 @@ class SoapBpnn(Model):
             else:
                 blocks = basis.density()
             if self.legacy:
-                own = blocks[: self.n_degrees]
-                if "soap/features" in kept:
-                    spectrum = fast.Spectrum(
-                        kept["soap/features"], kept.get("soap/inverse_deviation"), own
-                    )
-                else:
-                    spectrum = fast.spectrum_of(own, self.norm, EPS)
+                spectrum = fast.spectrum_of(blocks[: self.n_degrees], self.norm, EPS)
         vectors = graph.vectors
         if order is not None:
             vectors = vectors.index_select(0, order)
@@ -312,6 +310,10 @@ class SoapBpnn(Model):
             )
             self.heads[name] = head
         self.has_tensors = any(head.needs_density for head in self.heads.values())
+
+
+def _any_gradients(dataset_info: DatasetInfo) -> bool:
+    return any(target.gradients for target in dataset_info.targets.values())
 
 
 def last_layer_name(target: str) -> str:

@@ -1,4 +1,6 @@
-"""The model: features of atoms. The core makes the targets of them."""
+"""The model: features of atoms, and vectors. The core makes the targets of them."""
+
+from typing import Dict, Tuple
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import FeatureModel
@@ -14,11 +16,15 @@ class {{ cookiecutter.class_name }}(FeatureModel):
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
         moments = Moments(hypers.cutoff, hypers.n_radial, hypers.n_channels)
-        super().__init__(dataset_info, moments.n_features)
+        super().__init__(dataset_info, moments.n_features, degrees={1: hypers.n_channels})
         self.moments = moments
         self.cutoff = hypers.cutoff
         self.interaction_range = hypers.cutoff
 
-    def features(self, graph: AtomGraph) -> Tensor:
-        """``[n_atoms, n_features]``"""
-        return self.moments(graph)[0]
+    def encode(self, graph: AtomGraph) -> Tuple[Tensor, Dict[int, Tensor]]:
+        """``[n_atoms, n_features]``, and vectors ``[n_atoms, 3, n_channels]`` as y, z, x.
+
+        A model without vectors says no ``degrees`` and has ``features(graph)`` in place of this.
+        """
+        features, vectors, _ = self.moments(graph)
+        return features, {1: vectors.roll(-1, dims=1)}

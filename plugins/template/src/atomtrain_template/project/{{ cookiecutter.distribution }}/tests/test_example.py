@@ -12,8 +12,8 @@ EXAMPLE = Path(__file__).parent.parent / "example"
 
 
 def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for file in EXAMPLE.iterdir():
-        shutil.copy(file, tmp_path)
+    for name in ("alloy.xyz", {% if cookiecutter.level == "wrapper" %}"backbone.yaml", {% endif %}"options.yaml"):
+        shutil.copy(EXAMPLE / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     short = ["architecture.training.num_epochs=2"]
 {%- if cookiecutter.level == "wrapper" %}

@@ -62,7 +62,7 @@ def describe_architecture() -> ArchitectureInfo:
         references={"implementation": (), "architecture": ()},
         devices=("cuda", "cpu"),
         dtypes=("float32", "float64"),
-{%- if cookiecutter.level == "predictions" %}
+{%- if cookiecutter.level in ("features", "predictions") %}
         target_kinds=("scalar", "cartesian"),
 {%- else %}
         target_kinds=("scalar",),
