@@ -20,6 +20,7 @@ CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
     "./core[symmetry]",
     "./plugins/soap-bpnn[long-range]",
+    "./plugins/classifier",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",

@@ -17,6 +17,7 @@ from atomtrain.graph import AtomGraph
 from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
 from atomtrain.model.baselines import fit_composition, fit_scale, normalise
 from atomtrain.model.export import export_predictor, load_model, save_model
+from atomtrain.model.heads import pool, pooled_width
 from atomtrain.targets import Block, DatasetInfo, Irrep, TargetInfo
 from atomtrain.training.predict import samples_of
 
@@ -100,6 +101,24 @@ def test_masked_labels_do_not_count() -> None:
     affine = Predictor(Pairwise(energy_info()), energy_info()).affine_of("energy")
     fit_composition(affine, target, samples(target, values, mask))
     np.testing.assert_allclose(affine.shift, np.ones((3, 1)), atol=1e-8)
+
+
+def test_pooling() -> None:
+    source = BatchSource(
+        store_of([molecule("H2O"), molecule("H")]), cutoff=3.0, dtype=torch.float64,
+        constants=None, device=torch.device("cpu"), memory_budget=0, num_workers=0,
+    )  # fmt: skip
+    graph = source.batch(torch.arange(2)).graph
+    values = torch.tensor([[1.0], [2.0], [6.0], [5.0]], dtype=torch.float64, requires_grad=True)
+    found = {how: pool(values, graph, how) for how in ("sum", "mean", "max", "mean_std")}
+    assert found["sum"].flatten().tolist() == [9.0, 5.0]
+    assert found["mean"].flatten().tolist() == [3.0, 5.0]
+    assert found["max"].flatten().tolist() == [6.0, 5.0]
+    both = found["mean_std"].detach().numpy()
+    assert np.allclose(both, [[3.0, np.std([1, 2, 6])], [5.0, 0.0]], atol=2e-5)
+    assert pooled_width(7, "mean_std") == 14 and pooled_width(7, "max") == 7
+    (gradient,) = torch.autograd.grad(found["mean_std"].sum(), values)
+    assert bool(gradient.isfinite().all())
 
 
 def test_layouts() -> None:

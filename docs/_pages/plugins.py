@@ -93,6 +93,9 @@ def _fits(architecture: Architecture, kind: str) -> str:
     layout = task_of(kind).complete(TargetInfo("any", kind=kind)).layout
     if kind in own or (layout != "scalar" and layout in own):
         return "yes"
+    default = architecture.info.default_kind
+    if kind == "scalar" and task_of(default).classification:
+        return f"as `{default}`"
     return "with a head of the core" if layout == "scalar" else "no"
 
 

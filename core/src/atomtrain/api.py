@@ -43,6 +43,7 @@ from atomtrain.options import (
     load_eval_options,
     load_options,
 )
+from atomtrain.report.classification import Classified, classified, write_reports
 from atomtrain.report.confusion import write_confusion
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.statistics import say_statistics
@@ -69,7 +70,7 @@ from atomtrain.training.directory import (
     remove_if_empty,
     write_splits,
 )
-from atomtrain.training.evaluate import errors_on
+from atomtrain.training.evaluate import Samples, errors_on
 from atomtrain.training.restore import checkpoint_to_restart, restore
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.start import from_finetune, from_restart, from_scratch
@@ -278,7 +279,9 @@ def _finish(
     deliver(run.directory / "model.pt", output)
 
     errors: dict[str, Errors] = {}
+    pictures: list[Path] = []
     if options.final_eval:
+        classes_of: dict[str, dict[str, Classified]] = {}
         for name, store in (
             ("training", data.train),
             ("validation", data.validation),
@@ -286,9 +289,18 @@ def _finish(
         ):
             if store is None:
                 continue
+            samples = Samples()
             sums, groups = errors_on(
-                copy.deepcopy(predictor), store, run.device, run.dtype, run.hypers, run.seed
+                copy.deepcopy(predictor),
+                store,
+                run.device,
+                run.dtype,
+                run.hypers,
+                run.seed,
+                kept=run.kept,
+                samples=samples,
             )
+            classes_of[name] = classified(samples, run.dataset_info)
             errors[name] = sums.results()
             for target, matrix in sums.confusions().items():
                 classes = run.dataset_info.targets[target].classes
@@ -314,6 +326,7 @@ def _finish(
                 )
                 if line:
                     log.info("  %s: %s", group, line)
+        pictures = write_reports(run.directory, classes_of, run.dataset_info)
     log.info(
         "done%s; best epoch %s",
         " (stopped early)" if outcome.stopped_early else "",
@@ -322,6 +335,8 @@ def _finish(
     log.info("  model       %s (for ASE, LAMMPS, i-PI, torch-sim)", output)
     log.info("  checkpoint  %s (for restart, fine-tuning, export)", output.with_suffix(".ckpt"))
     log.info("  run         %s (log, train.csv, options, splits, checkpoints)", run.directory)
+    if pictures:
+        log.info("  pictures    %s", ", ".join(map(str, pictures)))
     log.info("next: atomtrain show %s; atomtrain eval %s eval.yaml", output, output)
     return TrainingResult(output, output.with_suffix(".ckpt"), run.directory, errors)
 

@@ -6,6 +6,7 @@ files.
 
 from atomtrain.data.batch import Batch, BatchSource
 from atomtrain.data.datasets import Datasets, build_datasets, fingerprint
+from atomtrain.data.kept import Kept
 from atomtrain.data.neighbors import PairList, pair_list
 from atomtrain.data.noise import Noise
 from atomtrain.data.readers import Files, Frame
@@ -19,6 +20,7 @@ __all__ = [
     "Datasets",
     "Files",
     "Frame",
+    "Kept",
     "Label",
     "LoadedSection",
     "Noise",

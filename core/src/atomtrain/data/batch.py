@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from atomtrain.data.kept import Kept, structures_key
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
 from atomtrain.data.noise import Noise
 from atomtrain.data.store import StructureStore, slices
@@ -19,6 +20,8 @@ from atomtrain.targets import split_key
 
 CHUNK = 1024
 """Atoms that are looked at together when constants are computed ahead"""
+CPU_CHUNK = 256
+"""the same of whole structures on a CPU, whose caches larger pieces leave"""
 PAIR_CHUNK = 16384
 """Atoms whose pairs are found together"""
 
@@ -80,8 +83,9 @@ class BatchSource:
     fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
     computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
     batches come without and the model computes it each time. With ``num_workers`` processes batches
-    are made ahead of their use. ``noise`` also gives every batch with noise in its positions (whose
-    pairs are found anew), and the noise as labels.
+    are made ahead of their use. If constants are ``of_structures``, they take the place of all that:
+    they go to ``kept`` and batches come without atoms. ``noise`` also gives every batch with noise in
+    its positions (whose pairs are found anew), and the noise as labels.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class BatchSource:
         memory_budget: int,
         num_workers: int | None,
         noise: Noise | None = None,
+        of_structures: bool = False,
+        kept: Kept | None = None,
     ) -> None:
         self.noise = noise
         self.noisy = {} if noise is None else noise.draw(store, 0)
@@ -116,6 +122,12 @@ class BatchSource:
         self.pairs: PairList | None = None
         self.per_atom: dict[str, Tensor] = {}
         self.per_pair: dict[str, Tensor] = {}
+        self.per_structure: dict[str, Tensor] = {}
+        if of_structures and constants is not None and noise is None and len(store) > 0:
+            self._keep_structures(constants, kept or Kept(memory_budget))
+        if self.per_structure:
+            self.num_workers = 0
+            return
         if self.clean:
             self._keep_pairs(memory_budget)
         used = self.memory
@@ -129,13 +141,15 @@ class BatchSource:
     @property
     def memory(self) -> int:
         """Bytes kept for pairs and constants."""
-        kept = [*self.per_atom.values(), *self.per_pair.values()]
+        kept = [*self.per_atom.values(), *self.per_pair.values(), *self.per_structure.values()]
         if self.pairs is not None:
             kept += [self.pairs.centers, self.pairs.neighbors, self.pairs.shifts]
         return sum(t.numel() * t.element_size() for t in kept)
 
     def report(self) -> str:
         """What is kept between epochs, in words."""
+        if self.per_structure:
+            return f"features of structures kept ({self.memory / 1e6:.0f} MB)"
         if not self.clean:
             return "pair lists made for every batch (its noise is new)"
         if self.pairs is None:
@@ -146,8 +160,10 @@ class BatchSource:
     def batch(self, structures: Tensor) -> Batch:
         """One batch, on the CPU."""
         store = self.store
-        atoms = store.atom_indices(structures)
         counts = store.n_atoms.index_select(0, structures)
+        if self.per_structure:
+            return self._without_atoms(structures, counts)
+        atoms = store.atom_indices(structures)
         extras = {
             name: values.index_select(0, atoms if per_atom else structures)
             for name, (values, per_atom) in self.extra.items()
@@ -190,6 +206,34 @@ class BatchSource:
                 labels[key] = values.index_select(0, rows)
             masks[key] = None if mask is None else mask.index_select(0, rows)
         return Batch(graph, labels, masks, structures, counts.to(self.dtype), noisy)
+
+    def _without_atoms(self, structures: Tensor, counts: Tensor) -> Batch:
+        """A batch of which the model needs what is kept of structures alone."""
+        store, dtype = self.store, self.dtype
+        atoms = torch.empty(0, dtype=torch.int64)
+        if any(per_atom for _, _, per_atom in self.labels.values()):
+            atoms = store.atom_indices(structures)
+        none = torch.empty(0, 3, dtype=dtype)
+        nobody = torch.empty(0, dtype=torch.int64)
+        graph = AtomGraph(
+            positions=none,
+            types=nobody,
+            cells=store.cells.index_select(0, structures).to(dtype),
+            pbc=store.pbc.index_select(0, structures),
+            structure=nobody,
+            centers=nobody,
+            neighbors=nobody,
+            shifts=none,
+            vectors=none,
+            extras={k: v.index_select(0, structures) for k, v in self.per_structure.items()},
+        )
+        labels: dict[str, Tensor] = {}
+        masks: dict[str, Tensor | None] = {}
+        for key, (values, mask, per_atom) in self.labels.items():
+            rows = atoms if per_atom else structures
+            labels[key] = values.index_select(0, rows)
+            masks[key] = None if mask is None else mask.index_select(0, rows)
+        return Batch(graph, labels, masks, structures, counts.to(dtype))
 
     def _graph(
         self,
@@ -251,6 +295,24 @@ class BatchSource:
                 if self.device.type == "cpu"
                 else (batch.pin_memory() if cuda else batch).to(self.device)
             )
+
+    @torch.no_grad()
+    def _keep_structures(self, constants: Callable[[AtomGraph], Constants], kept: Kept) -> None:
+        """Ask a single structure what the tables look like, and fill them for all."""
+
+        def computed(structures: Tensor) -> Constants:
+            return constants(self.batch(structures).to(self.device).graph)
+
+        found = computed(torch.zeros(1, dtype=torch.int64))
+
+        def fill(tables: dict[str, Tensor]) -> None:
+            chunk = CPU_CHUNK if self.device.type == "cpu" else PAIR_CHUNK
+            for part in _pieces(self.store, chunk):
+                for name, values in computed(part).per_structure.items():
+                    tables[name][part] = values.to("cpu")
+
+        key = f"{found.key}, cutoff {self.cutoff}, {self.dtype}, {structures_key(self.store)}"
+        self.per_structure = kept.tables(key, found.per_structure, len(self.store), fill)
 
     def _keep_pairs(self, budget: int) -> None:
         if len(self.store) == 0 or budget <= 0:

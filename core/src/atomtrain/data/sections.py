@@ -127,7 +127,10 @@ def _info(
     from atomtrain.options import target_info
 
     other = known.get(name)
-    if target.type is None and other is not None:
+    plain = target.type is None or target.type.kind == "scalar"
+    if other is not None and (
+        target.type is None or (plain and task_of(other.kind).classification)
+    ):
         return replace(other, gradients=(), unit=target.unit or other.unit)
     try:
         info = target_info(name, target, default_kind)

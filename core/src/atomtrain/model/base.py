@@ -60,10 +60,17 @@ class Constants:
 
     ``per_atom`` tensors lead with ``n_atoms``, ``per_pair`` ones with ``n_pairs``, so the core can
     store them structure by structure and hand any batch its part back in ``graph.extras``.
+
+    ``per_structure`` tensors lead with ``n_structures`` and are for models of which nothing before a
+    sum over atoms is trained (:meth:`Model.keeps_structures`). ``key`` says what computed them
+    (another key where other weights were): results are looked up under it, in a run and, where asked
+    for, on disk.
     """
 
     per_atom: Dict[str, Tensor] = field(default_factory=dict)
     per_pair: Dict[str, Tensor] = field(default_factory=dict)
+    per_structure: Dict[str, Tensor] = field(default_factory=dict)
+    key: str = ""
 
 
 class Model(nn.Module):
@@ -103,6 +110,14 @@ class Model(nn.Module):
         return {}
 
     @torch.jit.ignore
+    def structure_outputs(self) -> Dict[str, int]:
+        """Like :meth:`feature_outputs`, for what belongs to structures and not to atoms.
+
+        ``forward`` gives ``[n_structures, width]`` for each when asked.
+        """
+        return {}
+
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """What does not depend on weights; kept between epochs as far as memory allows.
 
@@ -110,6 +125,14 @@ class Model(nn.Module):
         computes what it does not find there.
         """
         return Constants()
+
+    @torch.jit.ignore
+    def keeps_structures(self) -> bool:
+        """Whether ``constants`` are ``per_structure``.
+
+        They must then be all that ``forward`` needs: no pair is kept, and batches come without atoms.
+        """
+        return False
 
     @torch.jit.ignore
     def is_head(self, parameter: str) -> bool:

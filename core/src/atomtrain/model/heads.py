@@ -17,6 +17,8 @@ from atomtrain.targets import DatasetInfo, TargetInfo
 def pool(values: Tensor, graph: AtomGraph, how: str) -> Tensor:
     """``sum``, ``mean`` or ``max`` of ``values [n_atoms, d]`` over each structure.
 
+    ``mean_std`` is the mean and, beside it, the standard deviation: ``[n_structures, 2 d]``.
+
     Only over atoms where the extra input ``atomtrain::selected [n_atoms]`` is true, if there is one
     (the exported model passes on an engine's selection). Structures without any give 0.
     """
@@ -31,10 +33,21 @@ def pool(values: Tensor, graph: AtomGraph, how: str) -> Tensor:
         largest = empty.scatter_reduce(0, index, values, "amax")
         return torch.where(torch.isinf(largest), torch.zeros_like(largest), largest)
     total = sum_over_structures(values, structure, n)
+    if how == "sum":
+        return total
+    ones = torch.ones_like(values[:, :1])
+    counts = sum_over_structures(ones, structure, n).clamp(min=1.0)
+    mean = total / counts
     if how == "mean":
-        ones = torch.ones_like(values[:, :1])
-        total = total / sum_over_structures(ones, structure, n).clamp(min=1.0)
-    return total
+        return mean
+    squares = (values - mean.index_select(0, structure)).square()
+    variance = sum_over_structures(squares, structure, n) / counts
+    return torch.cat([mean, (variance + 1e-10).sqrt()], dim=1)  # a root of 0 has no derivative
+
+
+def pooled_width(n_features: int, how: str) -> int:
+    """Columns of :func:`pool` for features of this width."""
+    return 2 * n_features if how == "mean_std" else n_features
 
 
 _ACTIVATIONS = {
@@ -146,9 +159,19 @@ class WithHeads(Model):
         return self.encoder.feature_outputs()
 
     @torch.jit.ignore
+    def structure_outputs(self) -> Dict[str, int]:
+        """Those of the encoder."""
+        return self.encoder.structure_outputs()
+
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph):  # type: ignore[no-untyped-def]
         """Those of the encoder."""
         return self.encoder.constants(graph)
+
+    @torch.jit.ignore
+    def keeps_structures(self) -> bool:
+        """Never: heads work on the features of atoms."""
+        return False
 
     @torch.jit.ignore
     def is_head(self, parameter: str) -> bool:

@@ -6,30 +6,45 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
+from atomtrain.errors import (
+    AtomtrainError,
+    CheckpointError,
+    DataError,
+    OptionsError,
+    TargetError,
+)
 from atomtrain.model.backbone import Backbone
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.restore import restore
 
 if TYPE_CHECKING:
-    from atomtrain.contract import BuildContext
+    from atomtrain.contract import BuildContext, Purpose
     from atomtrain.targets import DatasetInfo
 
 
 def open_backbone(
-    context: BuildContext, dataset_info: DatasetInfo, name: str = "backbone"
+    context: BuildContext,
+    dataset_info: DatasetInfo,
+    name: str = "backbone",
+    *,
+    hyper: str | None = None,
+    trainable: bool = False,
 ) -> Backbone:
     """The frozen model inside an architecture, to be called in ``build_model``.
 
-    A new training takes the checkpoint that the trainer's hyper ``name`` is the path of. Whatever
-    is loaded (restart, fine-tuning, export) has it inside its own checkpoint.
+    A new training takes the checkpoint that the trainer's hyper ``name`` (or ``hyper``) is the path
+    of. Whatever is loaded (restart, fine-tuning, export) has it inside its own checkpoint. It can be
+    unfrozen in this training if it is ``trainable``.
 
     Raises OptionsError where the hyper is not set, CheckpointError or PluginError where the
     checkpoint or its architecture is not there, DataError for elements it does not know.
     """
-    checkpoint, where = _checkpoint(context, name)
+    checkpoint, where = _checkpoint(context, name, hyper or name)
+    # the last weights go on where the surrounding model's do; else the best are taken
+    restarts = context.checkpoint is not None and context.purpose == "restart"
     try:
-        architecture, predictor = restore(_in_float64(checkpoint), "export")
+        purpose: Purpose = "restart" if restarts else "export"
+        architecture, predictor = restore(_in_float64(checkpoint), purpose)
     except AtomtrainError as error:
         raise type(error)(f"{where}: {error}") from error
     known = predictor.dataset_info
@@ -44,8 +59,30 @@ def open_backbone(
             f"{where}: the model was trained in '{known.length_unit}', the data are in "
             f"'{dataset_info.length_unit}': give both the same length_unit"
         )
-    upgraded = architecture.upgrade_checkpoint(checkpoint)
-    return Backbone(predictor.model, {**upgraded, "trainer": None}, name)
+    upgraded = {**architecture.upgrade_checkpoint(checkpoint), "trainer": None}
+    try:
+        return Backbone(
+            predictor.model,
+            upgraded if restarts else _chosen_alone(upgraded),
+            name,
+            trainable=trainable,
+            devices=architecture.info.devices,
+            dtypes=architecture.info.dtypes,
+        )
+    except TargetError as error:
+        raise TargetError(f"{where} (architecture '{architecture.info.name}'): {error}") from error
+
+
+def _chosen_alone(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint with the weights that ``export`` takes as its only ones."""
+    model, core = checkpoint["model"], checkpoint["core"]
+    which = "last" if model.get("best") is None else "best"
+    heads = {"last": (core.get("heads") or {}).get(which), "best": None}
+    return {
+        **checkpoint,
+        "model": {"last": model[which], "best": None},
+        "core": {**core, "heads": heads},
+    }
 
 
 def _in_float64(value: Any) -> Any:
@@ -61,15 +98,15 @@ def _in_float64(value: Any) -> Any:
     return value
 
 
-def _checkpoint(context: BuildContext, name: str) -> tuple[dict[str, Any], str]:
+def _checkpoint(context: BuildContext, name: str, hyper: str) -> tuple[dict[str, Any], str]:
     """The backbone's checkpoint, and where it was found (for messages)."""
     if context.checkpoint is not None:
         embedded = context.checkpoint.get("embedded", {}).get(name)
         if embedded is None:
             raise CheckpointError(f"the checkpoint has no model '{name}' inside it")
         return embedded, f"the model '{name}' inside the checkpoint"
-    where = f"architecture.training.{name}"
-    path = getattr(context.trainer_hypers, name, None)
+    where = f"architecture.training.{hyper}"
+    path = getattr(context.trainer_hypers, hyper, None)
     if not path:
         raise OptionsError(f"{where}: give the path of a trained model's checkpoint")
     try:

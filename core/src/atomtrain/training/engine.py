@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import BatchSource, Noise, epoch_batches
+from atomtrain.data import BatchSource, Kept, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
-from atomtrain.model.backbone import embedded_checkpoints
+from atomtrain.model.backbone import embedded_checkpoints, with_embedded
 from atomtrain.model.heads import join_state, split_state
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
@@ -78,19 +78,9 @@ class Engine:
             for part, store in (("train", run.train), ("validation", run.validation))
         }
 
-        self.sources = {
-            part: BatchSource(
-                normalised_store(store, self.predictor),
-                cutoff=self.model.cutoff,
-                dtype=run.dtype,
-                constants=self.model.constants,
-                device=run.device,
-                memory_budget=budget,
-                num_workers=self.hypers.num_workers,
-                noise=Noise.of(run.dataset_info, run.seed, fixed=part != "train"),
-            )
-            for part, store, budget in self._stores()
-        }
+        self.kept = run.kept or Kept(self.hypers.memory_budget_bytes, scratch=run.directory)
+        run.kept = self.kept
+        self.make_sources()
         self.n_steps = len(self._batches("train", 0))
         if self.n_steps == 0:
             raise OptionsError(
@@ -133,6 +123,7 @@ class Engine:
         start, first_epoch = time.monotonic(), self.epoch
         while self.epoch < hypers.num_epochs and not stopped_early:
             epoch_start = time.monotonic()
+            self.begin_epoch()
             logged = self.epoch == first_epoch or self.epoch % hypers.log_interval == 0
             train_loss, train_errors = self._train_epoch(with_errors=logged)
             if self.interruption.requested:
@@ -191,6 +182,27 @@ class Engine:
         )
         self.observers.tell(lambda o: o.on_end(outcome))
         return outcome
+
+    def begin_epoch(self) -> None:
+        """Called before every epoch, ``self.epoch`` being the one to come. To be overridden."""
+
+    def make_sources(self) -> None:
+        """Make the sources of batches: to be called again where the model has other constants."""
+        self.sources = {
+            part: BatchSource(
+                normalised_store(store, self.predictor),
+                cutoff=self.model.cutoff,
+                dtype=self.run.dtype,
+                constants=self.model.constants,
+                device=self.run.device,
+                memory_budget=budget,
+                num_workers=self.hypers.num_workers,
+                noise=Noise.of(self.run.dataset_info, self.run.seed, fixed=part != "train"),
+                of_structures=self.model.keeps_structures(),
+                kept=self.kept,
+            )
+            for part, store, budget in self._stores()
+        }
 
     def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
         run = self.run
@@ -312,8 +324,8 @@ class Engine:
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
-            loss.backward(inputs=self.parameters)
-        self.run.processes.sum_gradients(self.parameters)
+            loss.backward(inputs=[p for p in self.parameters if p.requires_grad])
+        self.run.processes.sum_gradients([p for p in self.parameters if p.requires_grad])
         self.step()
         if self.average is not None:
             self.average.update()
@@ -385,10 +397,11 @@ class Engine:
         affine = {k: v for k, v in self.predictor.state_dict().items() if k.startswith("affine.")}
         # copies: whoever has the outcome may load other weights into the model
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        last, last_heads = split_state(weights, self.model)
+        outer, best_outer, embedded = embedded_checkpoints(self.model, weights, self.best_weights)
+        last, last_heads = split_state(outer, self.model)
         best, best_heads = None, None
-        if self.best_weights is not None:
-            best, best_heads = split_state(self.best_weights, self.model)
+        if best_outer is not None:
+            best, best_heads = split_state(best_outer, self.model)
         heads = {"last": last_heads, "best": best_heads}
         return {
             **self.run.header,
@@ -406,7 +419,7 @@ class Engine:
                 "schedule": None if self.schedule is None else self.schedule.state(),
             },
             "metrics": copy.deepcopy(self.metrics),
-            "embedded": embedded_checkpoints(self.model),
+            "embedded": embedded,
         }
 
     def _write(self, name: str) -> None:
@@ -429,7 +442,7 @@ class Engine:
         best = checkpoint["model"]["best"]
         if best is not None:
             heads = (checkpoint["core"].get("heads") or {}).get("best") or {}
-            joined = join_state(best, heads, self.model)
+            joined = with_embedded(self.model, join_state(best, heads, self.model), "best")
             self.best_weights = {k: v.to(self.run.device) for k, v in joined.items()}
         if self.schedule is not None and state.get("schedule"):
             self.schedule.load(state["schedule"])

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.nn import Parameter
 
+from atomtrain.model.backbone import waiting_parameters
+
 if TYPE_CHECKING:
     from atomtrain.model.base import Model
     from atomtrain.options import TrainerHypers
@@ -17,11 +19,12 @@ def parameter_groups(model: Model, hypers: TrainerHypers) -> list[dict[str, Any]
     Without fine-tuning both have the same rate. ``method: heads`` leaves the encoder out.
     """
     finetune = hypers.finetune
+    waiting = waiting_parameters(model)
     encoder: list[Parameter] = []
     heads: list[Parameter] = []
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue  # frozen by the architecture: a backbone
+        if not parameter.requires_grad and id(parameter) not in waiting:
+            continue  # frozen by the architecture for good: a backbone
         (heads if model.is_head(name) else encoder).append(parameter)
     groups: list[dict[str, Any]] = []
     if encoder and not (finetune is not None and finetune.method == "heads"):

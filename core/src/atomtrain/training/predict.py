@@ -66,10 +66,13 @@ def normalised_store(store: StructureStore, predictor: Predictor) -> StructureSt
     return replace(store, labels=labels)
 
 
-def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[str, Tensor]:
+def predict(
+    predictor: Predictor, batch: Batch, *, create_graph: bool, also: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Predictions of every label in the batch, shaped and scaled like the stored labels.
 
     ``create_graph`` keeps the gradients differentiable with respect to the weights, for training.
+    ``also`` names outputs of the model that are no targets and are wanted as they are.
     """
     targets = {n: t for n, t in predictor.dataset_info.targets.items() if n in batch.labels}
     differentiated = [n for n, t in targets.items() if t.gradients]
@@ -77,6 +80,7 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
     outputs: dict[str, list[Tensor]] = {}
     for seen in dict.fromkeys(t.input for t in targets.values()):  # one pass for each input
         names = [n for n, t in targets.items() if t.input == seen]
+        names += also if not seen else ()
         outputs.update(predictor.model(batch.noisy[seen] if seen else graph, names))
 
     n = n_structures(graph)
@@ -121,6 +125,7 @@ def predict(predictor: Predictor, batch: Batch, *, create_graph: bool) -> dict[s
                 predictions[f"{name}:forces"] = forces
             if strain is not None:
                 predictions[f"{name}:strain"] = strain * inverse_n_atoms
+    predictions.update({name: outputs[name][0] for name in also if name in outputs})
     return predictions
 
 

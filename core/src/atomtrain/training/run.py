@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atomtrain.data.kept import Kept
 from atomtrain.data.store import StructureStore
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo
@@ -42,6 +43,8 @@ class TrainingRun:
     processes: Processes = field(default_factory=Processes)
     checkpoint: dict[str, Any] | None = None
     observers: list[Observer] = field(default_factory=list)
+    kept: Kept | None = None
+    """what is kept of whole structures; None: the engine makes one"""
 
 
 @dataclass

@@ -41,6 +41,8 @@ def export_predictor(
     outputs = {name: _output(target) for name, target in info.targets.items()}
     for name in predictor.model.feature_outputs():
         outputs[name] = ModelOutput(sample_kind="atom", description="features inside the model")
+    for name in predictor.model.structure_outputs():
+        outputs[name] = ModelOutput(sample_kind="system", description="features of structures")
     try:
         capabilities = ModelCapabilities(
             outputs=outputs,

@@ -45,7 +45,9 @@ class ExportedModel(nn.Module):
         self._properties = {}
         for target in predictor.dataset_info.targets.values():
             self._describe(target)
-        for name, width in predictor.model.feature_outputs().items():
+        of_structures = predictor.model.structure_outputs()
+        self.pooled += list(of_structures)
+        for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
             self._keys[name] = Labels("_", torch.tensor([[0]]))
             self._properties[name] = [Labels.range("feature", width)]
             self._components[name] = [[]]

@@ -1,0 +1,84 @@
+"""Training and export: the core's, with a backbone that may be unfrozen and sets the limits."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+
+from atomtrain.contract import open_architecture
+from atomtrain.data import Kept
+from atomtrain.errors import DeviceError
+from atomtrain.model import Backbone, Model, Predictor
+from atomtrain.model.export import export_predictor, merge_metadata
+from atomtrain.training.engine import Engine
+from atomtrain.training.engine import train as train_with
+from atomtrain.training.run import TrainingOutcome, TrainingRun
+from atomtrain_classifier.hypers import TrainerHypers
+from atomtrain_classifier.model import Classifier
+
+log = logging.getLogger("atomtrain")
+
+
+def train(model: Model, run: TrainingRun) -> TrainingOutcome:
+    """Train on the features of the backbone. Raises DeviceError for what it does not run on."""
+    assert isinstance(model, Classifier)
+    _check_limits(model.backbone, run.device, run.dtype)
+    hypers = run.hypers
+    assert isinstance(hypers, TrainerHypers)
+    run.kept = Kept(hypers.memory_budget_bytes, folder=hypers.feature_cache, scratch=run.directory)
+    return train_with(model, run, ClassifierEngine)
+
+
+class ClassifierEngine(Engine):
+    """The core's engine; after ``unfreeze_after`` epochs the backbone is trained along."""
+
+    def begin_epoch(self) -> None:
+        """Unfreeze the backbone when it is time."""
+        hypers, model = self.hypers, self.model
+        assert isinstance(hypers, TrainerHypers) and isinstance(model, Classifier)
+        due = hypers.unfreeze_after is not None and self.epoch >= hypers.unfreeze_after
+        if due and model.backbone.frozen:
+            log.info("epoch %d: the backbone is trained along from here on", self.epoch)
+            model.backbone.unfreeze()
+            self.make_sources()
+
+    def build_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """As the core's, with a learning rate of its own for the backbone."""
+        hypers = self.hypers
+        assert isinstance(hypers, TrainerHypers)
+        said = hypers.finetune is not None and hypers.finetune.encoder_learning_rate is not None
+        for group in groups:
+            if group["name"] == "encoder" and not said:
+                group["lr"] = hypers.backbone_learning_rate or 0.1 * hypers.learning_rate
+        return super().build_optimizer(groups)
+
+
+def export(predictor: Predictor, metadata: dict[str, Any]) -> Any:
+    """The metatomic model: the backbone is inside, and its references are named."""
+    model = predictor.model
+    assert isinstance(model, Classifier)
+    identity = model.backbone.checkpoint["architecture"]
+    inner = open_architecture(identity["name"]).info.references
+    told = {key: list(value) for key, value in inner.items() if value}
+    devices = [d for d in ("cuda", "cpu", "mps") if d in model.backbone.devices]
+    return export_predictor(
+        predictor, merge_metadata({"references": told}, metadata), devices=devices
+    )
+
+
+def _check_limits(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> None:
+    name = backbone.checkpoint["architecture"]["name"]
+    if device.type not in backbone.devices:
+        raise DeviceError(
+            f"device: '{device.type}' is none the backbone '{name}' runs on; it supports "
+            f"{', '.join(backbone.devices)}"
+        )
+    short = str(dtype).removeprefix("torch.")
+    if short not in backbone.dtypes:
+        bits = sorted({"float64": 64, "float32": 32}.get(d, 16) for d in backbone.dtypes)
+        raise DeviceError(
+            f"base_precision: the backbone '{name}' does not compute in {short}; set it to "
+            f"{' or '.join(map(str, bits))}"
+        )
