@@ -95,7 +95,7 @@ def _fits(architecture: Architecture, kind: str) -> str:
         return "yes"
     default = architecture.info.default_kind
     if kind == "scalar" and task_of(default).classification:
-        return f"as `{default}`"
+        return f"several numbers, as `{default}`"
     return "with a head of the core" if layout == "scalar" else "no"
 
 

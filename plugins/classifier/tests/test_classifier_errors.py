@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from conftest import Run, write
+from classifier_runs import Run, write
 
 from atomtrain.errors import (
     CheckpointError,
@@ -112,7 +112,11 @@ def test_layers_that_do_not_exist(run: Run, index: int) -> None:
             "belongs to atoms, and the classifier predicts classes of struct",
         ),
         ({"pooling": "max"}, r"set architecture\.model\.pooling"),
-        ({"head": {"num_hidden": 1}}, "a network of its own for every target: leave out 'head'"),
+        ({"key": "energy", "type": "scalar"}, "predicts classes, with a network of its own"),
+        (
+            {"head": {"num_hidden": 1}},
+            "predicts classes, with a network of its own: leave out 'type'",
+        ),
     ],
 )
 def test_what_belongs_elsewhere(run: Run, target: dict[str, Any], message: str) -> None:

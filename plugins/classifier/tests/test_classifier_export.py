@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from classifier_runs import Run
 from metatomic.torch import ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
 from metatomic_ase import MetatomicCalculator
 

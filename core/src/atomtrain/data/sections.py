@@ -127,7 +127,7 @@ def _info(
     from atomtrain.options import target_info
 
     other = known.get(name)
-    plain = target.type is None or target.type.kind == "scalar"
+    plain = target.type is not None and target.type.kind == "scalar" and target.num_subtargets > 1
     if other is not None and (
         target.type is None or (plain and task_of(other.kind).classification)
     ):

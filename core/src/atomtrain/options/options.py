@@ -226,8 +226,9 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
     Raises TargetError for what cannot be.
     """
     kind = section.type.kind if section.type is not None else default_kind
-    if kind == "scalar" and task_of(default_kind).classification:
-        kind = default_kind  # numbers are probabilities where nothing else makes sense
+    several = section.num_subtargets > 1
+    if kind == "scalar" and several and task_of(default_kind).classification:
+        kind = default_kind  # as metatrain's classifier writes the probabilities of classes
     cartesian = section.type.cartesian if section.type is not None else None
     spherical = section.type.spherical if section.type is not None else None
     task = task_of(kind)

@@ -97,8 +97,9 @@ class Classifier(Model):
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
         if not dataset_info.targets:
             raise TargetError(
-                "the classifier has a network of its own for every target: leave out 'head' and "
-                "set architecture.model.hidden_sizes"
+                "the classifier predicts classes, with a network of its own: leave out 'type' (unless "
+                "it is a kind of classes) and 'head' of the targets, and set "
+                "architecture.model.hidden_sizes"
             )
         for name, target in dataset_info.targets.items():
             _check(target, self.pooling)
