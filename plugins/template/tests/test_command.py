@@ -14,7 +14,7 @@ from atomtrain_template import command
 from atomtrain_template.names import LEVELS, check_name, class_name
 from atomtrain_template.render import TEMPLATE, render
 
-PLUGIN = TEMPLATE.parent.parent.parent
+PLUGIN = Path(__file__).parents[1]
 
 
 def test_no_input_takes_the_defaults(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from pathlib import Path
 
 from cookiecutter.exceptions import CookiecutterException
@@ -60,4 +61,6 @@ def render(
         generate_files(str(TEMPLATE), {"cookiecutter": context}, output_dir=str(output))
     except (OSError, CookiecutterException) as error:
         raise OutputError(f"cannot make '{project}': {error}") from error
+    for compiled in list(project.rglob("__pycache__")):  # pip compiles the template's files too
+        shutil.rmtree(compiled)
     return project
