@@ -171,7 +171,7 @@ def moves(subject: Subject) -> None:
                 f"'{f'{name}.{attribute}'.strip('.')}' is a tensor but no parameter or buffer: it "
                 "stays behind when the model moves. Use register_buffer",
             )
-    for name in dict.fromkeys(("float64", *subject.architecture.info.dtypes)):
+    for name in dict.fromkeys(("float64", *(subject.dtypes or subject.architecture.info.dtypes))):
         dtype = getattr(torch, name)
         model = subject.build(info).to(dtype)
         _check_shapes(model, info, dtype, [molecule])

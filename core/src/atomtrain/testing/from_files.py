@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class CheckFile(Section):
     """How long one batch is fitted."""
     fit_ratio: Annotated[float, Field(gt=0)] = 0.02
     """Part of its loss that may be left."""
+    dtypes: list[Literal["float64", "float32", "bfloat16", "float16"]] = []
+    """Floating point types it is run in; all that are declared if empty."""
     exempt: dict[str, str] = {}
     """Names of checks that are not run, with reasons."""
 
@@ -51,12 +53,13 @@ def subject_from(
     info = open_architecture(architecture).info
     given = _read(hypers) if hypers is not None else CheckFile()
     names = known(list(given.exempt)) or []
-    values = given.model_dump(exclude={"model", "training", "atomic_types"})
+    values = given.model_dump(exclude={"model", "training", "atomic_types", "dtypes"})
     return Subject(
         info.name,
         given.model,
         given.training,
         atomic_types=tuple(given.atomic_types),
+        dtypes=tuple(given.dtypes),
         golden=golden,
         **{**values, "exempt": dict(zip(names, given.exempt.values(), strict=True))},
     )

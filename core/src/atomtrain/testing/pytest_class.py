@@ -39,6 +39,7 @@ class ArchitectureTests:
     tolerance: ClassVar[float] = 1e-8
     fit_epochs: ClassVar[int] = 300
     fit_ratio: ClassVar[float] = 0.02
+    dtypes: ClassVar[tuple[str, ...]] = ()
     golden: ClassVar[str | Path | None] = None
     exempt: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[Mapping[str, Sequence[Example]]] = {}
@@ -58,6 +59,7 @@ class ArchitectureTests:
                 tolerance=cls.tolerance,
                 fit_epochs=cls.fit_epochs,
                 fit_ratio=cls.fit_ratio,
+                dtypes=cls.dtypes,
                 golden=Path(golden),
                 exempt=cls.exempt,
                 examples=cls.examples,

@@ -39,7 +39,9 @@ class Subject:
     equal, relative to the largest number of the prediction. ``fit_epochs`` is how long one batch is
     fitted, ``fit_ratio`` the part of the loss that may be left. ``golden`` is the folder of
     checkpoints of earlier versions, ``exempt`` maps names of checks that are not run to reasons,
-    ``examples`` maps kinds of targets to examples where the kit's own do not suit.
+    ``examples`` maps kinds of targets to examples where the kit's own do not suit. ``dtypes`` are the
+    floating point types it is run in, all that are declared if empty: those of a wrapper depend on
+    the model inside.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Subject:
     tolerance: float = 1e-8
     fit_epochs: int = 300
     fit_ratio: float = 0.02
+    dtypes: tuple[str, ...] = ()
     golden: Path | None = None
     exempt: Mapping[str, str] = field(default_factory=dict)
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
