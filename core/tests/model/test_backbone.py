@@ -66,8 +66,10 @@ def test_it_is_frozen_and_kept_whole() -> None:
         "linear.weight",
         "linear.bias",
     ]
-    assert embedded_checkpoints(copy.deepcopy(model)) == {"inner": CHECKPOINT}
-    assert embedded_checkpoints(model.linear) == {}
+    state = model.state_dict()
+    last, best, embedded = embedded_checkpoints(copy.deepcopy(model), state, None)
+    assert (set(last), best, embedded) == (set(state), None, {"inner": CHECKPOINT})
+    assert embedded_checkpoints(model.linear, {}, None) == ({}, None, {})
 
 
 def test_kept_features_are_used_where_nothing_moves() -> None:
