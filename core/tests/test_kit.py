@@ -248,10 +248,8 @@ def test_every_kind_of_target(
 
 
 def test_processes_that_do_not_share_their_gradients(plugin: Callable[..., Subject]) -> None:
-    alone = (
-        "run.train = run.train.select(torch.arange(run.processes.rank, 5, run.processes.size))\n"
-        "    run.processes = Processes()"
-    )
+    # all else stays as it is: both would write the same files if they were alone
+    alone = 'object.__setattr__(run.processes, "sum_gradients", lambda parameters: None)'
     subject = plugin("", ("", ""), TRAINER.format(change=alone))
     assert "after training by two processes" in run_check(subject, "two_processes").message
 
