@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from typing import Any
 
 import torch
@@ -268,27 +269,35 @@ def two_processes(subject: Subject) -> None:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
-            cwd=folder,
-            env=environment(**place, RANK=rank, LOCAL_RANK=rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
+    logs = [folder / f"rank-{rank}.log" for rank in ("0", "1")]
+    processes = []
+    for rank, log in zip(("0", "1"), logs, strict=True):
+        with open(log, "w", encoding="utf-8") as stream:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+                    cwd=folder,
+                    env=environment(**place, RANK=rank, LOCAL_RANK=rank),
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                )
+            )
     try:
         one = train(subject, [subject.main], **given).weights  # while they start
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
+        until = time.monotonic() + 300
+        while any(p.poll() is None for p in processes) and time.monotonic() < until:
+            if any(p.poll() for p in processes):
+                break  # the other would wait for it
+            time.sleep(0.1)
+        ended = [process.poll() for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for process, output in zip(processes, outputs, strict=True):
-        last = (output.strip().splitlines() or ["nothing"])[-1]
-        require(process.returncode == 0, f"'atomtrain train' failed: {last}")
+    for log, code in zip(logs, ended, strict=True):
+        last = (log.read_text(encoding="utf-8").strip().splitlines() or ["nothing"])[-1]
+        require(not code, f"'atomtrain train' failed: {last}")
+    require(None not in ended, "two processes were not done after five minutes")
     two = load_checkpoint(folder / "model.ckpt")["model"]["last"]
     for name, weight in one.items():
         if weight.is_floating_point():
