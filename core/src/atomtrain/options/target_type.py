@@ -109,9 +109,10 @@ class TypeSection(Section):
         if len(data) != 1:
             raise ValueError(f"expected one kind of target, got {', '.join(map(str, data))}")
         ((kind, args),) = data.items()
-        from atomtrain.tasks import find_task, known_kinds
+        from atomtrain.tasks import CORE_KINDS, find_task, known_kinds
 
-        known = known_kinds()
+        # packages are asked only for what the core does not know: that imports their modules
+        known = list(CORE_KINDS) if kind in CORE_KINDS else known_kinds()
         if kind not in known:
             near = nearest(kind, known)
             hint = f"; did you mean '{near}'?" if near else f" (there are: {', '.join(known)})"

@@ -31,13 +31,12 @@ class ErrorSums:
         info: DatasetInfo | None = None,
         variances: Mapping[str, float] | None = None,
     ) -> None:
-        self.info = info
         self.variances = variances or {}
         self.tasks: dict[str, tuple[Task, TargetInfo]] = {}
-        for key in keys if info is not None else ():
-            target = info.targets.get(key) if info is not None else None
-            if target is not None and task_of(target.kind).metric_size(target) > 0:
-                self.tasks[key] = (task_of(target.kind), target)
+        for key, target in info.targets.items() if info is not None else ():
+            task = task_of(target.kind)
+            if key in keys and task.metric_size(target) > 0:
+                self.tasks[key] = (task, target)
         self.order = keys
         self.parts: dict[str, dict[str, slice]] = {
             key: {key: slice(None), **(blocks or {}).get(key, {})}

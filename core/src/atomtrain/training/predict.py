@@ -90,19 +90,16 @@ def predict(
     for name, target in targets.items():
         affine = predictor.affine_of(name)
         blocks = outputs[name]
-        if affine.scale.shape[1] > 1 and task_of(target.kind).scaled:
-            relative = affine.scale / affine.reference[:, None]
-            if target.pooled:  # one scale, whatever the elements
-                blocks = [blocks[0] * relative[:1].to(blocks[0].dtype)]
-        if affine.scale.shape[1] > 1 and task_of(target.kind).scaled and not target.pooled:
-            if type_index is None:
-                type_index = predictor.type_index.index_select(0, graph.types)
+        if affine.scale.shape[1] > 1:
             relative = (affine.scale / affine.reference[:, None]).to(blocks[0].dtype)
+            if target.pooled:
+                relative = relative[:1]  # one scale, whatever the elements
+            else:
+                if type_index is None:
+                    type_index = predictor.type_index.index_select(0, graph.types)
+                relative = relative.index_select(0, type_index)
             blocks = [
-                block
-                * relative[:, start:stop]
-                .index_select(0, type_index)
-                .reshape(-1, *[1] * (block.dim() - 2), stop - start)
+                block * relative[:, start:stop].reshape(-1, *[1] * (block.dim() - 2), stop - start)
                 for block, start, stop in zip(
                     blocks, affine.offsets, affine.offsets[1:], strict=False
                 )
@@ -138,16 +135,15 @@ def add_errors(
 ) -> None:
     """Add the errors of one batch, in physical units; those of ``totals`` not per atom."""
     for key, prediction in predictions.items():
-        own = predictor.dataset_info.targets.get(key)
-        if own is not None and task_of(own.kind).metric_size(own) > 0:
+        target = predictor.dataset_info.targets.get(key)
+        if target is not None and key in sums.tasks:
             physical = predictor.finished(key, prediction.detach())
-            factor = 1.0 if own.layout == "scalar" else physical_factor(predictor, batch, key)
+            factor = 1.0 if target.layout == "scalar" else physical_factor(predictor, batch, key)
             mask = batch.masks.get(key)
             sums.add_samples(key, physical * factor, batch.labels[key] * factor, mask)
             continue
         error = prediction.detach() - batch.labels[key]
         factor = physical_factor(predictor, batch, key)
-        target = predictor.dataset_info.targets.get(key)
         if (
             key in totals
             and target is not None
