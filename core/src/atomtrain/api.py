@@ -50,8 +50,7 @@ from atomtrain.report.statistics import say_statistics
 from atomtrain.report.units import errors_line
 from atomtrain.training import distributed
 from atomtrain.training.checkpoint import (
-    FORMAT,
-    FORMAT_VERSION,
+    checkpoint_header,
     fetched,
     load_checkpoint,
     save_checkpoint,
@@ -227,18 +226,14 @@ def _train(
         dtype=dtype,
         seed=options.seed,
         directory=directory,
-        header={
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "atomtrain_version": atomtrain.__version__,
-            "architecture": identity,
-            "options": completed,
-            "hypers": {"model": model_dump, "trainer": completed["architecture"]["training"]},
-            "dataset_info": predictor.dataset_info.to_dict(),
-            "splits": data.splits,
-            "fingerprint": fingerprint,
-            "metadata": {},
-        },
+        header=checkpoint_header(
+            architecture=identity,
+            options=completed,
+            model_hypers=model_dump,
+            dataset_info=predictor.dataset_info,
+            splits=data.splits,
+            fingerprint=fingerprint,
+        ),
         processes=processes,
         checkpoint=checkpoint,
         observers=[
@@ -278,6 +273,10 @@ def _finish(
     deliver(run.directory / "model.ckpt", output.with_suffix(".ckpt"))
     deliver(run.directory / "model.pt", output)
 
+    def said(found: Errors) -> str:
+        totals = run.hypers.per_structure_targets
+        return errors_line(run.dataset_info, found, ("rmse", "mae"), totals)
+
     errors: dict[str, Errors] = {}
     pictures: list[Path] = []
     if options.final_eval:
@@ -310,20 +309,10 @@ def _finish(
             log.info(
                 "final %s errors of the best model: %s",
                 name,
-                errors_line(
-                    run.dataset_info,
-                    errors[name],
-                    ("rmse", "mae"),
-                    run.hypers.per_structure_targets,
-                ),
+                said(errors[name]),
             )
             for group, part in groups.items():
-                line = errors_line(
-                    run.dataset_info,
-                    part.results(),
-                    ("rmse", "mae"),
-                    run.hypers.per_structure_targets,
-                )
+                line = said(part.results())
                 if line:
                     log.info("  %s: %s", group, line)
         pictures = write_reports(run.directory, classes_of, run.dataset_info)

@@ -17,7 +17,6 @@ import ase.io
 import torch
 import yaml
 
-import atomtrain
 from atomtrain.data import Datasets, build_datasets
 from atomtrain.model import Predictor
 from atomtrain.options import complete, load_options, validate_hypers
@@ -26,8 +25,7 @@ from atomtrain.testing.checks import require
 from atomtrain.testing.examples import Example
 from atomtrain.testing.subject import Subject
 from atomtrain.training.checkpoint import (
-    FORMAT,
-    FORMAT_VERSION,
+    checkpoint_header,
     load_checkpoint,
     save_checkpoint,
 )
@@ -143,21 +141,14 @@ def train(
             dtype=torch.float64 if loaded.base_precision == 64 else subject.dtype,
             seed=loaded.seed,
             directory=folder,
-            header={
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "atomtrain_version": atomtrain.__version__,
-                "architecture": architecture.identity(),
-                "options": completed,
-                "hypers": {
-                    "model": model_hypers.model_dump(mode="json"),
-                    "trainer": completed["architecture"]["training"],
-                },
-                "dataset_info": predictor.dataset_info.to_dict(),
-                "splits": data.splits,
-                "fingerprint": data.fingerprint,
-                "metadata": {},
-            },
+            header=checkpoint_header(
+                architecture=architecture.identity(),
+                options=completed,
+                model_hypers=model_hypers.model_dump(mode="json"),
+                dataset_info=predictor.dataset_info,
+                splits=data.splits,
+                fingerprint=data.fingerprint,
+            ),
             checkpoint=checkpoint,
             observers=[losses],
         )

@@ -35,11 +35,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomtrain import __version__
 from atomtrain.errors import CheckpointError
 from atomtrain.files import replacing
+from atomtrain.targets import DatasetInfo
 
 FORMAT = "atomtrain checkpoint"
 FORMAT_VERSION = 1
+
+
+def checkpoint_header(
+    *,
+    architecture: dict[str, Any],
+    options: dict[str, Any],
+    model_hypers: dict[str, Any],
+    dataset_info: DatasetInfo,
+    splits: dict[str, Any],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """What every checkpoint of a run says besides its state (see the text of this module).
+
+    ``options`` are the completed ones, ``architecture`` is its identity.
+    """
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "atomtrain_version": __version__,
+        "architecture": architecture,
+        "options": options,
+        "hypers": {"model": model_hypers, "trainer": options["architecture"]["training"]},
+        "dataset_info": dataset_info.to_dict(),
+        "splits": splits,
+        "fingerprint": fingerprint,
+        "metadata": {},
+    }
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
