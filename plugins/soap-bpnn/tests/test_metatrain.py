@@ -72,8 +72,8 @@ def test_elements_in_any_order() -> None:
     other["atomic_types"] = plain["atomic_types"][::-1]
     swapped = convert(other)
     assert swapped["dataset_info"] == ours["dataset_info"]
-    a = ours["model"]["best"]["network.norm_weight"]
-    b = swapped["model"]["best"]["network.norm_weight"]
+    a = ours["model"]["best"]["network.first.weight"]
+    b = swapped["model"]["best"]["network.first.weight"]
     assert a.shape == b.shape and not torch.equal(a, b)
 
 

@@ -7,12 +7,11 @@ from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from atomtrain.errors import TargetError
 from atomtrain.targets import TargetInfo
 from atomtrain_soap_bpnn.equivariant import EquivariantBasis, clebsch_gordan
-from atomtrain_soap_bpnn.network import BySpecies, LinearBySpecies
+from atomtrain_soap_bpnn.network import BySpecies, LinearBySpecies, activation
 
 
 def irreps_of(target: TargetInfo) -> List[Tuple[int, int, int]]:
@@ -101,7 +100,7 @@ class TargetHead(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """What the last layers see: ``[n_groups, width, n_in]``."""
         if self.mlp:
-            return silu(self.hidden(x))
+            return activation(self.hidden(x))
         return x
 
     def forward(

@@ -20,9 +20,8 @@ from atomtrain_soap_bpnn.descriptor.density import (
     DensityBlocks,
     group_pairs,
     padded,
-    power_spectrum,
-    product_over_pairs,
 )
+from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum, power_spectrum
 from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES, mixed
 from atomtrain_soap_bpnn.heads import TargetHead, irreps_of
 from atomtrain_soap_bpnn.hypers import ModelHypers
@@ -65,24 +64,25 @@ class SoapBpnn(Model):
         self._build_expansion(self._largest_degree(dataset_info))
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
+        n_hidden, n_neurons = hypers.bpnn.num_hidden_layers, hypers.bpnn.num_neurons_per_layer
         n_channels = self.n_species if self.legacy else PSEUDO_SPECIES
-        n_features = sum((n_channels * n) ** 2 for n in self.n_per_l[: soap.max_angular + 1])
-        sizes = (
-            self.n_species,
-            n_features,
-            hypers.bpnn.num_hidden_layers,
-            hypers.bpnn.num_neurons_per_layer,
-            self.norm,
-        )
+        columns = [n_channels * n for n in self.n_per_l[: self.n_degrees]]
+        # Equal products are left out where a layer of each element's own can make up for it.
+        self.symmetric = self.legacy and n_hidden > 0
+        spectrum = SymmetricSpectrum(columns, self.norm, EPS)
+        unused = SymmetricSpectrum([1], False, EPS)  # for TorchScript's eyes only
+        self.spectrum = spectrum if self.symmetric else unused
         self.alchemy = nn.Parameter(
             torch.randn((0, 0) if self.legacy else (self.n_species, PSEUDO_SPECIES))
         )
         if self.legacy:
-            self.network = NetworkBySpecies(*sizes)
-            self.shared_network = SharedNetwork(0, 1, 0, 1, False)  # for TorchScript's eyes only
+            self.network = NetworkBySpecies(self.n_species, spectrum, n_hidden, n_neurons)
+            self.shared_network = SharedNetwork(0, 1, 0, 1, False)
         else:
-            self.network = NetworkBySpecies(0, 1, 0, 1, False)
-            self.shared_network = SharedNetwork(*sizes)
+            self.network = NetworkBySpecies(0, unused, 0, 1)
+            self.shared_network = SharedNetwork(
+                self.n_species, spectrum.n_all, n_hidden, n_neurons, self.norm
+            )
         self.n_hidden = self.network.n_out if self.legacy else self.shared_network.n_out
         self.long_range = None
         if hypers.long_range.enable:
@@ -107,8 +107,7 @@ class SoapBpnn(Model):
 
         if self.legacy:
             layout = by_species(species, self.n_species)
-            x = features.index_select(0, layout.rows)
-            hidden = self.network(x.reshape(self.n_species, layout.width, x.shape[1]))
+            hidden = self.network(features, layout)
         else:
             layout = all_together(species)
             hidden = self.shared_network(features, species).unsqueeze(0)
@@ -160,8 +159,8 @@ class SoapBpnn(Model):
         """
         blocks = self._pair_basis(graph)[1].density()
         per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
-        if self.legacy and not self.has_gradients:
-            spectrum = fast.spectrum_of(blocks[: self.n_degrees], self.norm, EPS)
+        if self.symmetric and not self.has_gradients:
+            spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
             per_atom["soap/features"] = spectrum.features
         return Constants(per_atom=per_atom)
 
@@ -200,14 +199,19 @@ class SoapBpnn(Model):
         vectors = padded(vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         harmonics = self.harmonics(vectors / r.unsqueeze(1))
-        product = product_over_pairs(harmonics, self.radial(r), groups)
-        blocks = self.density_blocks.split(self.density_blocks(product, groups))
+        blocks = self.density_blocks.split(self.density_blocks(harmonics, self.radial(r), groups))
+        return self._features(blocks), blocks
+
+    def _features(self, blocks: List[Tensor]) -> Tensor:
+        """Features ``[n_atoms, n_features]`` of a density in plain operations."""
+        if self.symmetric:
+            return self.spectrum(blocks[: self.n_degrees])
         if not self.legacy:
-            return power_spectrum(self._mix(blocks)), blocks
+            return power_spectrum(self._mix(blocks))
         p = power_spectrum(blocks[: self.n_degrees])
         if self.norm:
-            p = torch.nn.functional.layer_norm(p, [p.shape[1]], None, None, 1e-5)
-        return p, blocks
+            p = torch.nn.functional.layer_norm(p, [p.shape[1]])
+        return p
 
     @torch.jit.unused
     def _fast_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
@@ -215,30 +219,27 @@ class SoapBpnn(Model):
         moving = graph.vectors.requires_grad
         if "soap/density" in kept and not moving:  # nobody will ask for forces
             blocks = self.density_blocks.split(kept["soap/density"])
-            if not self.legacy:
-                return power_spectrum(self._mix(blocks)), blocks
             if "soap/features" in kept:
                 return kept["soap/features"], blocks
-            own = blocks[: self.n_degrees]
-            return fast.spectrum_of(own, self.norm, EPS).features, blocks
+            return self._features(blocks), blocks
         with torch.no_grad():
             order, basis = self._pair_basis(graph)
             if "soap/density" in kept:
                 blocks = self.density_blocks.split(kept["soap/density"])
             else:
                 blocks = basis.density()
-            if self.legacy:
-                spectrum = fast.spectrum_of(blocks[: self.n_degrees], self.norm, EPS)
+            if self.symmetric:
+                spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
         vectors = graph.vectors
         if order is not None:
             vectors = vectors.index_select(0, order)
-        if self.legacy:
+        if self.symmetric:
             features = fast.features(vectors, spectrum, basis)
             if self.has_tensors and moving:
                 blocks = fast.densities(vectors, blocks, basis)
             return features, blocks
         blocks = fast.densities(vectors, blocks, basis)
-        return power_spectrum(self._mix(blocks)), blocks
+        return self._features(blocks), blocks
 
     @torch.jit.unused
     def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":

@@ -7,18 +7,27 @@ every layer is one batched product.
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import layer_norm, silu
+
+from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
 
 
 class BySpecies(NamedTuple):
     """Atoms laid out by element."""
 
+    order: Tensor
+    """[n_atoms] atoms sorted by element"""
+    counts: List[int]
+    """how many atoms of each element"""
     rows: Tensor
-    """[n_species * width] atom at each place (atom 0 where there is none)"""
+    """[n_species * width] atom at each place (the first of all where there is none)"""
+    sorted_rows: Tensor
+    """[n_species * width] the same, as positions in ``order``"""
     places: Tensor
     """[n_atoms] place of each atom"""
     n_species: int
@@ -29,22 +38,26 @@ def by_species(species: Tensor, n_species: int) -> BySpecies:
     """The layout for atoms of ``species [n_atoms]``, counted from 0."""
     n_atoms = species.shape[0]
     counts = torch.bincount(species, minlength=n_species)
-    width = int(counts.max()) if n_atoms > 0 else 0
+    listed: List[int] = counts.tolist()
+    width = max(listed) if n_species > 0 else 0
     order = torch.argsort(species, stable=True)
     starts = torch.cumsum(counts, 0) - counts
     kinds = species.index_select(0, order)
     ranks = torch.arange(n_atoms, device=species.device) - starts.index_select(0, kinds)
     sorted_places = kinds * width + ranks
-    rows = torch.zeros(n_species * width, dtype=torch.int64, device=species.device)
-    rows = rows.index_copy(0, sorted_places, order)
+    sorted_rows = torch.zeros(n_species * width, dtype=torch.int64, device=species.device)
+    sorted_rows = sorted_rows.index_copy(
+        0, sorted_places, torch.arange(n_atoms, device=species.device)
+    )
+    rows = order.index_select(0, sorted_rows) if n_atoms > 0 else sorted_rows
     places = torch.empty_like(order).index_copy(0, order, sorted_places)
-    return BySpecies(rows, places, n_species, width)
+    return BySpecies(order, listed, rows, sorted_rows, places, n_species, width)
 
 
 def all_together(species: Tensor) -> BySpecies:
     """The layout of a network that all elements share: one group, atoms as they are."""
     every = torch.arange(species.shape[0], device=species.device)
-    return BySpecies(every, every, 1, species.shape[0])
+    return BySpecies(every, [species.shape[0]], every, every, every, 1, species.shape[0])
 
 
 def _weight(n_species: int, n_out: int, n_in: int) -> nn.Parameter:
@@ -64,45 +77,141 @@ class LinearBySpecies(nn.Module):
         return torch.bmm(x, self.weight.transpose(1, 2))
 
 
+def activation(x: Tensor) -> Tensor:
+    """SiLU, ``x sigmoid(x)``."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        y = silu(x)
+    else:
+        y = _Silu.apply(x)
+    return y
+
+
+class _Silu(torch.autograd.Function):
+    """torch's SiLU, whose derivatives autograd takes apart into several times as many operations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return silu(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        return _SiluGradient.apply(g, *ctx.saved_tensors)
+
+
+class _SiluGradient(torch.autograd.Function):
+    """``g silu'(x)``. Its backward is made of plain operations, so it has all further derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(g, x)
+        return torch.ops.aten.silu_backward(g, x)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, by_result: Tensor) -> Any:  # type: ignore[override]
+        g, x = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        rest = 1.0 - s
+        slope = s * torch.addcmul(torch.ones_like(x), x, rest)
+        second = s * rest * torch.addcmul(torch.full_like(x, 2.0), x, rest - s)
+        return by_result * slope, by_result * g * second
+
+
+class _Fold(torch.autograd.Function):
+    """``W diag(scale)`` and ``W shift``: the affine part of a layer norm in the layer behind it.
+
+    Shapes ``[n_species, n_out, n_in]`` and ``[n_species, n_out]``. What autograd makes of the plain
+    operations passes over arrays as large as the weights twice as often, and for small batches these
+    passes are what a step takes its time for.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, shift: Tensor) -> Tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight, scale, shift)
+        return _fold(weight, scale, shift)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, g: Tensor, by_offset: Tensor) -> Any:  # type: ignore[override]
+        weight, scale, shift = ctx.saved_tensors
+        by_scale = (g * weight).sum(1)
+        by_shift = torch.bmm(by_offset.unsqueeze(1), weight).squeeze(1)
+        by_weight = g * scale.unsqueeze(1)
+        by_weight.baddbmm_(by_offset.unsqueeze(2), shift.unsqueeze(1))
+        return by_weight, by_scale, by_shift
+
+
+def _fold(weight: Tensor, scale: Tensor, shift: Tensor) -> Tuple[Tensor, Tensor]:
+    return weight * scale.unsqueeze(1), torch.bmm(weight, shift.unsqueeze(2)).squeeze(2)
+
+
 class NetworkBySpecies(nn.Module):
-    """Layer norm and hidden layers per element. Takes features already normalised.
+    """Layer norm and hidden layers per element, on what ``spectrum`` makes of the density.
 
     The affine part of the layer norm is folded into the first layer: with it the normalised
-    features are constants of the data, which is what makes training fast.
+    features are constants of the data, which is what makes training fast. The first layer, where
+    nearly all the work is, is one product per element that there is; the others are padded.
+
+    One weight serves both of two equal products. It starts as the mean of two and counts twice, so
+    that training moves the layer as it would move one on all products.
     """
 
     def __init__(
-        self, n_species: int, n_features: int, n_hidden: int, n_neurons: int, norm: bool
+        self, n_species: int, spectrum: SymmetricSpectrum, n_hidden: int, n_neurons: int
     ) -> None:
         super().__init__()
-        self.n_species = n_species
-        self.n_out = n_neurons if n_hidden else n_features
-        self.norm = norm
-        shape = (n_species, n_features) if norm else (0, 0)
+        self.has_layers = n_hidden > 0
+        n_features = spectrum.n_features if self.has_layers else spectrum.n_all
+        self.n_out = n_neurons if self.has_layers else n_features
+        self.norm = spectrum.normalise
+        shape = (n_species, n_features) if self.norm else (0, 0)
         self.norm_weight = nn.Parameter(torch.ones(shape))
         self.norm_bias = nn.Parameter(torch.zeros(shape))
-        self.first = LinearBySpecies(n_species if n_hidden else 0, n_features, n_neurons)
+        self.first = LinearBySpecies(n_species if n_hidden else 0, spectrum.n_all, n_neurons)
+        w = self.first.weight.detach()
+        mean = 0.5 * (w[..., spectrum.upper] + w[..., spectrum.lower])
+        self.first.weight = nn.Parameter(mean)
+        self.root: Tensor
+        self.register_buffer("root", spectrum.root, persistent=False)
         self.layers = nn.ModuleList(
             LinearBySpecies(n_species, n_neurons, n_neurons) for _ in range(n_hidden - 1)
         )
-        self.has_layers = n_hidden > 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[n_species, width, n_features] -> [n_species, width, n_out]``."""
+    def forward(self, features: Tensor, layout: BySpecies) -> Tensor:
+        """``[n_atoms, n_features] -> [n_species, width, n_out]``; all products if no layers follow."""
+        shape = [layout.n_species, layout.width, self.n_out]
         if not self.has_layers:
+            x = features.index_select(0, layout.rows).reshape(shape)
             if self.norm:
                 x = x * self.norm_weight.unsqueeze(1) + self.norm_bias.unsqueeze(1)
             return x
-        weight = self.first.weight
-        if self.norm:
-            offset = torch.bmm(weight, self.norm_bias.unsqueeze(2)).transpose(1, 2)
-            folded = weight * self.norm_weight.unsqueeze(1)
-            x = silu(torch.baddbmm(offset, x, folded.transpose(1, 2)))
-        else:
-            x = silu(torch.bmm(x, weight.transpose(1, 2)))
+        x = activation(self._first(features, layout))
+        x = x.index_select(0, layout.sorted_rows).reshape(shape)
         for layer in self.layers:
-            x = silu(layer(x))
+            x = activation(layer(x))
         return x
+
+    def _first(self, features: Tensor, layout: BySpecies) -> Tensor:
+        """The first layer, ``[n_atoms, n_neurons]``, atoms sorted by element."""
+        weight: Tensor = self.first.weight
+        if not self.norm:
+            offset = torch.zeros(weight.shape[:2], dtype=weight.dtype, device=weight.device)
+            weight = weight * self.root
+        else:
+            scale = self.norm_weight * self.root
+            shift = self.norm_bias * self.root.square()
+            # bare: TorchScript must drop the other branch
+            if torch.jit.is_scripting():  # type: ignore[attr-defined]
+                weight, offset = _fold(weight, scale, shift)
+            else:
+                weight, offset = _Fold.apply(weight, scale, shift)
+        weights, offsets = weight.unbind(0), offset.unbind(0)
+        if layout.n_species > 1:
+            features = features.index_select(0, layout.order)
+        parts: List[Tensor] = []
+        for k, x in enumerate(features.split(layout.counts)):
+            parts.append(torch.addmm(offsets[k], x, weights[k].t()))
+        return torch.cat(parts)
 
 
 class SharedNetwork(nn.Module):
@@ -128,5 +237,5 @@ class SharedNetwork(nn.Module):
         if self.norm:
             x = layer_norm(x, [self.n_features], self.norm_weight, self.norm_bias, 1e-5)
         for layer in self.layers:
-            x = silu(layer(x))
+            x = activation(layer(x))
         return x

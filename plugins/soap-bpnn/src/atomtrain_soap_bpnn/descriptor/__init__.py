@@ -1,8 +1,8 @@
 """Densities and power spectra of atomic neighbourhoods.
 
-Three paths with one set of numbers: ``reference`` calls torch-spex directly, ``plain`` uses plain
-torch operations (what an exported model runs, TorchScript and autograd), ``fast`` knows the
-derivatives in closed form (what training runs). They agree to rounding, which the tests hold.
+Two paths with one set of numbers: plain torch operations (what an exported model runs, TorchScript
+and autograd; ``basis``, ``density``, ``spectrum``), and ``fast``, which knows the derivatives in
+closed form (what training runs). They agree with torch-spex to rounding, which the tests hold.
 
 For atom i, neighbours j of element s within the cutoff (SOAP, doi 10.1002/qua.24927)::
 

@@ -13,35 +13,53 @@ from torch import Tensor, nn
 
 
 class Groups(NamedTuple):
-    """Where each pair goes in the padded layout ``[n_groups, width, ...]``.
+    """Where each pair goes in the padded layout: bins of groups, ``[size, width]`` each.
 
     A group holds the neighbours of one element around one atom; those without any are left out.
+    Where groups differ much in size the small ones have a bin of their own, less wide.
     """
 
     slots: Tensor
-    """[n_pairs] position of a pair in the flattened padded layout"""
+    """[n_pairs] place of a pair, bin after bin"""
     present: Tensor
-    """[n_groups] which group of all, ``atom * n_species + s``, ascending"""
-    n_groups: int
-    width: int
+    """[n_groups] which group of all, ``atom * n_species + s``"""
+    sizes: List[int]
+    """how many groups each bin has"""
+    widths: List[int]
+    n_places: int
     n_atoms: int
 
 
 def group_pairs(group: Tensor, n_atoms: int) -> Groups:
     """Lay out pairs whose ``group [n_pairs]`` (``atom * n_species + s``) ascends."""
-    n_pairs = group.shape[0]
     present, which, counts = torch.unique_consecutive(
         group, return_inverse=True, return_counts=True
     )
-    width = int(counts.max()) if n_pairs > 0 else 1
+    n_groups = present.shape[0]
     starts = torch.cumsum(counts, 0) - counts
-    rank = torch.arange(n_pairs, device=group.device) - starts.index_select(0, which)
-    return Groups(which * width + rank, present, present.shape[0], width, n_atoms)
+    rank = torch.arange(group.shape[0], device=group.device) - starts.index_select(0, which)
+    widest = int(counts.max()) if n_groups > 0 else 1
+    if n_groups * widest - group.shape[0] < 500:  # or a second bin is not worth its operations
+        slots = which * widest + rank
+        return Groups(slots, present, [n_groups], [widest], n_groups * widest, n_atoms)
+
+    # the largest `k` groups in the first bin, so that there are as few places as possible
+    counts, by_size = torch.sort(counts, descending=True)
+    k = torch.arange(n_groups, device=group.device)
+    split = torch.argmin(k * widest + (n_groups - k) * counts)
+    large, width = int(split), int(counts[split])
+    first = torch.where(k < large, k * widest, large * (widest - width) + k * width)
+    slots = torch.empty_like(first).index_copy(0, by_size, first).index_select(0, which) + rank
+    n_places = large * widest + (n_groups - large) * width
+    present = present.index_select(0, by_size)
+    if large == 0:
+        return Groups(slots, present, [n_groups], [widest], n_places, n_atoms)
+    return Groups(slots, present, [large, n_groups - large], [widest, width], n_places, n_atoms)
 
 
 def padded(vectors: Tensor, groups: Groups, filler: float) -> Tensor:
-    """``[n_pairs, 3] -> [n_groups * width, 3]``; ``filler`` along all axes where there is no pair."""
-    shape = [groups.n_groups * groups.width, 3]
+    """``[n_pairs, 3] -> [n_places, 3]``; ``filler`` along all axes where there is no pair."""
+    shape = [groups.n_places, 3]
     empty = torch.full(shape, filler, dtype=vectors.dtype, device=vectors.device)
     return empty.index_copy(0, groups.slots, vectors)
 
@@ -85,47 +103,46 @@ class DensityBlocks(nn.Module):
             blocks.append(part.reshape(flat.shape[0], self.rows[k], self.columns[k]))
         return blocks
 
-    def forward(self, product: Tensor, groups: Groups) -> Tensor:
-        """``[n_groups, n_harmonics, n_radial] -> [n_atoms, sum of block sizes]``."""
-        flat = product.flatten(1).index_select(1, self.used)
+    def forward(self, harmonics: Tensor, radial: Tensor, groups: Groups) -> Tensor:
+        """Sums over pairs of harmonics times radial functions, ``[n_atoms, sum of block sizes]``.
+
+        ``harmonics [n_places, n_harmonics]``, ``radial [n_places, n_radial]``.
+        """
+        parts: List[Tensor] = []
+        y, r = by_bin(harmonics, groups), by_bin(radial, groups)
+        for k in range(len(y)):
+            product = torch.bmm(y[k].transpose(1, 2), r[k])
+            parts.append(product.flatten(1).index_select(1, self.used))
+        return self.by_atom(parts, groups)
+
+    def by_atom(self, parts: List[Tensor], groups: Groups) -> Tensor:
+        """Used elements of each bin's groups, ``[size, n_used]``, as rows of an atom each."""
+        flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         n_all = groups.n_atoms * self.n_species
-        if groups.n_groups < n_all:
-            shape = [n_all, flat.shape[1]]
-            everywhere = torch.zeros(shape, dtype=flat.dtype, device=flat.device)
+        if flat.shape[0] < n_all or len(parts) > 1:
+            everywhere = torch.zeros([n_all, flat.shape[1]], dtype=flat.dtype, device=flat.device)
             flat = everywhere.index_copy(0, groups.present, flat)
         if self.n_species > 1:
             flat = flat.reshape(groups.n_atoms, self.order.shape[0]).index_select(1, self.order)
         return flat
 
     @torch.jit.ignore
-    def expand(self, flat: Tensor, groups: Groups) -> Tensor:
-        """The adjoint of :meth:`forward`: ``[n_groups, n_harmonics, n_radial]``."""
+    def by_group(self, flat: Tensor, groups: Groups) -> Tensor:
+        """The adjoint of :meth:`by_atom`, ``[n_groups, n_harmonics, n_radial]``; 0 where not used."""
         if self.n_species > 1:
             flat = flat.index_select(1, self.back)
         flat = flat.reshape(-1, self.used.shape[0])
-        if groups.n_groups < flat.shape[0]:
+        if len(groups.present) < len(flat) or len(groups.sizes) > 1:
             flat = flat.index_select(0, groups.present)
-        size = self.n_harmonics * self.n_radial
-        product = torch.zeros((groups.n_groups, size), dtype=flat.dtype, device=flat.device)
-        return product.index_add_(1, self.used, flat).view(-1, self.n_harmonics, self.n_radial)
+        product = flat.new_zeros(len(flat), self.n_harmonics * self.n_radial)
+        product.index_add_(1, self.used, flat)
+        return product.view(-1, self.n_harmonics, self.n_radial)
 
 
-def grouped(values: Tensor, groups: Groups) -> Tensor:
-    """``[n_groups * width, d]`` seen as ``[n_groups, width, d]``."""
-    return values.reshape(groups.n_groups, groups.width, values.shape[1])
-
-
-def product_over_pairs(harmonics: Tensor, radial: Tensor, groups: Groups) -> Tensor:
-    """``[n_groups, n_harmonics, n_radial]``: sum over each group of harmonics times radial.
-
-    ``harmonics [n_groups * width, n_harmonics]``, ``radial [n_groups * width, n_radial]``.
-    """
-    return torch.bmm(grouped(harmonics, groups).transpose(1, 2), grouped(radial, groups))
-
-
-def power_spectrum(densities: List[Tensor]) -> Tensor:
-    """``[n_atoms, n_features]``: products of the density with itself, summed over m, per degree."""
-    spectra: List[Tensor] = []
-    for c in densities:
-        spectra.append(torch.bmm(c.transpose(1, 2), c).flatten(1))
-    return torch.cat(spectra, dim=1)
+def by_bin(values: Tensor, groups: Groups) -> List[Tensor]:
+    """``[n_places, d]`` seen as ``[size, width, d]`` for each bin."""
+    n_places = [size * width for size, width in zip(groups.sizes, groups.widths)]  # noqa: B905
+    bins: List[Tensor] = []
+    for k, part in enumerate(values.split(n_places)):
+        bins.append(part.reshape(groups.sizes[k], groups.widths[k], values.shape[1]))
+    return bins

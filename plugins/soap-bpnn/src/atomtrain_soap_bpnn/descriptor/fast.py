@@ -24,11 +24,10 @@ from torch import Tensor
 from atomtrain_soap_bpnn.descriptor.density import (
     DensityBlocks,
     Groups,
-    grouped,
+    by_bin,
     padded,
-    power_spectrum,
-    product_over_pairs,
 )
+from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
 
 
 @dataclass
@@ -36,7 +35,7 @@ class PairBasis:
     """The basis at every place of the padded layout: values, and derivatives in the pair vectors."""
 
     harmonics: Tensor
-    """[n_places, (L + 1)^2], with n_places = n_groups * width"""
+    """[n_places, (L + 1)^2]"""
     harmonics_gradient: Tensor
     """[n_places, 3, (L + 1)^2]"""
     radial: Tensor
@@ -50,24 +49,29 @@ class PairBasis:
 
     def density(self) -> list[Tensor]:
         """Density of each degree, ``[n_atoms, 2 l + 1, n_species * n_per_l[l]]``."""
-        product = product_over_pairs(self.harmonics, self.radial, self.groups)
-        return self.blocks.split(self.blocks(product, self.groups))
+        return self.blocks.split(self.blocks(self.harmonics, self.radial, self.groups))
 
-    def adjoint(self, gradients: list[Tensor]) -> Tensor:
-        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in each density block.
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in the density.
 
-        Of the highest degrees blocks may be left out: the scalar does not depend on them.
+        ``gradient [n_atoms, sum of block sizes]``; the blocks of the highest degrees may be missing:
+        the scalar does not depend on them.
         """
-        for missing in range(len(gradients), len(self.blocks.sizes)):
-            shape = (gradients[0].shape[0], self.blocks.rows[missing], self.blocks.columns[missing])
-            gradients = [*gradients, gradients[0].new_zeros(shape)]
-        flat = torch.cat([g.flatten(1) for g in gradients], dim=1)
-        g = self.blocks.expand(flat, self.groups)  # [n_groups, n_harmonics, n_radial]
-        on_r = torch.bmm(grouped(self.harmonics, self.groups), g).flatten(0, 1)
-        on_y = torch.bmm(grouped(self.radial, self.groups), g.transpose(1, 2)).flatten(0, 1)
+        missing = sum(self.blocks.sizes) - gradient.shape[1]
+        if missing:
+            gradient = torch.nn.functional.pad(gradient, (0, missing))
+        g = self.blocks.by_group(gradient, self.groups)
+        on_r = self._by_place(self.harmonics, g)
+        on_y = self._by_place(self.radial, g.transpose(1, 2))
         along = torch.linalg.vecdot(on_r, self.radial_gradient).unsqueeze(1)
         turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
         return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
+
+    def _by_place(self, values: Tensor, by_group: Tensor) -> Tensor:
+        """``[n_places, a], [n_groups, a, b] -> [n_places, b]``."""
+        bins = zip(by_bin(values, self.groups), by_group.split(self.groups.sizes), strict=True)
+        parts = [torch.bmm(v, g).flatten(0, 1) for v, g in bins]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def tangent(self, vectors: Tensor) -> list[Tensor]:
         """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
@@ -76,12 +80,14 @@ class PairBasis:
         by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
         turning = torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z)
         along = torch.linalg.vecdot(v, self.directions).unsqueeze(1) * self.radial_gradient
-        product = torch.baddbmm(
-            product_over_pairs(turning, self.radial, self.groups),
-            grouped(self.harmonics, self.groups).transpose(1, 2),
-            grouped(along, self.groups),
-        )
-        return self.blocks.split(self.blocks(product, self.groups))
+        parts = []
+        for dy, r, y_, dr in zip(
+            *(by_bin(t, self.groups) for t in (turning, self.radial, self.harmonics, along)),
+            strict=True,
+        ):
+            product = torch.bmm(dy.transpose(1, 2), r).baddbmm_(y_.transpose(1, 2), dr)
+            parts.append(product.flatten(1).index_select(1, self.blocks.used))
+        return self.blocks.split(self.blocks.by_atom(parts, self.groups))
 
 
 @dataclass
@@ -93,44 +99,44 @@ class Spectrum:
     inverse_deviation: Tensor | None
     """[n_atoms, 1]"""
     densities: list[Tensor]
+    rule: SymmetricSpectrum
 
-    def adjoint(self, gradient: Tensor) -> list[Tensor]:
-        """Derivative in the density blocks, given the derivative ``[n_atoms, n_features]``."""
-        g = self._through_norm(gradient)
-        parts, start = [], 0
-        for c in self.densities:
-            q = c.shape[2]
-            block = g[:, start : start + q * q].reshape(-1, q, q)
-            parts.append(torch.bmm(c, block + block.transpose(1, 2)))
-            start += q * q
-        return parts
+    @classmethod
+    def of(cls, densities: list[Tensor], rule: SymmetricSpectrum) -> Spectrum:
+        """The spectrum of these density blocks."""
+        p = _products(densities, densities).index_select(1, rule.upper).mul_(rule.root)
+        if not rule.normalise:
+            return cls(p, None, densities, rule)
+        p = rule.centred(p)
+        inverse = rule.inverse_deviation(p)
+        return cls(p.mul_(inverse), inverse, densities, rule)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Derivative in the density ``[n_atoms, sum of block sizes]``, given that in the features."""
+        g = self.rule.everywhere(self._through_norm(gradient).mul_(2.0 / self.rule.root))
+        columns = [c.shape[2] for c in self.densities]
+        blocks = g.split([q * q for q in columns], dim=1)
+        squares = [block.view(-1, q, q) for block, q in zip(blocks, columns, strict=True)]
+        return _products([c.transpose(1, 2) for c in self.densities], squares)
 
     def tangent(self, changes: list[Tensor]) -> Tensor:
         """Change of the features when the density blocks change."""
-        parts = []
-        for c, dc in zip(self.densities, changes, strict=False):  # of higher degrees no features
-            half = torch.bmm(c.transpose(1, 2), dc)
-            parts.append((half + half.transpose(1, 2)).flatten(1))
-        return self._through_norm(torch.cat(parts, dim=1))
+        half = _products(self.densities, changes[: len(self.densities)])
+        return self._through_norm(self.rule.both(half).mul_(self.rule.root))
 
     def _through_norm(self, g: Tensor) -> Tensor:
         """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
         if self.inverse_deviation is None:
-            return g
-        x = self.features
-        mean = g.mean(1, keepdim=True)
-        projection = torch.linalg.vecdot(g, x).unsqueeze(1) / x.shape[1]
-        return torch.addcmul(g - mean, x, projection, value=-1).mul_(self.inverse_deviation)
+            return g.clone()
+        projection = torch.linalg.vecdot(g, self.features).unsqueeze(1) / self.rule.n_all
+        g = self.rule.centred(g).addcmul_(self.features, projection, value=-1.0)
+        return g.mul_(self.inverse_deviation)
 
 
-def spectrum_of(densities: list[Tensor], normalise: bool, eps: float) -> Spectrum:
-    """Features from the density, normalised to mean 0 and variance 1 over the features of an atom."""
-    p = power_spectrum(densities)
-    if not normalise:
-        return Spectrum(p, None, densities)
-    variance, mean = torch.var_mean(p, dim=1, keepdim=True, correction=0)
-    inverse = torch.rsqrt(variance + eps)
-    return Spectrum((p - mean) * inverse, inverse, densities)
+def _products(left: list[Tensor], right: list[Tensor]) -> Tensor:
+    """``[n, m, a], [n, m, b] -> [n, a, b]`` for each pair of blocks, flat and side by side."""
+    blocks = zip(left, right, strict=True)
+    return torch.cat([torch.bmm(x.transpose(1, 2), y).flatten(1) for x, y in blocks], dim=1)
 
 
 class _Features(torch.autograd.Function):
@@ -182,7 +188,7 @@ class _DensityAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, basis: PairBasis, *gradients: Tensor) -> Tensor:
         ctx.basis = basis
-        return basis.adjoint(list(gradients))
+        return basis.adjoint(torch.cat([g.flatten(1) for g in gradients], dim=1))
 
     @staticmethod
     def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]

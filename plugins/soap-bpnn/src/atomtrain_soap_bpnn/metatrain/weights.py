@@ -79,19 +79,7 @@ class _Rearranged:
         model = self.model
         columns = self._feature_columns()
         if model.legacy:
-            if model.norm:
-                self.own["network.norm_weight"] = self._by_type("layernorm.module_list.{}.weight")[
-                    :, columns
-                ]
-                self.own["network.norm_bias"] = self._by_type("layernorm.module_list.{}.bias")[
-                    :, columns
-                ]
-            for k in range(model.hypers.bpnn.num_hidden_layers):
-                w = self._by_type(f"bpnn.module_list.{{}}.{2 * k}.weight")
-                if k == 0:
-                    self.own["network.first.weight"] = w[:, :, columns]
-                else:
-                    self.own[f"network.layers.{k - 1}.weight"] = w
+            self._network(columns)
         else:
             take = self._take
             self.own["alchemy"] = take("soap_calculator.calculator.species.embedding.weight")[
@@ -125,6 +113,34 @@ class _Rearranged:
             for k, block in enumerate(head.blocks):  # type: ignore[arg-type]
                 self._block(name, target, f"heads.{name}.blocks.{k}", block)
         return self._complete()
+
+    def _network(self, columns: list[int]) -> None:
+        """Layer norm and layers of each element, which see the features as ``columns``."""
+        n_layers = self.model.hypers.bpnn.num_hidden_layers
+        layers = [self._by_type(f"bpnn.module_list.{{}}.{2 * k}.weight") for k in range(n_layers)]
+        for k, w in enumerate(layers[1:]):
+            self.own[f"network.layers.{k}.weight"] = w
+        scale = shift = None
+        if self.model.norm:
+            scale = self._by_type("layernorm.module_list.{}.weight")[:, columns]
+            shift = self._by_type("layernorm.module_list.{}.bias")[:, columns]
+        if not layers:
+            if scale is not None and shift is not None:
+                self.own["network.norm_weight"], self.own["network.norm_bias"] = scale, shift
+            return
+        # Weights of products that are equal become one; the scale goes into them, and the shift
+        # becomes the shortest that gives the same offsets.
+        spectrum = self.model.spectrum
+        upper, lower, root = spectrum.upper, spectrum.lower, spectrum.root.to(torch.float64)
+        w = layers[0][:, :, columns].to(torch.float64)
+        scaled = w if scale is None else w * scale.unsqueeze(1)
+        one = 0.5 * (scaled[:, :, upper] + scaled[:, :, lower])
+        self.own["network.first.weight"] = one.to(layers[0].dtype)
+        if scale is not None and shift is not None:
+            offset = torch.bmm(w, shift.to(torch.float64).unsqueeze(2))
+            found = torch.linalg.pinv(one * root.square()) @ offset
+            self.own["network.norm_weight"] = torch.ones_like(scale[:, upper])
+            self.own["network.norm_bias"] = found.squeeze(2).to(shift.dtype)
 
     def _block(self, name: str, target: Mapping[str, Any], ours: str, block: Any) -> None:
         degree, sigma = block.basis.degree, -1 if block.basis.pseudo else 1
