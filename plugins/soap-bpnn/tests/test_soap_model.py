@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -107,9 +108,7 @@ def test_scripted_is_eager(frames: list[Atoms], legacy: bool) -> None:
     """Values and forces, over many calls of changing size, one of them without pairs."""
     model = build(legacy)
     predictor = Predictor(model, info())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scripted = torch.jit.script(predictor)
+    scripted = scripted_of(model, info())
     model.plain = False
     for atoms in [frames[k % len(frames)] for k in range(18)]:
         results = []
@@ -120,6 +119,74 @@ def test_scripted_is_eager(frames: list[Atoms], legacy: bool) -> None:
             results.append((energies, on_vectors))
         torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-9, atol=1e-11)
+
+
+def scripted_of(model: SoapBpnn, data: DatasetInfo) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(Predictor(model, data))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "hypers",
+    [
+        {},
+        {"heads": {"energy": "mlp"}},
+        {"bpnn": {"layernorm": False, "num_hidden_layers": 1}},
+        {"soap": {"max_angular": 0}},
+        {"zbl": True},
+    ],
+)
+@pytest.mark.parametrize("folded", [False, True])
+def test_closed_form_is_autograd(frames: list[Atoms], hypers: dict, folded: bool) -> None:
+    """What an exported model tells autograd holds for any weighting of atoms and order of pairs."""
+    targets = {
+        "energy": TargetInfo("energy", quantity="energy", unit="eV"),
+        "energy/pbe": TargetInfo("energy/pbe", quantity="energy", unit="eV"),
+    }
+    data = DatasetInfo("angstrom", (1, 6, 8), targets)
+    torch.manual_seed(0)
+    model = SoapBpnn(ModelHypers(**hypers), data).to(torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    plain = Predictor(copy.deepcopy(model), data)
+    plain.model.plain = True
+    if folded:
+        model.before_export()
+    scripted = scripted_of(model, data)
+    graph = graph_of(frames)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(len(graph.types), 1, dtype=torch.float64, generator=generator)
+    for order in (torch.arange(len(graph.centers)), torch.randperm(len(graph.centers))):
+        results = []
+        for module in (scripted, plain):
+            pairs = {
+                name: getattr(graph, name)[order]
+                for name in ("centers", "neighbors", "shifts", "vectors")
+            }
+            g = with_leaves(graph._replace(**pairs))
+            found = module(g, list(targets))
+            total = sum((weights * found[name][0]).sum() for name in targets)
+            (on_vectors,) = torch.autograd.grad(total, g.vectors)
+            results.append([*(found[name][0] for name in targets), on_vectors])
+        torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-10)
+
+
+def test_second_derivatives(graph: AtomGraph) -> None:
+    """Refused by a compiled model, never silently wrong; the plain model has them."""
+    model = build()
+    scripted = scripted_of(copy.deepcopy(model), info())
+    model.plain = True
+    slopes = []
+    for module in (scripted, Predictor(model, info())):
+        g = with_leaves(graph)
+        energies = module(g, ["energy"])["energy"][0]
+        slopes += torch.autograd.grad(energies.sum(), g.vectors, create_graph=True)
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-10)
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(slopes[0].square().sum(), g.vectors)
+    assert torch.autograd.grad(slopes[1].square().sum(), g.vectors)[0].any()
 
 
 def test_several_targets_and_heads(graph: AtomGraph) -> None:

@@ -144,6 +144,13 @@ class Model(nn.Module):
         return parameter.split(".")[0] in ("head", "heads", "last_layers")
 
     @torch.jit.ignore
+    def before_export(self) -> None:
+        """Called on the copy that is exported, before it is compiled.
+
+        To be overridden where something can be computed once and for all now that weights are final.
+        """
+
+    @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """Prepare for another data set: new targets get new, freshly initialised last layers.
 

@@ -7,6 +7,7 @@ from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from atomtrain.errors import TargetError
 from atomtrain.targets import TargetInfo
@@ -91,6 +92,7 @@ class TargetHead(nn.Module):
             basis = EquivariantBasis(degree, sigma, n_species, n_per_l, legacy, add_lambda_basis)
             self.blocks.append(TensorBlock(basis, n_groups, n_in, n_tensors))
         self.scalar = target.kind == "scalar"
+        self.single = self.scalar and target.num_subtargets == 1
         self.rank = target.rank if target.kind == "cartesian" else 0
         self.needs_density = any(degree > 0 or sigma < 0 for degree, sigma, _ in irreps)
         self.to_cartesian: Tensor
@@ -102,6 +104,23 @@ class TargetHead(nn.Module):
         if self.mlp:
             return activation(self.hidden(x))
         return x
+
+    def with_gradient(self, x: Tensor, layout: BySpecies) -> Tuple[Tensor, Tensor]:
+        """For one scalar: ``[n_atoms, 1]`` and its derivative in ``x [n_groups, width, n_in]``."""
+        g = self.last_weight().expand(x.shape)
+        if self.mlp:
+            hidden = self.hidden(x)
+            x = silu(hidden)
+            g = torch.bmm(torch.ops.aten.silu_backward(g, hidden), self.hidden.weight)
+        y = torch.bmm(x, self.last_weight().transpose(1, 2))
+        return y.flatten(0, 1).index_select(0, layout.places), g
+
+    def last_weight(self) -> Tensor:
+        """Weights of the first block's linear layer, ``[n_groups, n_out, n_in]``."""
+        weights: List[Tensor] = []
+        for block in self.blocks:
+            weights.append(block.linear.weight)  # type: ignore[union-attr, arg-type]
+        return weights[0]
 
     def forward(
         self, x: Tensor, densities: List[Tensor], species: Tensor, layout: BySpecies

@@ -16,6 +16,7 @@ from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
+from atomtrain_soap_bpnn.descriptor.closed import ClosedForm
 from atomtrain_soap_bpnn.descriptor.density import (
     DensityBlocks,
     group_pairs,
@@ -72,6 +73,7 @@ class SoapBpnn(Model):
         spectrum = SymmetricSpectrum(columns, self.norm, EPS)
         unused = SymmetricSpectrum([1], False, EPS)  # for TorchScript's eyes only
         self.spectrum = spectrum if self.symmetric else unused
+        self._build_closed_form()
         self.alchemy = nn.Parameter(
             torch.randn((0, 0) if self.legacy else (self.n_species, PSEUDO_SPECIES))
         )
@@ -98,7 +100,9 @@ class SoapBpnn(Model):
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
         # two branches: TorchScript drops the others only for a bare is_scripting()
-        if torch.jit.is_scripting():  # noqa: SIM114
+        if torch.jit.is_scripting():
+            if self._has_closed_form(outputs):
+                return self._closed_form(graph, species, outputs)
             features, densities = self.plain_features(graph, species)
         elif self.plain:
             features, densities = self.plain_features(graph, species)
@@ -128,6 +132,45 @@ class SoapBpnn(Model):
                     predictions[name] = head(last, densities, species, layout)
                 if last_layer in outputs:
                     predictions[last_layer] = [self._by_atom(last, layout)]
+        return predictions
+
+    def _has_closed_form(self, outputs: List[str]) -> bool:
+        """Whether the outputs are single scalars whose derivatives need no autograd."""
+        count = 0
+        for name, head in self.heads.items():
+            if name in outputs and head.single:
+                count += 1
+        return self.symmetric and self.long_range is None and count == len(outputs)
+
+    def _closed_form(
+        self, graph: AtomGraph, species: Tensor, outputs: List[str]
+    ) -> Dict[str, List[Tensor]]:
+        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms.
+
+        An atom's energy is a function of the vectors that start from it, and so autograd is told
+        its value and its slope along each of them. Second derivatives are refused by autograd.
+        """
+        group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
+        vectors, centers = graph.vectors, graph.centers
+        if group.shape[0] > 1 and bool((group[1:] < group[:-1]).any()):
+            group, order = torch.sort(group, stable=True)
+            vectors = vectors.index_select(0, order)
+            centers = centers.index_select(0, order)
+        layout = by_species(species, self.n_species)
+        predictions: Dict[str, List[Tensor]] = {}
+        with torch.no_grad():
+            kept = self.closed(vectors.detach(), group, graph.types.shape[0])
+            hidden, inputs = self.network.with_inputs(kept.features, layout)
+        for name, head in self.heads.items():
+            if name in outputs:
+                with torch.no_grad():
+                    y, g = head.with_gradient(hidden, layout)  # type: ignore[operator]
+                    if vectors.requires_grad:
+                        g = self.closed.adjoint(kept, self.network.adjoint(g, inputs, layout))
+                if vectors.requires_grad:
+                    slopes = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
+                    y = y.index_add(0, centers, slopes)
+                predictions[name] = [y]
         return predictions
 
     @torch.jit.ignore
@@ -165,6 +208,11 @@ class SoapBpnn(Model):
         return Constants(per_atom=per_atom)
 
     @torch.jit.ignore
+    def before_export(self) -> None:
+        """See :meth:`atomtrain.model.Model.before_export`."""
+        self.network.fold()
+
+    @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """New targets get new heads; the elements stay."""
         unknown = sorted(set(dataset_info.atomic_types) - set(self.atomic_types))
@@ -181,6 +229,7 @@ class SoapBpnn(Model):
         degree = self._largest_degree(dataset_info)
         if degree != self.radial.max_angular:
             self._build_expansion(degree)
+            self._build_closed_form()
         self.has_gradients = _any_gradients(dataset_info)
         example = next(self.parameters())
         self._add_heads(dataset_info)
@@ -279,6 +328,10 @@ class SoapBpnn(Model):
         self.fast_harmonics = _Sphericart(max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
         self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
+
+    def _build_closed_form(self) -> None:
+        parts = (self.harmonics, self.radial, self.density_blocks, self.spectrum)
+        self.closed = ClosedForm(*parts)
 
     def _largest_degree(self, dataset_info: DatasetInfo) -> int:
         """Of the features, and of the density that tensor targets contract."""

@@ -28,6 +28,8 @@ class BySpecies(NamedTuple):
     """[n_species * width] atom at each place (the first of all where there is none)"""
     sorted_rows: Tensor
     """[n_species * width] the same, as positions in ``order``"""
+    sorted_places: Tensor
+    """[n_atoms] place of each atom of ``order``"""
     places: Tensor
     """[n_atoms] place of each atom"""
     n_species: int
@@ -51,13 +53,13 @@ def by_species(species: Tensor, n_species: int) -> BySpecies:
     )
     rows = order.index_select(0, sorted_rows) if n_atoms > 0 else sorted_rows
     places = torch.empty_like(order).index_copy(0, order, sorted_places)
-    return BySpecies(order, listed, rows, sorted_rows, places, n_species, width)
+    return BySpecies(order, listed, rows, sorted_rows, sorted_places, places, n_species, width)
 
 
 def all_together(species: Tensor) -> BySpecies:
     """The layout of a network that all elements share: one group, atoms as they are."""
     every = torch.arange(species.shape[0], device=species.device)
-    return BySpecies(every, [species.shape[0]], every, every, every, 1, species.shape[0])
+    return BySpecies(every, [species.shape[0]], every, every, every, every, 1, species.shape[0])
 
 
 def _weight(n_species: int, n_out: int, n_in: int) -> nn.Parameter:
@@ -176,6 +178,18 @@ class NetworkBySpecies(nn.Module):
         self.layers = nn.ModuleList(
             LinearBySpecies(n_species, n_neurons, n_neurons) for _ in range(n_hidden - 1)
         )
+        self.is_folded = False
+        self.offset: Tensor
+        self.register_buffer("offset", torch.zeros(0, 0), persistent=False)
+
+    @torch.jit.ignore
+    def fold(self) -> None:
+        """Put the affine part of the layer norm into the first layer for good: no more training."""
+        if self.has_layers:
+            with torch.no_grad():
+                weight, self.offset = self._folded()
+            self.first.weight = nn.Parameter(weight, requires_grad=False)
+            self.is_folded = True
 
     def forward(self, features: Tensor, layout: BySpecies) -> Tensor:
         """``[n_atoms, n_features] -> [n_species, width, n_out]``; all products if no layers follow."""
@@ -193,18 +207,7 @@ class NetworkBySpecies(nn.Module):
 
     def _first(self, features: Tensor, layout: BySpecies) -> Tensor:
         """The first layer, ``[n_atoms, n_neurons]``, atoms sorted by element."""
-        weight: Tensor = self.first.weight
-        if not self.norm:
-            offset = torch.zeros(weight.shape[:2], dtype=weight.dtype, device=weight.device)
-            weight = weight * self.root
-        else:
-            scale = self.norm_weight * self.root
-            shift = self.norm_bias * self.root.square()
-            # bare: TorchScript must drop the other branch
-            if torch.jit.is_scripting():  # type: ignore[attr-defined]
-                weight, offset = _fold(weight, scale, shift)
-            else:
-                weight, offset = _Fold.apply(weight, scale, shift)
+        weight, offset = self._folded()
         weights, offsets = weight.unbind(0), offset.unbind(0)
         if layout.n_species > 1:
             features = features.index_select(0, layout.order)
@@ -212,6 +215,53 @@ class NetworkBySpecies(nn.Module):
         for k, x in enumerate(features.split(layout.counts)):
             parts.append(torch.addmm(offsets[k], x, weights[k].t()))
         return torch.cat(parts)
+
+    def _folded(self) -> Tuple[Tensor, Tensor]:
+        """Weights and offsets of the first layer for features that are only normalised."""
+        weight: Tensor = self.first.weight
+        if self.is_folded:
+            return weight, self.offset
+        if not self.norm:
+            offset = torch.zeros(weight.shape[:2], dtype=weight.dtype, device=weight.device)
+            return weight * self.root, offset
+        scale = self.norm_weight * self.root
+        shift = self.norm_bias * self.root.square()
+        # bare: TorchScript must drop the other branch
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            folded = _fold(weight, scale, shift)
+        else:
+            folded = _Fold.apply(weight, scale, shift)
+        return folded
+
+    def with_inputs(self, features: Tensor, layout: BySpecies) -> Tuple[Tensor, List[Tensor]]:
+        """What :meth:`forward` gives (there must be layers), and what each activation was given."""
+        first = self._first(features, layout)
+        inputs = [first]
+        x = silu(first).index_select(0, layout.sorted_rows)
+        x = x.reshape(layout.n_species, layout.width, self.n_out)
+        for layer in self.layers:
+            inputs.append(layer(x))
+            x = silu(inputs[-1])
+        return x, inputs
+
+    def adjoint(self, g: Tensor, inputs: List[Tensor], layout: BySpecies) -> Tensor:
+        """Derivative in the features, given that in what :meth:`with_inputs` gave."""
+        weights: List[Tensor] = []
+        for layer in self.layers:
+            weights.append(layer.weight)  # type: ignore[arg-type]
+        for k in range(len(weights), 0, -1):
+            g = torch.bmm(torch.ops.aten.silu_backward(g, inputs[k]), weights[k - 1])
+        g = g.flatten(0, 1).index_select(0, layout.sorted_places)
+        g = torch.ops.aten.silu_backward(g, inputs[0])
+        first = self._folded()[0].unbind(0)
+        parts: List[Tensor] = []
+        for k, part in enumerate(g.split(layout.counts)):
+            parts.append(torch.mm(part, first[k]))
+        if layout.n_species == 1:
+            return parts[0]
+        back = torch.empty_like(layout.order)
+        back[layout.order] = torch.arange(back.shape[0], device=back.device)
+        return torch.cat(parts).index_select(0, back)
 
 
 class SharedNetwork(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
 
 from atomtrain.errors import TargetError
+from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
 from atomtrain.model.export.wrapper import ExportedModel
 from atomtrain.model.predictor import Predictor
@@ -36,6 +37,9 @@ def export_predictor(
     predictor = copy.deepcopy(predictor).cpu().eval()
     torch_dtype = _dtype(dtype) if dtype else _natural_dtype(predictor.model)
     predictor.model.to(torch_dtype)
+    for module in predictor.modules():
+        if isinstance(module, Model):
+            module.before_export()
     info = predictor.dataset_info
 
     outputs = {name: _output(target) for name, target in info.targets.items()}

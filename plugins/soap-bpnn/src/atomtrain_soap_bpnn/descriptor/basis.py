@@ -58,14 +58,13 @@ class RadialBasis(nn.Module):
         c0, c1, c2, c3 = self.table.index_select(0, k.to(torch.int64)).unbind(1)
         return (c0 + t * (c1 + t * (c2 + t * c3))) * self.cutoff_function(r).unsqueeze(1)
 
-    @torch.jit.ignore
     def values_and_derivatives(self, r: Tensor) -> Tuple[Tensor, Tensor]:
         """Values and d/dr, both ``[n_pairs, n_functions]``, as constants of autograd.
 
         Each row is a weighted sum of four rows of the table, which torch gathers and sums in one
         pass: several times quicker than the polynomials of :meth:`forward`, and the same numbers.
         """
-        x = r / self.spacing
+        x = r.clamp(max=self.cutoff) / self.spacing  # no large slopes where there is no pair
         k = x.floor().clamp(0, self.table.shape[0] - 1)
         t = x - k
         one, zero = torch.ones_like(t), torch.zeros_like(t)
@@ -73,13 +72,12 @@ class RadialBasis(nn.Module):
         slopes = torch.stack([zero, one, 2.0 * t, 3.0 * t * t], dim=1) / self.spacing
         phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
         fade = torch.where(r < self.cutoff, 0.5 * (1.0 + torch.cos(phase)), 0.0).unsqueeze(1)
-        fading = torch.where(r < self.cutoff, -0.5 * math.pi / self.width * torch.sin(phase), 0.0)
+        fading = (-0.5 * math.pi / self.width) * torch.sin(phase)
         rows = (4 * k.to(torch.int64)).unsqueeze(1) + torch.arange(4, device=r.device)
-        values, derivatives = (
-            embedding_bag(rows, self.table.flatten(0, 1), mode="sum", per_sample_weights=w)
-            for w in (powers * fade, torch.addcmul(slopes * fade, powers, fading.unsqueeze(1)))
-        )
-        return values, derivatives
+        table = self.table.flatten(0, 1)
+        slopes = torch.addcmul(slopes * fade, powers, fading.unsqueeze(1))
+        values = embedding_bag(rows, table, mode="sum", per_sample_weights=powers * fade)
+        return values, embedding_bag(rows, table, mode="sum", per_sample_weights=slopes)
 
 
 class SphericalHarmonics(nn.Module):

@@ -39,7 +39,9 @@ def group_pairs(group: Tensor, n_atoms: int) -> Groups:
     starts = torch.cumsum(counts, 0) - counts
     rank = torch.arange(group.shape[0], device=group.device) - starts.index_select(0, which)
     widest = int(counts.max()) if n_groups > 0 else 1
-    if n_groups * widest - group.shape[0] < 500:  # or a second bin is not worth its operations
+    empty = n_groups * widest - group.shape[0]
+    # few or small enough that a second bin is not worth its operations
+    if empty < 500 or 5 * empty < group.shape[0]:
         slots = which * widest + rank
         return Groups(slots, present, [n_groups], [widest], n_groups * widest, n_atoms)
 
@@ -110,33 +112,45 @@ class DensityBlocks(nn.Module):
         """
         parts: List[Tensor] = []
         y, r = by_bin(harmonics, groups), by_bin(radial, groups)
-        for k in range(len(y)):
-            product = torch.bmm(y[k].transpose(1, 2), r[k])
-            parts.append(product.flatten(1).index_select(1, self.used))
+        for k, size in enumerate(groups.sizes):
+            parts.append(self.product(y[k], r[k], size, groups.widths[k]))
         return self.by_atom(parts, groups)
 
+    def product(self, harmonics: Tensor, radial: Tensor, size: int, width: int) -> Tensor:
+        """Sums over the ``width`` places of each group, ``[size, n_used]``."""
+        y = harmonics.reshape(size, width, self.n_harmonics)
+        r = radial.reshape(size, width, self.n_radial)
+        return torch.bmm(y.transpose(1, 2), r).flatten(1).index_select(1, self.used)
+
     def by_atom(self, parts: List[Tensor], groups: Groups) -> Tensor:
-        """Used elements of each bin's groups, ``[size, n_used]``, as rows of an atom each."""
+        """Used elements of all groups in parts, ``[n, n_used]`` each, as rows of an atom each."""
         flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         n_all = groups.n_atoms * self.n_species
-        if flat.shape[0] < n_all or len(parts) > 1:
+        if flat.shape[0] < n_all or len(groups.sizes) > 1:
             everywhere = torch.zeros([n_all, flat.shape[1]], dtype=flat.dtype, device=flat.device)
             flat = everywhere.index_copy(0, groups.present, flat)
         if self.n_species > 1:
             flat = flat.reshape(groups.n_atoms, self.order.shape[0]).index_select(1, self.order)
         return flat
 
-    @torch.jit.ignore
     def by_group(self, flat: Tensor, groups: Groups) -> Tensor:
-        """The adjoint of :meth:`by_atom`, ``[n_groups, n_harmonics, n_radial]``; 0 where not used."""
+        """The adjoint of :meth:`by_atom`, ``[n_groups, n_harmonics, n_radial]``; 0 where not used.
+
+        Blocks of the highest degrees may be missing.
+        """
+        missing = self.order.shape[0] - flat.shape[1]
+        if missing > 0:
+            flat = torch.nn.functional.pad(flat, [0, missing])
         if self.n_species > 1:
             flat = flat.index_select(1, self.back)
         flat = flat.reshape(-1, self.used.shape[0])
-        if len(groups.present) < len(flat) or len(groups.sizes) > 1:
+        n_groups = groups.present.shape[0]
+        if n_groups < flat.shape[0] or len(groups.sizes) > 1:
             flat = flat.index_select(0, groups.present)
-        product = flat.new_zeros(len(flat), self.n_harmonics * self.n_radial)
-        product.index_add_(1, self.used, flat)
-        return product.view(-1, self.n_harmonics, self.n_radial)
+        size = self.n_harmonics * self.n_radial
+        product = torch.zeros([n_groups, size], dtype=flat.dtype, device=flat.device)
+        product = product.index_add_(1, self.used, flat)
+        return product.reshape(n_groups, self.n_harmonics, self.n_radial)
 
 
 def by_bin(values: Tensor, groups: Groups) -> List[Tensor]:

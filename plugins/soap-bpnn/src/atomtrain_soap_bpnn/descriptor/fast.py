@@ -57,21 +57,21 @@ class PairBasis:
         ``gradient [n_atoms, sum of block sizes]``; the blocks of the highest degrees may be missing:
         the scalar does not depend on them.
         """
-        missing = sum(self.blocks.sizes) - gradient.shape[1]
-        if missing:
-            gradient = torch.nn.functional.pad(gradient, (0, missing))
-        g = self.blocks.by_group(gradient, self.groups)
-        on_r = self._by_place(self.harmonics, g)
-        on_y = self._by_place(self.radial, g.transpose(1, 2))
-        along = torch.linalg.vecdot(on_r, self.radial_gradient).unsqueeze(1)
-        turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
-        return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
-
-    def _by_place(self, values: Tensor, by_group: Tensor) -> Tensor:
-        """``[n_places, a], [n_groups, a, b] -> [n_places, b]``."""
-        bins = zip(by_bin(values, self.groups), by_group.split(self.groups.sizes), strict=True)
-        parts = [torch.bmm(v, g).flatten(0, 1) for v, g in bins]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        by_group = self.blocks.by_group(gradient, self.groups).split(self.groups.sizes)
+        n_places = [a * b for a, b in zip(self.groups.sizes, self.groups.widths, strict=True)]
+        parts = []
+        for g, y, r, dy, dr, u in zip(
+            by_group,
+            by_bin(self.harmonics, self.groups),
+            by_bin(self.radial, self.groups),
+            *(t.split(n_places) for t in
+              (self.harmonics_gradient, self.radial_gradient, self.directions)),
+            strict=True,
+        ):  # fmt: skip
+            along = torch.linalg.vecdot(torch.bmm(y, g).flatten(0, 1), dr).unsqueeze(1)
+            on_y = torch.bmm(r, g.transpose(1, 2)).flatten(0, 1).unsqueeze(2)
+            parts.append(torch.addcmul(torch.bmm(dy, on_y).squeeze(2), along, u))
+        return torch.cat(parts).index_select(0, self.groups.slots)
 
     def tangent(self, vectors: Tensor) -> list[Tensor]:
         """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
@@ -92,51 +92,34 @@ class PairBasis:
 
 @dataclass
 class Spectrum:
-    """Features of a batch: the power spectrum, normalised if ``inverse_deviation`` is there."""
+    """Features of a batch."""
 
     features: Tensor
     """[n_atoms, n_features]"""
-    inverse_deviation: Tensor | None
-    """[n_atoms, 1]"""
+    inverse_deviation: Tensor
+    """[n_atoms, 1]; 1 where nothing is normalised"""
     densities: list[Tensor]
     rule: SymmetricSpectrum
 
     @classmethod
     def of(cls, densities: list[Tensor], rule: SymmetricSpectrum) -> Spectrum:
         """The spectrum of these density blocks."""
-        p = _products(densities, densities).index_select(1, rule.upper).mul_(rule.root)
+        p = rule.products(densities)
         if not rule.normalise:
-            return cls(p, None, densities, rule)
+            return cls(p, torch.ones_like(p[:, :1]), densities, rule)
         p = rule.centred(p)
         inverse = rule.inverse_deviation(p)
         return cls(p.mul_(inverse), inverse, densities, rule)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Derivative in the density ``[n_atoms, sum of block sizes]``, given that in the features."""
-        g = self.rule.everywhere(self._through_norm(gradient).mul_(2.0 / self.rule.root))
-        columns = [c.shape[2] for c in self.densities]
-        blocks = g.split([q * q for q in columns], dim=1)
-        squares = [block.view(-1, q, q) for block, q in zip(blocks, columns, strict=True)]
-        return _products([c.transpose(1, 2) for c in self.densities], squares)
+        g = self.rule.through_norm(gradient, self.features, self.inverse_deviation)
+        return self.rule.adjoint(g, self.densities)
 
     def tangent(self, changes: list[Tensor]) -> Tensor:
         """Change of the features when the density blocks change."""
-        half = _products(self.densities, changes[: len(self.densities)])
-        return self._through_norm(self.rule.both(half).mul_(self.rule.root))
-
-    def _through_norm(self, g: Tensor) -> Tensor:
-        """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
-        if self.inverse_deviation is None:
-            return g.clone()
-        projection = torch.linalg.vecdot(g, self.features).unsqueeze(1) / self.rule.n_all
-        g = self.rule.centred(g).addcmul_(self.features, projection, value=-1.0)
-        return g.mul_(self.inverse_deviation)
-
-
-def _products(left: list[Tensor], right: list[Tensor]) -> Tensor:
-    """``[n, m, a], [n, m, b] -> [n, a, b]`` for each pair of blocks, flat and side by side."""
-    blocks = zip(left, right, strict=True)
-    return torch.cat([torch.bmm(x.transpose(1, 2), y).flatten(1) for x, y in blocks], dim=1)
+        change = self.rule.tangent(self.densities, changes)
+        return self.rule.through_norm(change, self.features, self.inverse_deviation)
 
 
 class _Features(torch.autograd.Function):

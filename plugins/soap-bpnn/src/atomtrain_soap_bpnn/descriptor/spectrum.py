@@ -37,6 +37,7 @@ class SymmetricSpectrum(nn.Module):
             upper.extend(start + a * q + b for a, b in position)
             lower.extend(start + b * q + a for a, b in position)
             back.extend(kept + position[min(a, b), max(a, b)] for a in range(q) for b in range(q))
+        self.n_degrees = len(columns)
         self.n_all = len(back)
         self.n_features = len(upper)
         self.normalise = normalise
@@ -53,11 +54,15 @@ class SymmetricSpectrum(nn.Module):
 
     def forward(self, densities: List[Tensor]) -> Tensor:
         """``[n_atoms, n_features]``, in plain operations."""
-        p = power_spectrum(densities).index_select(1, self.upper) * self.root
+        p = self.products(densities)
         if not self.normalise:
             return p
         p = self.centred(p)
         return p * self.inverse_deviation(p)
+
+    def products(self, densities: List[Tensor]) -> Tensor:
+        """What is kept of the power spectrum, ``[n_atoms, n_features]``, not normalised."""
+        return power_spectrum(densities).index_select(1, self.upper) * self.root
 
     def centred(self, x: Tensor) -> Tensor:
         """``x [n, n_features]`` less its mean, which is that of all ``n_all`` products."""
@@ -68,15 +73,33 @@ class SymmetricSpectrum(nn.Module):
         """``[n, 1]`` for centred ``x``."""
         return torch.rsqrt(x.square().sum(1, keepdim=True) / self.n_all + self.eps)
 
-    @torch.jit.ignore
-    def both(self, p: Tensor) -> Tensor:
-        """``p_ab + p_ba`` for what is kept: ``[n, n_all] -> [n, n_features]``."""
-        return p.index_select(1, self.upper).add_(p.index_select(1, self.lower))
+    def through_norm(self, g: Tensor, features: Tensor, inverse_deviation: Tensor) -> Tensor:
+        """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
+        if not self.normalise:
+            return g
+        projection = (g * features).sum(1, keepdim=True) / self.n_all
+        return (self.centred(g) - features * projection) * inverse_deviation
+
+    def adjoint(self, g: Tensor, densities: List[Tensor]) -> Tensor:
+        """Derivative in the density, ``[n_atoms, sum of block sizes]``, given that in the products."""
+        everywhere = (g * (2.0 / self.root)).index_select(1, self.back)
+        columns = [c.shape[2] for c in densities]
+        parts: List[Tensor] = []
+        for k, block in enumerate(everywhere.split([q * q for q in columns], dim=1)):
+            square = block.reshape(block.shape[0], columns[k], columns[k])
+            parts.append(torch.bmm(densities[k], square).flatten(1))
+        return torch.cat(parts, dim=1)
 
     @torch.jit.ignore
-    def everywhere(self, x: Tensor) -> Tensor:
-        """What is kept, at ``ab`` and at ``ba``: ``[n, n_features] -> [n, n_all]``."""
-        return x.index_select(1, self.back)
+    def tangent(self, densities: List[Tensor], changes: List[Tensor]) -> Tensor:
+        """Change of the products when the density blocks change."""
+        halves = [
+            torch.bmm(c.transpose(1, 2), dc).flatten(1)
+            for c, dc in zip(densities, changes)  # noqa: B905 (of higher degrees no features)
+        ]
+        half = torch.cat(halves, dim=1)
+        both = half.index_select(1, self.upper).add_(half.index_select(1, self.lower))
+        return both.mul_(self.root)
 
 
 def _pairs(q: int) -> List[Tuple[int, int]]:
