@@ -119,7 +119,8 @@ class TargetHead(nn.Module):
         """Weights of the first block's linear layer, ``[n_groups, n_out, n_in]``."""
         weights: List[Tensor] = []
         for block in self.blocks:
-            weights.append(block.linear.weight)  # type: ignore[union-attr, arg-type]
+            linear = block.linear
+            weights.append(linear.weight)  # type: ignore
         return weights[0]
 
     def forward(

@@ -284,8 +284,18 @@ class SharedNetwork(nn.Module):
     def forward(self, x: Tensor, species: Tensor) -> Tensor:
         """``[n_atoms, n_features] -> [n_atoms, n_out]``."""
         x = x * self.encoding.index_select(0, species)
-        if self.norm:
-            x = layer_norm(x, [self.n_features], self.norm_weight, self.norm_bias, 1e-5)
+        if self.norm and len(self.layers) == 0:
+            return layer_norm(x, [self.n_features], self.norm_weight, self.norm_bias, 1e-5)
+        weights: List[Tensor] = []
         for layer in self.layers:
-            x = activation(layer(x))
+            weights.append(layer.weight)  # type: ignore[arg-type]
+        for k, weight in enumerate(weights):
+            if k == 0 and self.norm:
+                # scale and shift act on the layer, which has few rows, not on the features
+                x = x - x.mean(1, keepdim=True)
+                inverse = torch.rsqrt(torch.linalg.vecdot(x, x) / x.shape[1] + 1e-5)
+                x = torch.mm(x, (weight * self.norm_weight).t()) * inverse.unsqueeze(1)
+                x = activation(x + weight @ self.norm_bias)
+            else:
+                x = activation(torch.mm(x, weight.t()))
         return x

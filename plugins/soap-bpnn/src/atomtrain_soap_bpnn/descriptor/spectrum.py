@@ -3,7 +3,8 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import List, Tuple
+from collections.abc import Sequence
+from typing import Any, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,56 @@ from torch import Tensor, nn
 
 def power_spectrum(densities: List[Tensor]) -> Tensor:
     """``[n_atoms, n_features]``: products of the density with itself, summed over m, per degree."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        p = _products(densities)
+    else:
+        p = _Products.apply(*densities)
+    return p
+
+
+def _products(densities: List[Tensor]) -> Tensor:
     spectra: List[Tensor] = []
     for c in densities:
         spectra.append(torch.bmm(c.transpose(1, 2), c).flatten(1))
     return torch.cat(spectra, dim=1)
+
+
+class _Products(torch.autograd.Function):
+    """Autograd would take the derivative of a sum over degrees apart into one as large as the sum each."""
+
+    @staticmethod
+    def forward(ctx: Any, *densities: Tensor) -> Tensor:
+        ctx.save_for_backward(*densities)
+        return _products(list(densities))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        return _ProductsGradient.apply(g, *ctx.saved_tensors)
+
+
+class _ProductsGradient(torch.autograd.Function):
+    """``c (g + g^T)`` for each degree. Its backward is plain, so it has all further derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, *densities: Tensor) -> Any:
+        ctx.save_for_backward(g, *densities)
+        squares = _symmetric(g, densities)
+        return tuple(torch.bmm(c, square) for c, square in zip(densities, squares, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *vectors: Tensor) -> Any:
+        g, *densities = ctx.saved_tensors
+        halves = [torch.bmm(c.transpose(1, 2), v) for c, v in zip(densities, vectors, strict=True)]
+        by_g = torch.cat([(h + h.transpose(1, 2)).flatten(1) for h in halves], dim=1)
+        squares = _symmetric(g, densities)
+        return by_g, *(torch.bmm(v, square) for v, square in zip(vectors, squares, strict=True))
+
+
+def _symmetric(g: Tensor, densities: Sequence[Tensor]) -> List[Tensor]:
+    columns = [c.shape[2] for c in densities]
+    blocks = g.split([q * q for q in columns], dim=1)
+    squares = [block.reshape(-1, q, q) for block, q in zip(blocks, columns, strict=True)]
+    return [square + square.transpose(1, 2) for square in squares]
 
 
 class SymmetricSpectrum(nn.Module):
