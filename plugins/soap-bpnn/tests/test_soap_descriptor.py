@@ -11,6 +11,7 @@ from atomtrain.graph import AtomGraph
 from atomtrain.model import with_leaves
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
+from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, group_pairs
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -75,6 +76,32 @@ def test_nothing_beyond_the_cutoff() -> None:
     basis = RadialBasis(5.0, 0.5, 6, 7).to(torch.float32)
     beyond = torch.tensor([5.0, 5.0 * 3**0.5, 50.0])
     assert not basis(beyond).any() and not basis.values_and_derivatives(beyond)[0].any()
+
+
+@pytest.mark.parametrize("sizes", [[3] * 50, [40] * 9 + [0, 2] * 40 + [7] * 9, [0] * 4, []])
+def test_density_in_bins(sizes: list[int]) -> None:
+    """Sums over pairs, whatever the bins; small groups have one of their own where that pays."""
+    counts = torch.tensor(sizes, dtype=torch.int64)
+    counts = counts[torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))]
+    n_species = 2
+    n_atoms = -(-len(counts) // n_species)
+    group = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    blocks = DensityBlocks([3, 2], n_species)
+    groups = group_pairs(group, n_atoms)
+    assert len(set(groups.slots.tolist())) == len(group)
+    assert len(groups.sizes) == (2 if max(sizes, default=0) == 40 else 1)
+    assert groups.n_places < 2 * max(1, len(group))
+    y, r = torch.randn(len(group), 4), torch.randn(len(group), 5)
+    at_places = [torch.zeros(groups.n_places, t.shape[1]) for t in (y, r)]
+    for places, values in zip(at_places, (y, r), strict=True):
+        places[groups.slots] = values
+    found = blocks.split(blocks(*at_places, groups))
+    for degree, radial in ((0, slice(0, 3)), (1, slice(3, 5))):
+        harmonics = slice(degree**2, (degree + 1) ** 2)
+        each = y[:, harmonics, None] * r[:, None, radial]
+        sums = torch.zeros(n_atoms * n_species, *each.shape[1:]).index_add(0, group, each)
+        by_atom = sums.unflatten(0, (n_atoms, n_species)).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(found[degree], by_atom)
 
 
 def spex_spectrum(model: SoapBpnn, graph: AtomGraph) -> torch.Tensor:

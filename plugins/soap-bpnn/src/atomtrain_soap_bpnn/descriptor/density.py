@@ -40,7 +40,7 @@ def group_pairs(group: Tensor, n_atoms: int) -> Groups:
     rank = torch.arange(group.shape[0], device=group.device) - starts.index_select(0, which)
     widest = int(counts.max()) if n_groups > 0 else 1
     empty = n_groups * widest - group.shape[0]
-    # few or small enough that a second bin is not worth its operations
+    # too few for a second bin to be worth its operations
     if empty < 500 or 5 * empty < group.shape[0]:
         slots = which * widest + rank
         return Groups(slots, present, [n_groups], [widest], n_groups * widest, n_atoms)
@@ -54,8 +54,6 @@ def group_pairs(group: Tensor, n_atoms: int) -> Groups:
     slots = torch.empty_like(first).index_copy(0, by_size, first).index_select(0, which) + rank
     n_places = large * widest + (n_groups - large) * width
     present = present.index_select(0, by_size)
-    if large == 0:
-        return Groups(slots, present, [n_groups], [widest], n_places, n_atoms)
     return Groups(slots, present, [large, n_groups - large], [widest, width], n_places, n_atoms)
 
 
