@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomtrain")
 CORE_VERSION = 1
+VALIDATION_ATOMS = 500
+"""Batches of validation are as large as this allows, and never smaller than those of training."""
 
 
 def train(model: Model, run: TrainingRun, engine: type[Engine] | None = None) -> TrainingOutcome:
@@ -369,9 +371,13 @@ class Engine:
         store = self.run.train if part == "train" else self.run.validation
         training = part == "train"
         bounded = bounded and training
+        batch_size = self.hypers.batch_size
+        if not training and len(store) and all(term.mean for term in self.terms):
+            n_atoms = max(1, int(store.n_atoms.max()))
+            batch_size = max(batch_size, VALIDATION_ATOMS // n_atoms)
         return epoch_batches(
             store.n_atoms,
-            batch_size=self.hypers.batch_size,
+            batch_size=batch_size,
             seed=self.run.seed,
             epoch=epoch,
             shuffle=training,

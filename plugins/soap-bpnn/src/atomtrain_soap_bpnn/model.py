@@ -23,7 +23,7 @@ from atomtrain_soap_bpnn.descriptor.density import (
     padded,
 )
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum, power_spectrum
-from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES, mixed
+from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.heads import TargetHead, irreps_of
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.network import (
@@ -312,10 +312,11 @@ class SoapBpnn(Model):
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
         """The density of the features' degrees, elements mixed into pseudo-elements."""
-        result: List[Tensor] = []
+        parts: List[Tensor] = []
         for c in blocks[: self.n_degrees]:
-            result.append(mixed(c, self.alchemy))
-        return result
+            parts.append(c.flatten(1))
+        by_element = self.by_element.separate(torch.cat(parts, dim=1))
+        return self.by_pseudo_element.join(torch.matmul(self.alchemy.t(), by_element))
 
     def _build_expansion(self, max_angular: int) -> None:
         """The parts that compute the density up to a degree; none has weights."""
@@ -328,6 +329,9 @@ class SoapBpnn(Model):
         self.fast_harmonics = _Sphericart(max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
         self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
+        of_features = self.n_per_l[: self.n_degrees]
+        self.by_element = DensityBlocks(of_features, self.n_species)
+        self.by_pseudo_element = DensityBlocks(of_features, PSEUDO_SPECIES)
 
     def _build_closed_form(self) -> None:
         parts = (self.harmonics, self.radial, self.density_blocks, self.spectrum)

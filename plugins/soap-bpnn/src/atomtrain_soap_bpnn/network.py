@@ -119,6 +119,59 @@ class _SiluGradient(torch.autograd.Function):
         return by_result * slope, by_result * g * second
 
 
+def normalised(x: Tensor) -> Tensor:
+    """Rows of ``x [n, n_features]`` with mean 0 and variance 1: a layer norm without scale and shift."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        y = layer_norm(x, [x.shape[1]])
+    else:
+        y = _Normalised.apply(x)
+    return y
+
+
+class _Normalised(torch.autograd.Function):
+    """torch's layer norm, whose second derivatives autograd takes apart into dozens of passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x - x.mean(1, keepdim=True)
+        inverse = torch.rsqrt(torch.linalg.vecdot(y, y).unsqueeze(1) / x.shape[1] + 1e-5)
+        y.mul_(inverse)
+        ctx.save_for_backward(x, y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
+        x, y, inverse = ctx.saved_tensors
+        return _NormalisedGradient.apply(g, x, y.detach(), inverse)
+
+
+class _NormalisedGradient(torch.autograd.Function):
+    """``J g`` with ``J = (1 - 1/F - y y^T / F) / deviation``, which is symmetric.
+
+    With a = <g, y> / F, b = <v, y> / F, c = <g, v> / F of centred g and v, the derivative of <v, J g>
+    in what was normalised is ``((3 a b - c) y - b g - a v) / variance``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, y: Tensor, inverse: Tensor) -> Tensor:
+        g = g - g.mean(1, keepdim=True)
+        a = torch.linalg.vecdot(g, y).unsqueeze(1) / y.shape[1]
+        ctx.save_for_backward(g, y, inverse, a)
+        return torch.addcmul(g, y, a, value=-1.0).mul_(inverse)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, v: Tensor) -> Any:  # type: ignore[override]
+        g, y, inverse, a = ctx.saved_tensors
+        v = v - v.mean(1, keepdim=True)
+        b = torch.linalg.vecdot(v, y).unsqueeze(1) / y.shape[1]
+        c = torch.linalg.vecdot(v, g).unsqueeze(1) / y.shape[1]
+        square = inverse.square()
+        by_x = y * ((3.0 * a * b - c) * square)
+        by_x.addcmul_(g, b * square, value=-1.0).addcmul_(v, a * square, value=-1.0)
+        return v.addcmul_(y, b, value=-1.0).mul_(inverse), by_x, None, None
+
+
 class _Fold(torch.autograd.Function):
     """``W diag(scale)`` and ``W shift``: the affine part of a layer norm in the layer behind it.
 
@@ -292,9 +345,7 @@ class SharedNetwork(nn.Module):
         for k, weight in enumerate(weights):
             if k == 0 and self.norm:
                 # scale and shift act on the layer, which has few rows, not on the features
-                x = x - x.mean(1, keepdim=True)
-                inverse = torch.rsqrt(torch.linalg.vecdot(x, x) / x.shape[1] + 1e-5)
-                x = torch.mm(x, (weight * self.norm_weight).t()) * inverse.unsqueeze(1)
+                x = torch.mm(normalised(x), (weight * self.norm_weight).t())
                 x = activation(x + weight @ self.norm_bias)
             else:
                 x = activation(torch.mm(x, weight.t()))

@@ -103,6 +103,15 @@ class DensityBlocks(nn.Module):
             blocks.append(part.reshape(flat.shape[0], self.rows[k], self.columns[k]))
         return blocks
 
+    def separate(self, flat: Tensor) -> Tensor:
+        """``[n_atoms, sum of block sizes] -> [n_atoms, n_species, n_used]``."""
+        flat = flat.index_select(1, self.back)
+        return flat.reshape(flat.shape[0], self.n_species, self.used.shape[0])
+
+    def join(self, by_species: Tensor) -> List[Tensor]:
+        """``[n_atoms, n_species, n_used] -> blocks``."""
+        return self.split(by_species.flatten(1).index_select(1, self.order))
+
     def forward(self, harmonics: Tensor, radial: Tensor, groups: Groups) -> Tensor:
         """Sums over pairs of harmonics times radial functions, ``[n_atoms, sum of block sizes]``.
 

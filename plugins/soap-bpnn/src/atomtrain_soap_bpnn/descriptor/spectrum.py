@@ -109,7 +109,7 @@ class SymmetricSpectrum(nn.Module):
 
     def products(self, densities: List[Tensor]) -> Tensor:
         """What is kept of the power spectrum, ``[n_atoms, n_features]``, not normalised."""
-        return power_spectrum(densities).index_select(1, self.upper) * self.root
+        return power_spectrum(densities).index_select(1, self.upper).mul_(self.root)
 
     def centred(self, x: Tensor) -> Tensor:
         """``x [n, n_features]`` less its mean, which is that of all ``n_all`` products."""
@@ -118,14 +118,15 @@ class SymmetricSpectrum(nn.Module):
 
     def inverse_deviation(self, x: Tensor) -> Tensor:
         """``[n, 1]`` for centred ``x``."""
-        return torch.rsqrt(x.square().sum(1, keepdim=True) / self.n_all + self.eps)
+        return torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(1) / self.n_all + self.eps)
 
     def through_norm(self, g: Tensor, features: Tensor, inverse_deviation: Tensor) -> Tensor:
         """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
         if not self.normalise:
             return g
-        projection = (g * features).sum(1, keepdim=True) / self.n_all
-        return (self.centred(g) - features * projection) * inverse_deviation
+        projection = torch.linalg.vecdot(g, features).unsqueeze(1) / self.n_all
+        g = torch.addcmul(self.centred(g), features, projection, value=-1.0)
+        return g.mul_(inverse_deviation)
 
     def adjoint(self, g: Tensor, densities: List[Tensor]) -> Tensor:
         """Derivative in the density, ``[n_atoms, sum of block sizes]``, given that in the products."""
