@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomtrain")
 CORE_VERSION = 1
-VALIDATION_ATOMS = 500
+VALIDATION_ATOMS = 200
 """Batches of validation are as large as this allows, and never smaller than those of training."""
 
 
