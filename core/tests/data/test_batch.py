@@ -135,12 +135,19 @@ def test_constants_beyond_the_budget_are_not_kept(monkeypatch: pytest.MonkeyPatc
         return number_atoms_and_pairs(graph)
 
     # the first structure has no pairs: what pairs need must be counted all the same
-    for budget in (pairs + 1, 2 * pairs):
-        source = source_of(full_store(), constants=constants, memory_budget=budget)
+    of_atoms = 3 * 8 * len(full_store().types)
+    of_pairs = 2 * 3 * 8 * len(source_of(full_store()).pairs.centers)  # type: ignore[union-attr]
+    for budget, kept in (
+        (of_atoms - 1, set()),
+        (of_atoms, {"test/atom"}),
+        (of_atoms + of_pairs - 1, {"test/atom"}),
+        (of_atoms + of_pairs, {"test/atom", "test/pair"}),
+    ):
+        source = source_of(full_store(), constants=constants, memory_budget=pairs + budget)
         assert source.pairs is not None
-        assert source.memory == pairs
-        assert set(source.batch(ORDER).graph.extras) == {"charge"}
-    assert len(calls) == 2
+        assert source.memory <= pairs + budget
+        assert set(source.batch(ORDER).graph.extras) == {"charge"} | kept
+    assert len(calls) == 1 + 3 * len(full_store())
 
 
 def test_extra_data_is_in_the_graph() -> None:

@@ -61,13 +61,14 @@ def test_harmonics_are_sphericarts(max_angular: int) -> None:
 def test_radial_derivatives_and_cutoff() -> None:
     basis = RadialBasis(5.0, 0.5, 6, 7)
     r = torch.linspace(0.3, 4.9999, 400, dtype=torch.float64, requires_grad=True)
-    values, slopes = basis.values_and_derivatives(r.detach())
+    values, slopes = basis.values_and_derivatives(r.detach()).unbind(1)
     torch.testing.assert_close(basis(r), values, rtol=1e-14, atol=1e-14)
     by_autograd = torch.stack(
         [torch.autograd.grad(basis(r)[:, k].sum(), r)[0] for k in range(values.shape[1])], 1
     )
     torch.testing.assert_close(by_autograd, slopes, rtol=1e-10, atol=1e-10)
-    edge, edge_slope = basis.values_and_derivatives(torch.tensor([5.0], dtype=torch.float64))
+    at_edge = basis.values_and_derivatives(torch.tensor([5.0], dtype=torch.float64))
+    edge, edge_slope = at_edge.unbind(1)
     assert edge.abs().max() < 1e-15 and edge_slope.abs().max() < 1e-12
 
 
@@ -75,7 +76,7 @@ def test_nothing_beyond_the_cutoff() -> None:
     """Exactly, in float32 too: the padded layout fills its gaps with vectors from there."""
     basis = RadialBasis(5.0, 0.5, 6, 7).to(torch.float32)
     beyond = torch.tensor([5.0, 5.0 * 3**0.5, 50.0])
-    assert not basis(beyond).any() and not basis.values_and_derivatives(beyond)[0].any()
+    assert not basis(beyond).any() and not basis.values_and_derivatives(beyond)[:, 0].any()
 
 
 @pytest.mark.parametrize("sizes", [[3] * 50, [40] * 9 + [0, 2] * 40 + [7] * 9, [0] * 4, []])

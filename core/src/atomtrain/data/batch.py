@@ -13,7 +13,7 @@ from torch import Tensor
 from atomtrain.data.kept import Kept, structures_key
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
 from atomtrain.data.noise import Noise
-from atomtrain.data.store import StructureStore, slices
+from atomtrain.data.store import Slices, StructureStore, slices
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
 from atomtrain.targets import split_key
@@ -109,6 +109,7 @@ class BatchSource:
             split_key(key)[0] not in noise.inputs for key in store.labels
         )
         self.store = store
+        self.periodic = bool(store.pbc.any())
         self.cutoff = cutoff
         self.dtype = dtype
         self.device = device
@@ -160,10 +161,10 @@ class BatchSource:
     def batch(self, structures: Tensor) -> Batch:
         """One batch, on the CPU."""
         store = self.store
-        counts = store.n_atoms.index_select(0, structures)
         if self.per_structure:
-            return self._without_atoms(structures, counts)
-        atoms = store.atom_indices(structures)
+            return self._without_atoms(structures)
+        of_atoms = slices(store.offsets, structures)
+        atoms = of_atoms.rows
         extras = {
             name: values.index_select(0, atoms if per_atom else structures)
             for name, (values, per_atom) in self.extra.items()
@@ -172,27 +173,21 @@ class BatchSource:
             name: self._graph(
                 one.store,
                 structures,
-                atoms,
+                of_atoms,
                 pair_list(one.store, structures, self.cutoff),
                 dict(extras),
             )
             for name, one in self.noisy.items()
         }
         if self.pairs is not None:
-            chosen = slices(self.pairs.offsets, structures)
-            n_pairs = (self.pairs.offsets[1:] - self.pairs.offsets[:-1])[structures]
-            pairs = PairList(
-                self.pairs.centers.index_select(0, chosen),
-                self.pairs.neighbors.index_select(0, chosen),
-                self.pairs.shifts.index_select(0, chosen),
-                torch.cat([n_pairs.new_zeros(1), n_pairs.cumsum(0)]),
-            )
+            of_pairs = slices(self.pairs.offsets, structures)
+            chosen = of_pairs.rows
             extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
             extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
-            graph = self._graph(store, structures, atoms, pairs, extras)
+            graph = self._graph(store, structures, of_atoms, self.pairs, extras, of_pairs)
         elif self.clean:
             pairs = pair_list(store, structures, self.cutoff)
-            graph = self._graph(store, structures, atoms, pairs, extras)
+            graph = self._graph(store, structures, of_atoms, pairs, extras)
         else:
             graph = next(iter(noisy.values()))
         labels: dict[str, Tensor] = {}
@@ -205,11 +200,13 @@ class BatchSource:
             else:
                 labels[key] = values.index_select(0, rows)
             masks[key] = None if mask is None else mask.index_select(0, rows)
-        return Batch(graph, labels, masks, structures, counts.to(self.dtype), noisy)
+        n_atoms = of_atoms.counts.to(self.dtype)
+        return Batch(graph, labels, masks, structures, n_atoms, noisy)
 
-    def _without_atoms(self, structures: Tensor, counts: Tensor) -> Batch:
+    def _without_atoms(self, structures: Tensor) -> Batch:
         """A batch of which the model needs what is kept of structures alone."""
         store, dtype = self.store, self.dtype
+        counts = store.n_atoms.index_select(0, structures)
         atoms = torch.empty(0, dtype=torch.int64)
         if any(per_atom for _, _, per_atom in self.labels.values()):
             atoms = store.atom_indices(structures)
@@ -239,25 +236,33 @@ class BatchSource:
         self,
         store: StructureStore,
         structures: Tensor,
-        atoms: Tensor,
+        of_atoms: Slices,
         pairs: PairList,
         extras: dict[str, Tensor],
+        of_pairs: Slices | None = None,
     ) -> AtomGraph:
-        """Structures of a store, whose ``atoms`` and ``pairs`` are known, as one graph."""
+        """Structures of a store as one graph, from their ``pairs`` or from ``of_pairs`` of these."""
         dtype = self.dtype
-        counts = store.n_atoms.index_select(0, structures)
-        n_pairs = pairs.offsets[1:] - pairs.offsets[:-1]
-        first_atom = torch.repeat_interleave(counts.cumsum(0) - counts, n_pairs)
-        structure = torch.repeat_interleave(torch.arange(len(structures)), counts)
-        centers = pairs.centers.to(torch.int64) + first_atom
-        neighbors = pairs.neighbors.to(torch.int64) + first_atom
-        positions = store.positions.index_select(0, atoms)
+        centers, neighbors, shifts = pairs.centers, pairs.neighbors, pairs.shifts
+        if of_pairs is None:
+            owners = torch.repeat_interleave(pairs.offsets[1:] - pairs.offsets[:-1])
+        else:
+            owners, chosen = of_pairs.owners, of_pairs.rows
+            centers, neighbors = centers.index_select(0, chosen), neighbors.index_select(0, chosen)
+            shifts = shifts.index_select(0, chosen)
+        first_atom = of_atoms.firsts.index_select(0, owners)
+        centers, neighbors = centers + first_atom, neighbors + first_atom
+        structure = of_atoms.owners
+        positions = store.positions.index_select(0, of_atoms.rows)
         cells = store.cells.index_select(0, structures)
-        shifts = pairs.shifts.to(torch.float64)
-        vectors = pair_vectors(positions, cells, structure, centers, neighbors, shifts)
+        if self.periodic:
+            shifts = shifts.to(torch.float64)
+            vectors = pair_vectors(positions, cells, structure, centers, neighbors, shifts)
+        else:  # all shifts are zero
+            vectors = positions.index_select(0, neighbors) - positions.index_select(0, centers)
         return AtomGraph(
             positions=positions.to(dtype),
-            types=store.types.index_select(0, atoms),
+            types=store.types.index_select(0, of_atoms.rows),
             cells=cells.to(dtype),
             pbc=store.pbc.index_select(0, structures),
             structure=structure,
@@ -339,26 +344,23 @@ class BatchSource:
         n_atoms, n_pairs = len(self.store.types), 0
         if self.pairs is not None:
             n_pairs = len(self.pairs.centers)
-        per_atom: dict[str, Tensor] = {}
-        per_pair: dict[str, Tensor] = {}
         atom = pair = 0
-        for k, part in enumerate(_pieces(self.store, CHUNK)):
+        for part in _pieces(self.store, CHUNK):
             graph = self.batch(part).graph
             found = constants(graph)
-            if k == 0:
-                size = sum(_row_bytes(t) * n_atoms for t in found.per_atom.values())
-                size += sum(_row_bytes(t) * n_pairs for t in found.per_pair.values())
-                if size == 0 or size > budget:
+            if atom == 0:
+                per_atom, budget = _tables(found.per_atom, n_atoms, budget)
+                per_pair, budget = _tables(found.per_pair, n_pairs, budget)
+                if not per_atom and not per_pair:
                     return
-                per_atom = {n: _table(t, n_atoms) for n, t in found.per_atom.items()}
-                per_pair = {n: _table(t, n_pairs) for n, t in found.per_pair.items()}
             atoms, pairs = len(graph.types), len(graph.centers)
-            for name, tensor in found.per_atom.items():
-                per_atom[name][atom : atom + atoms] = tensor
-            for name, tensor in found.per_pair.items():
-                per_pair[name][pair : pair + pairs] = tensor
+            for name, table in per_atom.items():
+                table[atom : atom + atoms] = found.per_atom[name]
+            for name, table in per_pair.items():
+                table[pair : pair + pairs] = found.per_pair[name]
             atom, pair = atom + atoms, pair + pairs
-        self.per_atom, self.per_pair = per_atom, per_pair
+        if atom > 0:
+            self.per_atom, self.per_pair = per_atom, per_pair
 
 
 class _Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -384,9 +386,12 @@ def _pieces(store: StructureStore, n_atoms: int) -> list[Tensor]:
     return list(torch.split(torch.arange(len(store)), sizes.tolist()))
 
 
-def _row_bytes(tensor: Tensor) -> int:
-    return math.prod(tensor.shape[1:]) * tensor.element_size()
-
-
-def _table(example: Tensor, rows: int) -> Tensor:
-    return torch.empty((rows, *example.shape[1:]), dtype=example.dtype)
+def _tables(examples: dict[str, Tensor], rows: int, budget: int) -> tuple[dict[str, Tensor], int]:
+    """Empty tables for those that fit, in their order, and what is left of the budget."""
+    tables: dict[str, Tensor] = {}
+    for name, example in examples.items():
+        size = math.prod(example.shape[1:]) * example.element_size() * rows
+        if 0 < size <= budget:
+            tables[name] = torch.empty((rows, *example.shape[1:]), dtype=example.dtype)
+            budget -= size
+    return tables, budget

@@ -7,6 +7,7 @@ labels are float64 here and are converted when a batch is made.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class StructureStore:
 
     def atom_indices(self, structures: Tensor) -> Tensor:
         """Indices [n] of the atoms of ``structures``, in their order."""
-        return slices(self.offsets, structures)
+        return slices(self.offsets, structures).rows
 
     def select(self, structures: Tensor) -> StructureStore:
         """A new store with these structures, in this order."""
@@ -102,10 +103,24 @@ class StructureStore:
         )
 
 
-def slices(offsets: Tensor, which: Tensor) -> Tensor:
-    """Concatenate ``arange(offsets[k], offsets[k + 1])`` for each k in ``which``, without a loop."""
-    starts = offsets[which]
-    counts = offsets[which + 1] - starts
-    ends = counts.cumsum(0)
-    shift = torch.repeat_interleave(starts - (ends - counts), counts)
-    return shift + torch.arange(int(counts.sum()), device=offsets.device)
+class Slices(NamedTuple):
+    """Rows of several structures out of a table that has all structures one after the other."""
+
+    rows: Tensor
+    """[n] int64, ``arange(offsets[k], offsets[k + 1])`` for each structure k, one after the other"""
+    owners: Tensor
+    """[n] int64, which of the structures (counted from 0) a row belongs to"""
+    counts: Tensor
+    """[n_structures] int64"""
+    firsts: Tensor
+    """[n_structures] int64, where each structure begins in ``rows``"""
+
+
+def slices(offsets: Tensor, which: Tensor) -> Slices:
+    """The rows of the structures ``which``, without a loop."""
+    starts = offsets.index_select(0, which)
+    counts = offsets.index_select(0, which + 1) - starts
+    firsts = counts.cumsum(0) - counts
+    owners = torch.repeat_interleave(counts)
+    every = torch.arange(owners.shape[0], device=offsets.device)
+    return Slices((starts - firsts).index_select(0, owners) + every, owners, counts, firsts)

@@ -121,8 +121,9 @@ class Model(nn.Module):
     def constants(self, graph: AtomGraph) -> Constants:
         """What does not depend on weights; kept between epochs as far as memory allows.
 
-        Must be all that ``forward`` finds in ``graph.extras`` under the same names; ``forward``
-        computes what it does not find there.
+        Where it is not enough for all, those that come first are kept. Must be all that ``forward``
+        finds in ``graph.extras`` under the same names; ``forward`` computes what it does not find
+        there, whichever that is.
         """
         return Constants()
 

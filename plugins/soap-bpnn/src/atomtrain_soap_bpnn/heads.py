@@ -7,7 +7,6 @@ from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from atomtrain.errors import TargetError
 from atomtrain.targets import TargetInfo
@@ -105,15 +104,12 @@ class TargetHead(nn.Module):
             return activation(self.hidden(x))
         return x
 
-    def with_gradient(self, x: Tensor, layout: BySpecies) -> Tuple[Tensor, Tensor]:
-        """For one scalar: ``[n_atoms, 1]`` and its derivative in ``x [n_groups, width, n_in]``."""
-        g = self.last_weight().expand(x.shape)
+    def hidden_weights(self) -> List[Tensor]:
+        """Weights of the layer of an mlp head, ``[n_groups, n_in, n_in]``, if there is one."""
+        weights: List[Tensor] = []
         if self.mlp:
-            hidden = self.hidden(x)
-            x = silu(hidden)
-            g = torch.bmm(torch.ops.aten.silu_backward(g, hidden), self.hidden.weight)
-        y = torch.bmm(x, self.last_weight().transpose(1, 2))
-        return y.flatten(0, 1).index_select(0, layout.places), g
+            weights.append(self.hidden.weight)
+        return weights
 
     def last_weight(self) -> Tensor:
         """Weights of the first block's linear layer, ``[n_groups, n_out, n_in]``."""

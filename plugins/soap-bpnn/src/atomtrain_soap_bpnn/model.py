@@ -33,6 +33,7 @@ from atomtrain_soap_bpnn.network import (
     all_together,
     by_species,
 )
+from atomtrain_soap_bpnn.scalars import Network, forward_pass, scalars, slopes
 
 EPS = 1e-5  # of the layer norm, torch's default
 
@@ -106,6 +107,8 @@ class SoapBpnn(Model):
             features, densities = self.plain_features(graph, species)
         elif self.plain:
             features, densities = self.plain_features(graph, species)
+        elif self._has_closed_form(outputs) and len(outputs) == 1:
+            return self._fast_scalars(graph, species, outputs[0])
         else:
             features, densities = self._fast_features(graph, species)
 
@@ -160,18 +163,26 @@ class SoapBpnn(Model):
         predictions: Dict[str, List[Tensor]] = {}
         with torch.no_grad():
             kept = self.closed(vectors.detach(), group, graph.types.shape[0])
-            hidden, inputs = self.network.with_inputs(kept.features, layout)
         for name, head in self.heads.items():
             if name in outputs:
                 with torch.no_grad():
-                    y, g = head.with_gradient(hidden, layout)  # type: ignore[operator]
+                    network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
+                    done = forward_pass(kept.features, layout, network)
+                    y = done.scalars
+                    g = y
                     if vectors.requires_grad:
-                        g = self.closed.adjoint(kept, self.network.adjoint(g, inputs, layout))
+                        by_features = slopes(done, layout, network).features
+                        g = self.closed.adjoint(kept, by_features)
                 if vectors.requires_grad:
-                    slopes = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
-                    y = y.index_add(0, centers, slopes)
+                    along = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
+                    y = y.index_add(0, centers, along)
                 predictions[name] = [y]
         return predictions
+
+    def _network(self, hidden: List[Tensor], last: Tensor) -> Network:
+        """All layers of one scalar; ``hidden`` and ``last`` are those of its head."""
+        first, offset = self.network.folded()
+        return Network(first, offset, self.network.hidden() + hidden, last)
 
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
@@ -195,17 +206,22 @@ class SoapBpnn(Model):
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
-        """Density and, where no gradients are trained, features; they do not depend on weights.
+        """Features, density and, where there are gradients, the places of pairs in the radial table.
 
-        What follows from them (the features, which are many, and the basis at the pairs) is not
-        kept where gradients are trained: to gather it takes as long as to compute it.
+        None depends on weights. What else follows from them (the basis at the pairs, which is many
+        numbers) is not kept: to gather it takes as long as to compute it.
         """
         blocks = self._pair_basis(graph)[1].density()
-        per_atom = {"soap/density": torch.cat([c.flatten(1) for c in blocks], dim=1)}
-        if self.symmetric and not self.has_gradients:
+        kept = Constants()
+        if self.symmetric:
             spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
-            per_atom["soap/features"] = spectrum.features
-        return Constants(per_atom=per_atom)
+            kept.per_atom["soap/features"] = spectrum.features
+            kept.per_atom["soap/inverse_deviation"] = spectrum.inverse_deviation
+        kept.per_atom["soap/density"] = torch.cat([c.flatten(1) for c in blocks], dim=1)
+        if self.has_gradients:
+            r = torch.linalg.vector_norm(graph.vectors, dim=1)
+            kept.per_pair["soap/places"] = self.radial.places(r)
+        return kept
 
     @torch.jit.ignore
     def before_export(self) -> None:
@@ -291,6 +307,35 @@ class SoapBpnn(Model):
         return self._features(blocks), blocks
 
     @torch.jit.unused
+    def _fast_scalars(
+        self, graph: AtomGraph, species: Tensor, name: str
+    ) -> Dict[str, List[Tensor]]:
+        """What :meth:`forward` gives where one scalar is all that is wanted."""
+        head = self.heads[name]
+        layout = by_species(species, self.n_species)
+        network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
+        kept, vectors = graph.extras, graph.vectors
+        if not vectors.requires_grad:
+            features = self._fast_features(graph, species)[0]
+            return {name: [scalars(features, layout, network, False)[0]]}
+        with torch.no_grad():
+            order, basis = self._pair_basis(graph)
+            if "soap/density" in kept:
+                blocks = self.density_blocks.split(kept["soap/density"])
+            else:
+                blocks = basis.density()
+            if "soap/features" in kept:
+                spectrum = fast.Spectrum(kept["soap/features"], kept["soap/inverse_deviation"], blocks[: self.n_degrees], self.spectrum)
+            else:
+                spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
+        centers = graph.centers
+        if order is not None:
+            vectors, centers = vectors.index_select(0, order), centers.index_select(0, order)
+        y, g = scalars(spectrum.features, layout, network, True)
+        assert g is not None
+        return {name: [y + fast.slopes(vectors, centers, g, spectrum, basis)]}
+
+    @torch.jit.unused
     def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":
         """The order that sorts the pairs (None: they are sorted), and the basis at them."""
         vectors = graph.vectors.detach()
@@ -304,10 +349,16 @@ class SoapBpnn(Model):
         places = padded(vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(places, dim=1)
         harmonics, turning = self.fast_harmonics.compute(places)
-        radial, slopes = self.radial.values_and_derivatives(r)
+        if "soap/places" in graph.extras:
+            at = graph.extras["soap/places"]
+            if order is not None:
+                at = at.index_select(0, order)
+            radial = self.radial.combined(padded(at, groups, 0.0))
+        else:
+            radial = self.radial.values_and_derivatives(r)
         directions = places / r.unsqueeze(1)
         return order, fast.PairBasis(
-            harmonics, turning, radial, slopes, directions, groups, self.density_blocks
+            harmonics, turning, radial, directions, groups, self.density_blocks
         )
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:

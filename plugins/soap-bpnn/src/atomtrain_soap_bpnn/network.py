@@ -7,7 +7,7 @@ every layer is one batched product.
 
 import math
 from itertools import pairwise
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class BySpecies(NamedTuple):
     """[n_species * width] the same, as positions in ``order``"""
     sorted_places: Tensor
     """[n_atoms] place of each atom of ``order``"""
+    ranks: Tensor
+    """[n_atoms] where in ``order`` each atom is"""
     places: Tensor
     """[n_atoms] place of each atom"""
     n_species: int
@@ -42,24 +44,25 @@ def by_species(species: Tensor, n_species: int) -> BySpecies:
     counts = torch.bincount(species, minlength=n_species)
     listed: List[int] = counts.tolist()
     width = max(listed) if n_species > 0 else 0
-    order = torch.argsort(species, stable=True)
-    starts = torch.cumsum(counts, 0) - counts
-    kinds = species.index_select(0, order)
-    ranks = torch.arange(n_atoms, device=species.device) - starts.index_select(0, kinds)
-    sorted_places = kinds * width + ranks
+    kinds, order = torch.sort(species, stable=True)
+    every = torch.arange(n_atoms, device=species.device)
+    firsts = width * torch.arange(n_species, device=species.device) - (counts.cumsum(0) - counts)
+    sorted_places = every + firsts.index_select(0, kinds)
     sorted_rows = torch.zeros(n_species * width, dtype=torch.int64, device=species.device)
-    sorted_rows = sorted_rows.index_copy(
-        0, sorted_places, torch.arange(n_atoms, device=species.device)
-    )
+    sorted_rows = sorted_rows.index_copy(0, sorted_places, every)
     rows = order.index_select(0, sorted_rows) if n_atoms > 0 else sorted_rows
-    places = torch.empty_like(order).index_copy(0, order, sorted_places)
-    return BySpecies(order, listed, rows, sorted_rows, sorted_places, places, n_species, width)
+    ranks = torch.empty_like(order).index_copy(0, order, every)
+    places = sorted_places.index_select(0, ranks)
+    return BySpecies(
+        order, listed, rows, sorted_rows, sorted_places, ranks, places, n_species, width
+    )
 
 
 def all_together(species: Tensor) -> BySpecies:
     """The layout of a network that all elements share: one group, atoms as they are."""
     every = torch.arange(species.shape[0], device=species.device)
-    return BySpecies(every, [species.shape[0]], every, every, every, every, 1, species.shape[0])
+    n = species.shape[0]
+    return BySpecies(every, [n], every, every, every, every, every, 1, n)
 
 
 def _weight(n_species: int, n_out: int, n_in: int) -> nn.Parameter:
@@ -173,31 +176,52 @@ class _NormalisedGradient(torch.autograd.Function):
 
 
 class _Fold(torch.autograd.Function):
-    """``W diag(scale)`` and ``W shift``: the affine part of a layer norm in the layer behind it.
-
-    Shapes ``[n_species, n_out, n_in]`` and ``[n_species, n_out]``. What autograd makes of the plain
-    operations passes over arrays as large as the weights twice as often, and for small batches these
-    passes are what a step takes its time for.
-    """
+    """:func:`_fold`. What autograd makes of it passes over arrays as large as the weights twice as
+    often, and for small batches these passes are what a step takes its time for."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, shift: Tensor) -> Tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weight, scale, shift)
-        return _fold(weight, scale, shift)
+    def forward(
+        ctx: Any, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, root: Tensor
+    ) -> Tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight, norm_weight, norm_bias, root)
+        return _fold(weight, norm_weight, norm_bias, root)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, g: Tensor, by_offset: Tensor) -> Any:  # type: ignore[override]
-        weight, scale, shift = ctx.saved_tensors
+        weight, norm_weight, norm_bias, root = ctx.saved_tensors
+        square = root.square()
         by_scale = (g * weight).sum(1)
         by_shift = torch.bmm(by_offset.unsqueeze(1), weight).squeeze(1)
-        by_weight = g * scale.unsqueeze(1)
-        by_weight.baddbmm_(by_offset.unsqueeze(2), shift.unsqueeze(1))
-        return by_weight, by_scale, by_shift
+        by_weight = g * (norm_weight * root).unsqueeze(1)
+        by_weight.baddbmm_(by_offset.unsqueeze(2), (norm_bias * square).unsqueeze(1))
+        return by_weight, by_scale.mul_(root), by_shift.mul_(square), None
 
 
-def _fold(weight: Tensor, scale: Tensor, shift: Tensor) -> Tuple[Tensor, Tensor]:
-    return weight * scale.unsqueeze(1), torch.bmm(weight, shift.unsqueeze(2)).squeeze(2)
+def _fold(
+    weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, root: Tensor
+) -> Tuple[Tensor, Tensor]:
+    """The affine part of a layer norm in the layer behind it.
+
+    ``weight [n_species, n_out, n_in]``, ``norm_weight`` and ``norm_bias [n_species, n_in]``; each of
+    the ``n_in`` stands for ``root [n_in]`` squared equal inputs. Gives weights like ``weight`` and
+    offsets ``[n_species, n_out]``.
+    """
+    shift = norm_bias * root.square()
+    folded = weight * (norm_weight * root).unsqueeze(1)
+    return folded, torch.bmm(weight, shift.unsqueeze(2)).squeeze(2)
+
+
+def first_layer(x: Tensor, weight: Tensor, offset: Optional[Tensor], layout: BySpecies) -> Tensor:
+    """``[n_atoms, n_in] -> [n_atoms, n_out]`` for atoms sorted by element; one product an element."""
+    weights = weight.unbind(0)
+    parts: List[Tensor] = []
+    for k, part in enumerate(x.split(layout.counts)):
+        if offset is None:
+            parts.append(torch.mm(part, weights[k].t()))
+        else:
+            parts.append(torch.addmm(offset[k], part, weights[k].t()))
+    return torch.cat(parts)
 
 
 class NetworkBySpecies(nn.Module):
@@ -240,7 +264,7 @@ class NetworkBySpecies(nn.Module):
         """Put the affine part of the layer norm into the first layer for good: no more training."""
         if self.has_layers:
             with torch.no_grad():
-                weight, self.offset = self._folded()
+                weight, self.offset = self.folded()
             self.first.weight = nn.Parameter(weight, requires_grad=False)
             self.is_folded = True
 
@@ -252,24 +276,16 @@ class NetworkBySpecies(nn.Module):
             if self.norm:
                 x = x * self.norm_weight.unsqueeze(1) + self.norm_bias.unsqueeze(1)
             return x
-        x = activation(self._first(features, layout))
+        if layout.n_species > 1:
+            features = features.index_select(0, layout.order)
+        weight, offset = self.folded()
+        x = activation(first_layer(features, weight, offset, layout))
         x = x.index_select(0, layout.sorted_rows).reshape(shape)
         for layer in self.layers:
             x = activation(layer(x))
         return x
 
-    def _first(self, features: Tensor, layout: BySpecies) -> Tensor:
-        """The first layer, ``[n_atoms, n_neurons]``, atoms sorted by element."""
-        weight, offset = self._folded()
-        weights, offsets = weight.unbind(0), offset.unbind(0)
-        if layout.n_species > 1:
-            features = features.index_select(0, layout.order)
-        parts: List[Tensor] = []
-        for k, x in enumerate(features.split(layout.counts)):
-            parts.append(torch.addmm(offsets[k], x, weights[k].t()))
-        return torch.cat(parts)
-
-    def _folded(self) -> Tuple[Tensor, Tensor]:
+    def folded(self) -> Tuple[Tensor, Tensor]:
         """Weights and offsets of the first layer for features that are only normalised."""
         weight: Tensor = self.first.weight
         if self.is_folded:
@@ -277,44 +293,19 @@ class NetworkBySpecies(nn.Module):
         if not self.norm:
             offset = torch.zeros(weight.shape[:2], dtype=weight.dtype, device=weight.device)
             return weight * self.root, offset
-        scale = self.norm_weight * self.root
-        shift = self.norm_bias * self.root.square()
         # bare: TorchScript must drop the other branch
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            folded = _fold(weight, scale, shift)
+            folded = _fold(weight, self.norm_weight, self.norm_bias, self.root)
         else:
-            folded = _Fold.apply(weight, scale, shift)
+            folded = _Fold.apply(weight, self.norm_weight, self.norm_bias, self.root)
         return folded
 
-    def with_inputs(self, features: Tensor, layout: BySpecies) -> Tuple[Tensor, List[Tensor]]:
-        """What :meth:`forward` gives (there must be layers), and what each activation was given."""
-        first = self._first(features, layout)
-        inputs = [first]
-        x = silu(first).index_select(0, layout.sorted_rows)
-        x = x.reshape(layout.n_species, layout.width, self.n_out)
-        for layer in self.layers:
-            inputs.append(layer(x))
-            x = silu(inputs[-1])
-        return x, inputs
-
-    def adjoint(self, g: Tensor, inputs: List[Tensor], layout: BySpecies) -> Tensor:
-        """Derivative in the features, given that in what :meth:`with_inputs` gave."""
+    def hidden(self) -> List[Tensor]:
+        """Weights of the layers after the first."""
         weights: List[Tensor] = []
         for layer in self.layers:
             weights.append(layer.weight)  # type: ignore[arg-type]
-        for k in range(len(weights), 0, -1):
-            g = torch.bmm(torch.ops.aten.silu_backward(g, inputs[k]), weights[k - 1])
-        g = g.flatten(0, 1).index_select(0, layout.sorted_places)
-        g = torch.ops.aten.silu_backward(g, inputs[0])
-        first = self._folded()[0].unbind(0)
-        parts: List[Tensor] = []
-        for k, part in enumerate(g.split(layout.counts)):
-            parts.append(torch.mm(part, first[k]))
-        if layout.n_species == 1:
-            return parts[0]
-        back = torch.empty_like(layout.order)
-        back[layout.order] = torch.arange(back.shape[0], device=back.device)
-        return torch.cat(parts).index_select(0, back)
+        return weights
 
 
 class SharedNetwork(nn.Module):

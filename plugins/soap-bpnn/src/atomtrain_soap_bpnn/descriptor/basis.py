@@ -41,6 +41,16 @@ class RadialBasis(nn.Module):
         )
         self.table: Tensor
         self.register_buffer("table", table, persistent=False)  # [n_knots, 4, n_functions]
+        # from t^p times (fade, fade') to the weights of t^q's coefficients in value and derivative
+        rule = torch.zeros(4, 2, 2, 4, dtype=torch.float64)
+        for power in range(4):
+            rule[power, 0, 0, power] = rule[power, 1, 1, power] = 1.0
+            if power > 0:
+                rule[power - 1, 0, 1, power] = power / self.spacing
+        self.product_rule: Tensor
+        self.four: Tensor
+        self.register_buffer("product_rule", rule.reshape(8, 8), persistent=False)
+        self.register_buffer("four", torch.arange(4), persistent=False)
 
     def cutoff_function(self, r: Tensor) -> Tensor:
         """Shifted cosine ``[n]``: 1 up to ``cutoff - width``, then smoothly to 0 at the cutoff.
@@ -58,26 +68,37 @@ class RadialBasis(nn.Module):
         c0, c1, c2, c3 = self.table.index_select(0, k.to(torch.int64)).unbind(1)
         return (c0 + t * (c1 + t * (c2 + t * c3))) * self.cutoff_function(r).unsqueeze(1)
 
-    def values_and_derivatives(self, r: Tensor) -> Tuple[Tensor, Tensor]:
-        """Values and d/dr, both ``[n_pairs, n_functions]``, as constants of autograd.
+    def values_and_derivatives(self, r: Tensor) -> Tensor:
+        """Values and d/dr, ``[n_pairs, 2, n_functions]``, as constants of autograd.
 
         Each row is a weighted sum of four rows of the table, which torch gathers and sums in one
         pass: several times quicker than the polynomials of :meth:`forward`, and the same numbers.
         """
+        return self.combined(self.places(r))
+
+    def places(self, r: Tensor) -> Tensor:
+        """Where distances lie in the table, ``[n_pairs, 9]``: the weights of four rows for the value,
+        four for d/dr, and the first of these rows, as a floating-point number like the others."""
         x = r.clamp(max=self.cutoff) / self.spacing  # no large slopes where there is no pair
-        k = x.floor().clamp(0, self.table.shape[0] - 1)
-        t = x - k
-        one, zero = torch.ones_like(t), torch.zeros_like(t)
-        powers = torch.stack([one, t, t * t, t * t * t], dim=1)
-        slopes = torch.stack([zero, one, 2.0 * t, 3.0 * t * t], dim=1) / self.spacing
+        k = x.floor().clamp(max=self.table.shape[0] - 1)
+        t = (x - k).unsqueeze(1)
+        square = t * t
+        powers = torch.cat([torch.ones_like(t), t, square, square * t], dim=1)
         phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
-        fade = torch.where(r < self.cutoff, 0.5 * (1.0 + torch.cos(phase)), 0.0).unsqueeze(1)
+        fade = (0.5 + 0.5 * torch.cos(phase)) * (r < self.cutoff)
         fading = (-0.5 * math.pi / self.width) * torch.sin(phase)
-        rows = (4 * k.to(torch.int64)).unsqueeze(1) + torch.arange(4, device=r.device)
+        faded = powers.unsqueeze(2) * torch.stack([fade, fading], dim=1).unsqueeze(1)
+        return torch.cat([faded.flatten(1) @ self.product_rule, 4.0 * k.unsqueeze(1)], dim=1)
+
+    def combined(self, places: Tensor) -> Tensor:
+        """``[n_pairs, 2, n_functions]``; zero where all weights are."""
+        n = places.shape[0]
+        rows = places[:, 8:].to(torch.int64) + self.four
+        rows = rows.unsqueeze(1).expand(n, 2, 4).reshape(2 * n, 4)
+        weights = places[:, :8].reshape(2 * n, 4)
         table = self.table.flatten(0, 1)
-        slopes = torch.addcmul(slopes * fade, powers, fading.unsqueeze(1))
-        values = embedding_bag(rows, table, mode="sum", per_sample_weights=powers * fade)
-        return values, embedding_bag(rows, table, mode="sum", per_sample_weights=slopes)
+        both = embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+        return both.reshape(n, 2, table.shape[1])
 
 
 class SphericalHarmonics(nn.Module):

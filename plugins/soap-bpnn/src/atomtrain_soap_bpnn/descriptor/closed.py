@@ -22,9 +22,7 @@ class Bin(NamedTuple):
     harmonics: Tensor
     """[size * width, (L + 1)^2]"""
     radial: Tensor
-    """[size * width, n_radial]"""
-    slopes: Tensor
-    """[size * width, n_radial], d/dr"""
+    """[size * width, 2, n_radial], values and d/dr"""
     r: Tensor
     """[size * width]"""
     directions: Tensor
@@ -78,10 +76,10 @@ class ClosedForm(nn.Module):
             size, width = groups.sizes[k], groups.widths[k]
             r = torch.linalg.vector_norm(part, dim=1)
             directions = part / r.unsqueeze(1)
-            radial, slopes = self.radial.values_and_derivatives(r)
+            radial = self.radial.values_and_derivatives(r)
             harmonics = self.harmonics(directions)
-            bins.append(Bin(size, width, harmonics, radial, slopes, r, directions))
-            parts.append(self.blocks.product(harmonics, radial, size, width))
+            bins.append(Bin(size, width, harmonics, radial, r, directions))
+            parts.append(self.blocks.product(harmonics, radial[:, 0], size, width))
         density = self.blocks.by_atom(parts, groups)
         x = self.spectrum.products(self.blocks.split(density)[: self.spectrum.n_degrees])
         inverse = torch.ones_like(x[:, :1])
@@ -103,15 +101,15 @@ class ClosedForm(nn.Module):
 
     def _on_vectors(self, one: Bin, g: Tensor) -> Tensor:
         """``[size * width, 3]`` from ``g [size, (L + 1)^2, n_radial]``."""
-        y, r = one.harmonics, one.radial
-        layout = [one.size, one.width]
-        on_r = torch.bmm(y.reshape(layout + [y.shape[1]]), g).flatten(0, 1)
-        on_y = torch.bmm(r.reshape(layout + [r.shape[1]]), g.transpose(1, 2)).flatten(0, 1)
+        y = one.harmonics
+        radial = one.radial.reshape(one.size, 2 * one.width, one.radial.shape[2])
+        both = torch.bmm(radial, g.transpose(1, 2)).reshape(y.shape[0], 2, y.shape[1])
+        on_y, on_r = both.unbind(1)
         lower = (on_y @ self.lowering).reshape(y.shape[0], 3, self.n_lower)
         turning = torch.bmm(lower, y[:, : self.n_lower].unsqueeze(2)).squeeze(2)
         turning = turning / one.r.unsqueeze(1)
         # the gradient of a harmonic is that of the solid one less its part along the vector
-        along = (on_r * one.slopes).sum(1) - (turning * one.directions).sum(1)
+        along = (on_r * y).sum(1) - (turning * one.directions).sum(1)
         return turning + one.directions * along.unsqueeze(1)
 
 

@@ -58,8 +58,8 @@ def group_pairs(group: Tensor, n_atoms: int) -> Groups:
 
 
 def padded(vectors: Tensor, groups: Groups, filler: float) -> Tensor:
-    """``[n_pairs, 3] -> [n_places, 3]``; ``filler`` along all axes where there is no pair."""
-    shape = [groups.n_places, 3]
+    """``[n_pairs, d] -> [n_places, d]``; ``filler`` along all axes where there is no pair."""
+    shape = [groups.n_places, vectors.shape[1]]
     empty = torch.full(shape, filler, dtype=vectors.dtype, device=vectors.device)
     return empty.index_copy(0, groups.slots, vectors)
 
@@ -127,7 +127,11 @@ class DensityBlocks(nn.Module):
         """Sums over the ``width`` places of each group, ``[size, n_used]``."""
         y = harmonics.reshape(size, width, self.n_harmonics)
         r = radial.reshape(size, width, self.n_radial)
-        return torch.bmm(y.transpose(1, 2), r).flatten(1).index_select(1, self.used)
+        return self.used_of(torch.bmm(y.transpose(1, 2), r))
+
+    def used_of(self, product: Tensor) -> Tensor:
+        """``[size, n_harmonics, n_radial] -> [size, n_used]``: the elements whose degrees match."""
+        return product.flatten(1).index_select(1, self.used)
 
     def by_atom(self, parts: List[Tensor], groups: Groups) -> Tensor:
         """Used elements of all groups in parts, ``[n, n_used]`` each, as rows of an atom each."""
@@ -161,9 +165,10 @@ class DensityBlocks(nn.Module):
 
 
 def by_bin(values: Tensor, groups: Groups) -> List[Tensor]:
-    """``[n_places, d]`` seen as ``[size, width, d]`` for each bin."""
+    """``[n_places, d]`` seen as ``[size, width, d]`` for each bin, ``[n_places, 2, d]`` as ``[size, 2 width, d]``."""
     n_places = [size * width for size, width in zip(groups.sizes, groups.widths)]  # noqa: B905
     bins: List[Tensor] = []
     for k, part in enumerate(values.split(n_places)):
-        bins.append(part.reshape(groups.sizes[k], groups.widths[k], values.shape[1]))
+        rows = part.dim() - 1
+        bins.append(part.reshape(groups.sizes[k], rows * groups.widths[k], values.shape[-1]))
     return bins

@@ -39,9 +39,7 @@ class PairBasis:
     harmonics_gradient: Tensor
     """[n_places, 3, (L + 1)^2]"""
     radial: Tensor
-    """[n_places, n_radial]"""
-    radial_gradient: Tensor
-    """[n_places, n_radial], d/dr"""
+    """[n_places, 2, n_radial], values and d/dr"""
     directions: Tensor
     """[n_places, 3] unit vectors"""
     groups: Groups
@@ -49,7 +47,7 @@ class PairBasis:
 
     def density(self) -> list[Tensor]:
         """Density of each degree, ``[n_atoms, 2 l + 1, n_species * n_per_l[l]]``."""
-        return self.blocks.split(self.blocks(self.harmonics, self.radial, self.groups))
+        return self.blocks.split(self.blocks(self.harmonics, self.radial[:, 0], self.groups))
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """``[n_pairs, 3]``: derivative of a scalar, given its derivative in the density.
@@ -58,20 +56,15 @@ class PairBasis:
         the scalar does not depend on them.
         """
         by_group = self.blocks.by_group(gradient, self.groups).split(self.groups.sizes)
-        n_places = [a * b for a, b in zip(self.groups.sizes, self.groups.widths, strict=True)]
-        parts = []
-        for g, y, r, dy, dr, u in zip(
-            by_group,
-            by_bin(self.harmonics, self.groups),
-            by_bin(self.radial, self.groups),
-            *(t.split(n_places) for t in
-              (self.harmonics_gradient, self.radial_gradient, self.directions)),
-            strict=True,
-        ):  # fmt: skip
-            along = torch.linalg.vecdot(torch.bmm(y, g).flatten(0, 1), dr).unsqueeze(1)
-            on_y = torch.bmm(r, g.transpose(1, 2)).flatten(0, 1).unsqueeze(2)
-            parts.append(torch.addcmul(torch.bmm(dy, on_y).squeeze(2), along, u))
-        return torch.cat(parts).index_select(0, self.groups.slots)
+        radial = by_bin(self.radial, self.groups)
+        parts = [
+            torch.bmm(r, g.transpose(1, 2)).reshape(-1, 2, self.harmonics.shape[1])
+            for r, g in zip(radial, by_group, strict=True)
+        ]
+        on_y, on_r = (parts[0] if len(parts) == 1 else torch.cat(parts)).unbind(1)
+        along = torch.linalg.vecdot(self.harmonics, on_r).unsqueeze(1)
+        turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
+        return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
 
     def tangent(self, vectors: Tensor) -> list[Tensor]:
         """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
@@ -79,14 +72,14 @@ class PairBasis:
         x, y, z = v.split(1, dim=1)
         by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
         turning = torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z)
-        along = torch.linalg.vecdot(v, self.directions).unsqueeze(1) * self.radial_gradient
-        parts = []
-        for dy, r, y_, dr in zip(
-            *(by_bin(t, self.groups) for t in (turning, self.radial, self.harmonics, along)),
-            strict=True,
-        ):
-            product = torch.bmm(dy.transpose(1, 2), r).baddbmm_(y_.transpose(1, 2), dr)
-            parts.append(product.flatten(1).index_select(1, self.blocks.used))
+        along = torch.linalg.vecdot(v, self.directions).unsqueeze(1)
+        changes = torch.stack([turning, self.harmonics * along], dim=1)
+        parts = [
+            self.blocks.used_of(torch.bmm(dy.transpose(1, 2), r))
+            for dy, r in zip(
+                by_bin(changes, self.groups), by_bin(self.radial, self.groups), strict=True
+            )
+        ]
         return self.blocks.split(self.blocks.by_atom(parts, self.groups))
 
 
@@ -151,6 +144,26 @@ class _FeaturesAdjoint(torch.autograd.Function):
         return spectrum.tangent(basis.tangent(vectors)), None, None
 
 
+class _Slopes(torch.autograd.Function):
+    """Zero for each atom, whose derivative along its pair vectors is J^T g.
+
+    g is no input: autograd would go through here for the derivatives in the weights, too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, centers: Tensor, g: list[Tensor], spectrum: Spectrum, basis: PairBasis
+    ) -> Tensor:  # fmt: skip
+        ctx.constants = (centers, g, spectrum, basis)
+        return vectors.new_zeros(len(spectrum.features), 1)
+
+    @staticmethod
+    def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
+        centers, (g,), spectrum, basis = ctx.constants
+        by_vectors = _FeaturesAdjoint.apply(g, spectrum, basis)
+        return by_vectors * by_scalar.index_select(0, centers), None, None, None, None
+
+
 class _Density(torch.autograd.Function):
     """The density blocks as functions of the vectors, already computed."""
 
@@ -181,6 +194,18 @@ class _DensityAdjoint(torch.autograd.Function):
 def features(vectors: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
     """The features as a function of the pair vectors (see the module's text)."""
     result = _Features.apply(vectors, spectrum, basis)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def slopes(
+    vectors: Tensor, centers: Tensor, g: Tensor, spectrum: Spectrum, basis: PairBasis
+) -> Tensor:
+    """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
+
+    ``g [n_atoms, n_features]`` is the derivative of each scalar in the features of its atom.
+    """
+    result = _Slopes.apply(vectors, centers, [g], spectrum, basis)
     assert isinstance(result, Tensor)
     return result
 

@@ -98,6 +98,10 @@ class SymmetricSpectrum(nn.Module):
         self.register_buffer("back", torch.tensor(back), persistent=False)  # of all, which is kept
         root = (1.0 + (self.upper != self.lower).to(torch.float64)).sqrt()
         self.register_buffer("root", root, persistent=False)
+        self.averaging: Tensor  # to compute a mean, and to share the derivative out between two
+        self.sharing: Tensor
+        self.register_buffer("averaging", root / self.n_all, persistent=False)
+        self.register_buffer("sharing", 2.0 / root, persistent=False)
 
     def forward(self, densities: List[Tensor]) -> Tensor:
         """``[n_atoms, n_features]``, in plain operations."""
@@ -113,8 +117,7 @@ class SymmetricSpectrum(nn.Module):
 
     def centred(self, x: Tensor) -> Tensor:
         """``x [n, n_features]`` less its mean, which is that of all ``n_all`` products."""
-        mean = torch.mv(x, self.root) / self.n_all
-        return torch.addr(x, mean, self.root, alpha=-1.0)
+        return torch.addr(x, torch.mv(x, self.averaging), self.root, alpha=-1.0)
 
     def inverse_deviation(self, x: Tensor) -> Tensor:
         """``[n, 1]`` for centred ``x``."""
@@ -124,13 +127,13 @@ class SymmetricSpectrum(nn.Module):
         """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
         if not self.normalise:
             return g
-        projection = torch.linalg.vecdot(g, features).unsqueeze(1) / self.n_all
-        g = torch.addcmul(self.centred(g), features, projection, value=-1.0)
+        projection = torch.linalg.vecdot(g, features).unsqueeze(1)
+        g = torch.addcmul(self.centred(g), features, projection, value=-1.0 / self.n_all)
         return g.mul_(inverse_deviation)
 
     def adjoint(self, g: Tensor, densities: List[Tensor]) -> Tensor:
         """Derivative in the density, ``[n_atoms, sum of block sizes]``, given that in the products."""
-        everywhere = (g * (2.0 / self.root)).index_select(1, self.back)
+        everywhere = (g * self.sharing).index_select(1, self.back)
         columns = [c.shape[2] for c in densities]
         parts: List[Tensor] = []
         for k, block in enumerate(everywhere.split([q * q for q in columns], dim=1)):
