@@ -287,18 +287,11 @@ class SoapBpnn(Model):
             if "soap/features" in kept:
                 return kept["soap/features"], blocks
             return self._features(blocks), blocks
-        with torch.no_grad():
-            order, basis = self._pair_basis(graph)
-            if "soap/density" in kept:
-                blocks = self.density_blocks.split(kept["soap/density"])
-            else:
-                blocks = basis.density()
-            if self.symmetric:
-                spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
+        order, basis, blocks, spectrum = self._descriptor(graph)
         vectors = graph.vectors
         if order is not None:
             vectors = vectors.index_select(0, order)
-        if self.symmetric:
+        if spectrum is not None:
             features = fast.features(vectors, spectrum, basis)
             if self.has_tensors and moving:
                 blocks = fast.densities(vectors, blocks, basis)
@@ -314,26 +307,39 @@ class SoapBpnn(Model):
         head = self.heads[name]
         layout = by_species(species, self.n_species)
         network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
-        kept, vectors = graph.extras, graph.vectors
+        vectors, centers = graph.vectors, graph.centers
         if not vectors.requires_grad:
             features = self._fast_features(graph, species)[0]
             return {name: [scalars(features, layout, network, False)[0]]}
-        with torch.no_grad():
-            order, basis = self._pair_basis(graph)
-            if "soap/density" in kept:
-                blocks = self.density_blocks.split(kept["soap/density"])
-            else:
-                blocks = basis.density()
-            if "soap/features" in kept:
-                spectrum = fast.Spectrum(kept["soap/features"], kept["soap/inverse_deviation"], blocks[: self.n_degrees], self.spectrum)
-            else:
-                spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
-        centers = graph.centers
+        order, basis, _, spectrum = self._descriptor(graph)
+        assert spectrum is not None
         if order is not None:
             vectors, centers = vectors.index_select(0, order), centers.index_select(0, order)
         y, g = scalars(spectrum.features, layout, network, True)
         assert g is not None
         return {name: [y + fast.slopes(vectors, centers, g, spectrum, basis)]}
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def _descriptor(
+        self, graph: AtomGraph
+    ) -> "Tuple[Tensor | None, fast.PairBasis, List[Tensor], fast.Spectrum | None]":
+        """Order of the pairs and basis at them, density, and spectrum if it is symmetric."""
+        kept = graph.extras
+        order, basis = self._pair_basis(graph)
+        if "soap/density" in kept:
+            blocks = self.density_blocks.split(kept["soap/density"])
+        else:
+            blocks = basis.density()
+        if not self.symmetric:
+            return order, basis, blocks, None
+        of_features = blocks[: self.n_degrees]
+        if "soap/features" in kept and "soap/inverse_deviation" in kept:
+            inverse = kept["soap/inverse_deviation"]
+            spectrum = fast.Spectrum(kept["soap/features"], inverse, of_features, self.spectrum)
+        else:
+            spectrum = fast.Spectrum.of(of_features, self.spectrum)
+        return order, basis, blocks, spectrum
 
     @torch.jit.unused
     def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":

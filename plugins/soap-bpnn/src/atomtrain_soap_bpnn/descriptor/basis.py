@@ -1,7 +1,7 @@
 """Radial functions and spherical harmonics of pair vectors, in plain torch operations."""
 
 import math
-from typing import List, Tuple
+from typing import List
 
 import torch
 from spex.radial import LaplacianEigenstates
