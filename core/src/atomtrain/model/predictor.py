@@ -47,10 +47,12 @@ class Affine(InFloat64):
         for k in range(len(blocks)):
             block = blocks[k]
             start, stop = self.offsets[k], self.offsets[k + 1]
-            block_scale, block_shift = scale[:, start:stop], shift[:, start:stop]
+            block_scale, block_shift = scale, shift
+            if len(blocks) > 1:
+                block_scale, block_shift = scale[:, start:stop], shift[:, start:stop]
             for _ in range(block.dim() - 2):  # broadcast over the component axes
                 block_scale, block_shift = block_scale.unsqueeze(1), block_shift.unsqueeze(1)
-            physical.append(block.to(torch.float64) * block_scale + block_shift)
+            physical.append(torch.addcmul(block_shift, block.to(torch.float64), block_scale))
         return physical
 
 
@@ -103,11 +105,12 @@ class Predictor(nn.Module):
         """
         predictions = self.model(graph, outputs)
         type_index = self.type_index.index_select(0, graph.types)
-        any_type = torch.zeros(graph.cells.shape[0], dtype=torch.int64, device=type_index.device)
         for k, (affine, finish) in enumerate(zip(self.affine, self.finish)):  # noqa: B905
             name = self.target_names[k]
             if name in predictions:
-                index = any_type if self.pooled[k] else type_index
+                index = type_index
+                if self.pooled[k]:  # there is one scale, whatever the elements
+                    index = torch.zeros_like(graph.cells[:, 0, 0], dtype=torch.int64)
                 blocks: List[Tensor] = affine(predictions[name], index)
                 finished: List[Tensor] = []
                 for block in blocks:

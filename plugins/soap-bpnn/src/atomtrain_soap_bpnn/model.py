@@ -16,7 +16,7 @@ from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
-from atomtrain_soap_bpnn.descriptor.closed import ClosedForm
+from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_soap_bpnn.descriptor.density import (
     DensityBlocks,
     group_pairs,
@@ -39,6 +39,8 @@ EPS = 1e-5  # of the layer norm, torch's default
 
 
 class SoapBpnn(Model):
+    closed: ScalarsAndGradients
+
     """See the hypers for what can be chosen. ``plain`` makes eager calls use plain operations too.
 
     The fast path gives energies and their first derivatives; set ``plain`` for higher ones.
@@ -153,29 +155,18 @@ class SoapBpnn(Model):
         An atom's energy is a function of the vectors that start from it, and so autograd is told
         its value and its slope along each of them. Second derivatives are refused by autograd.
         """
-        group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
-        vectors, centers = graph.vectors, graph.centers
-        if group.shape[0] > 1 and bool((group[1:] < group[:-1]).any()):
-            group, order = torch.sort(group, stable=True)
-            vectors = vectors.index_select(0, order)
-            centers = centers.index_select(0, order)
-        layout = by_species(species, self.n_species)
+        vectors = graph.vectors
+        wanted = vectors.requires_grad
         predictions: Dict[str, List[Tensor]] = {}
-        with torch.no_grad():
-            kept = self.closed(vectors.detach(), group, graph.types.shape[0])
         for name, head in self.heads.items():
             if name in outputs:
-                with torch.no_grad():
-                    network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
-                    done = forward_pass(kept.features, layout, network)
-                    y = done.scalars
-                    g = y
-                    if vectors.requires_grad:
-                        by_features = slopes(done, layout, network).features
-                        g = self.closed.adjoint(kept, by_features)
-                if vectors.requires_grad:
+                network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
+                y, g = self.closed(
+                    vectors.detach(), graph.centers, graph.neighbors, species, network, wanted
+                )
+                if wanted:
                     along = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
-                    y = y.index_add(0, centers, along)
+                    y = y.index_add(0, graph.centers, along)
                 predictions[name] = [y]
         return predictions
 
@@ -211,7 +202,7 @@ class SoapBpnn(Model):
         None depends on weights. What else follows from them (the basis at the pairs, which is many
         numbers) is not kept: to gather it takes as long as to compute it.
         """
-        blocks = self._pair_basis(graph)[1].density()
+        blocks = self._pair_basis(graph).density()
         kept = Constants()
         if self.symmetric:
             spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
@@ -227,6 +218,7 @@ class SoapBpnn(Model):
     def before_export(self) -> None:
         """See :meth:`atomtrain.model.Model.before_export`."""
         self.network.fold()
+        self.closed = torch.jit.script(self.closed)
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
@@ -256,12 +248,8 @@ class SoapBpnn(Model):
     def plain_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """Features ``[n_atoms, n_features]`` and density in plain operations."""
         group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
-        vectors = graph.vectors
-        if group.shape[0] > 1 and bool((group[1:] < group[:-1]).any()):
-            group, order = torch.sort(group, stable=True)
-            vectors = vectors.index_select(0, order)
         groups = group_pairs(group, graph.types.shape[0])
-        vectors = padded(vectors, groups, self.cutoff)
+        vectors = padded(graph.vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         harmonics = self.harmonics(vectors / r.unsqueeze(1))
         blocks = self.density_blocks.split(self.density_blocks(harmonics, self.radial(r), groups))
@@ -270,7 +258,7 @@ class SoapBpnn(Model):
     def _features(self, blocks: List[Tensor]) -> Tensor:
         """Features ``[n_atoms, n_features]`` of a density in plain operations."""
         if self.symmetric:
-            return self.spectrum(blocks[: self.n_degrees])
+            return self.spectrum(blocks[: self.n_degrees])[0]
         if not self.legacy:
             return power_spectrum(self._mix(blocks))
         p = power_spectrum(blocks[: self.n_degrees])
@@ -287,16 +275,13 @@ class SoapBpnn(Model):
             if "soap/features" in kept:
                 return kept["soap/features"], blocks
             return self._features(blocks), blocks
-        order, basis, blocks, spectrum = self._descriptor(graph)
-        vectors = graph.vectors
-        if order is not None:
-            vectors = vectors.index_select(0, order)
+        basis, blocks, spectrum = self._descriptor(graph)
         if spectrum is not None:
-            features = fast.features(vectors, spectrum, basis)
+            features = fast.features(graph.vectors, spectrum, basis)
             if self.has_tensors and moving:
-                blocks = fast.densities(vectors, blocks, basis)
+                blocks = fast.densities(graph.vectors, blocks, basis)
             return features, blocks
-        blocks = fast.densities(vectors, blocks, basis)
+        blocks = fast.densities(graph.vectors, blocks, basis)
         return self._features(blocks), blocks
 
     @torch.jit.unused
@@ -307,65 +292,53 @@ class SoapBpnn(Model):
         head = self.heads[name]
         layout = by_species(species, self.n_species)
         network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
-        vectors, centers = graph.vectors, graph.centers
-        if not vectors.requires_grad:
+        if not graph.vectors.requires_grad:
             features = self._fast_features(graph, species)[0]
             return {name: [scalars(features, layout, network, False)[0]]}
-        order, basis, _, spectrum = self._descriptor(graph)
+        basis, _, spectrum = self._descriptor(graph)
         assert spectrum is not None
-        if order is not None:
-            vectors, centers = vectors.index_select(0, order), centers.index_select(0, order)
         y, g = scalars(spectrum.features, layout, network, True)
         assert g is not None
-        return {name: [y + fast.slopes(vectors, centers, g, spectrum, basis)]}
+        return {name: [y + fast.slopes(graph.vectors, graph.centers, g, spectrum, basis)]}
 
     @torch.jit.unused
     @torch.no_grad()
     def _descriptor(
         self, graph: AtomGraph
-    ) -> "Tuple[Tensor | None, fast.PairBasis, List[Tensor], fast.Spectrum | None]":
-        """Order of the pairs and basis at them, density, and spectrum if it is symmetric."""
+    ) -> "Tuple[fast.PairBasis, List[Tensor], fast.Spectrum | None]":
+        """Basis at the pairs, density, and spectrum if it is symmetric."""
         kept = graph.extras
-        order, basis = self._pair_basis(graph)
+        basis = self._pair_basis(graph)
         if "soap/density" in kept:
             blocks = self.density_blocks.split(kept["soap/density"])
         else:
             blocks = basis.density()
         if not self.symmetric:
-            return order, basis, blocks, None
+            return basis, blocks, None
         of_features = blocks[: self.n_degrees]
         if "soap/features" in kept and "soap/inverse_deviation" in kept:
             inverse = kept["soap/inverse_deviation"]
             spectrum = fast.Spectrum(kept["soap/features"], inverse, of_features, self.spectrum)
         else:
             spectrum = fast.Spectrum.of(of_features, self.spectrum)
-        return order, basis, blocks, spectrum
+        return basis, blocks, spectrum
 
     @torch.jit.unused
-    def _pair_basis(self, graph: AtomGraph) -> "Tuple[Tensor | None, fast.PairBasis]":
-        """The order that sorts the pairs (None: they are sorted), and the basis at them."""
+    def _pair_basis(self, graph: AtomGraph) -> "fast.PairBasis":
+        """The basis at the pairs."""
         vectors = graph.vectors.detach()
         species = self.species_index.index_select(0, graph.types)
         group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
-        order = None
-        if len(group) > 1 and bool((group[1:] < group[:-1]).any()):
-            group, order = torch.sort(group, stable=True)
-            vectors = vectors.index_select(0, order)
         groups = group_pairs(group, len(graph.types))
         places = padded(vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(places, dim=1)
         harmonics, turning = self.fast_harmonics.compute(places)
         if "soap/places" in graph.extras:
-            at = graph.extras["soap/places"]
-            if order is not None:
-                at = at.index_select(0, order)
-            radial = self.radial.combined(padded(at, groups, 0.0))
+            radial = self.radial.combined(padded(graph.extras["soap/places"], groups, 0.0))
         else:
             radial = self.radial.values_and_derivatives(r)
         directions = places / r.unsqueeze(1)
-        return order, fast.PairBasis(
-            harmonics, turning, radial, directions, groups, self.density_blocks
-        )
+        return fast.PairBasis(harmonics, turning, radial, directions, groups, self.density_blocks)
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
         """The density of the features' degrees, elements mixed into pseudo-elements."""

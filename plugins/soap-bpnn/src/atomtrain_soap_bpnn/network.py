@@ -46,8 +46,13 @@ def by_species(species: Tensor, n_species: int) -> BySpecies:
     width = max(listed) if n_species > 0 else 0
     kinds, order = torch.sort(species, stable=True)
     every = torch.arange(n_atoms, device=species.device)
-    firsts = width * torch.arange(n_species, device=species.device) - (counts.cumsum(0) - counts)
-    sorted_places = every + firsts.index_select(0, kinds)
+    gaps: List[int] = []  # empty places before the atoms of each element
+    total = 0
+    for k, count in enumerate(listed):
+        gaps.append(k * width - total)
+        total += count
+    gap = torch.tensor(gaps, dtype=torch.int64, device=species.device)
+    sorted_places = every + gap.index_select(0, kinds)
     sorted_rows = torch.zeros(n_species * width, dtype=torch.int64, device=species.device)
     sorted_rows = sorted_rows.index_copy(0, sorted_places, every)
     rows = order.index_select(0, sorted_rows) if n_atoms > 0 else sorted_rows

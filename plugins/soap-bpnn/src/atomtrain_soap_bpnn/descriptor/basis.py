@@ -1,7 +1,7 @@
 """Radial functions and spherical harmonics of pair vectors, in plain torch operations."""
 
 import math
-from typing import List
+from typing import List, Tuple
 
 import torch
 from spex.radial import LaplacianEigenstates
@@ -41,16 +41,18 @@ class RadialBasis(nn.Module):
         )
         self.table: Tensor
         self.register_buffer("table", table, persistent=False)  # [n_knots, 4, n_functions]
-        # from t^p times (fade, fade') to the weights of t^q's coefficients in value and derivative
+        # from t^p times what the cutoff contributes to the weights of t^q in value and derivative
+        slope = -0.5 * math.pi / self.width
         rule = torch.zeros(4, 2, 2, 4, dtype=torch.float64)
         for power in range(4):
-            rule[power, 0, 0, power] = rule[power, 1, 1, power] = 1.0
+            rule[power, 0, 0, power] = 1.0
+            rule[power, 1, 1, power] = slope
             if power > 0:
                 rule[power - 1, 0, 1, power] = power / self.spacing
         self.product_rule: Tensor
-        self.four: Tensor
+        self.rows: Tensor
         self.register_buffer("product_rule", rule.reshape(8, 8), persistent=False)
-        self.register_buffer("four", torch.arange(4), persistent=False)
+        self.register_buffer("rows", torch.arange(4).repeat(2), persistent=False)
 
     def cutoff_function(self, r: Tensor) -> Tensor:
         """Shifted cosine ``[n]``: 1 up to ``cutoff - width``, then smoothly to 0 at the cutoff.
@@ -62,7 +64,7 @@ class RadialBasis(nn.Module):
 
     def forward(self, r: Tensor) -> Tensor:
         """Values ``[n_pairs, n_functions]`` at distances ``r [n_pairs]``."""
-        x = r / self.spacing
+        x = r.clamp(max=self.cutoff) / self.spacing  # powers of t would be large
         k = x.detach().floor().clamp(0, self.table.shape[0] - 1)
         t = (x - k).unsqueeze(1)
         c0, c1, c2, c3 = self.table.index_select(0, k.to(torch.int64)).unbind(1)
@@ -74,31 +76,36 @@ class RadialBasis(nn.Module):
         Each row is a weighted sum of four rows of the table, which torch gathers and sums in one
         pass: several times quicker than the polynomials of :meth:`forward`, and the same numbers.
         """
-        return self.combined(self.places(r))
+        knot, weights = self._at(r)
+        return self._combined(knot, weights)
 
     def places(self, r: Tensor) -> Tensor:
-        """Where distances lie in the table, ``[n_pairs, 9]``: the weights of four rows for the value,
-        four for d/dr, and the first of these rows, as a floating-point number like the others."""
-        x = r.clamp(max=self.cutoff) / self.spacing  # no large slopes where there is no pair
-        k = x.floor().clamp(max=self.table.shape[0] - 1)
-        t = (x - k).unsqueeze(1)
-        square = t * t
-        powers = torch.cat([torch.ones_like(t), t, square, square * t], dim=1)
-        phase = math.pi * ((r - (self.cutoff - self.width)) / self.width).clamp(0.0, 1.0)
-        fade = (0.5 + 0.5 * torch.cos(phase)) * (r < self.cutoff)
-        fading = (-0.5 * math.pi / self.width) * torch.sin(phase)
-        faded = powers.unsqueeze(2) * torch.stack([fade, fading], dim=1).unsqueeze(1)
-        return torch.cat([faded.flatten(1) @ self.product_rule, 4.0 * k.unsqueeze(1)], dim=1)
+        """Where distances lie in the table, ``[n_pairs, 9]``, for :meth:`combined`."""
+        knot, weights = self._at(r)
+        return torch.cat([weights, knot.unsqueeze(1)], dim=1)
 
     def combined(self, places: Tensor) -> Tensor:
-        """``[n_pairs, 2, n_functions]``; zero where all weights are."""
-        n = places.shape[0]
-        rows = places[:, 8:].to(torch.int64) + self.four
-        rows = rows.unsqueeze(1).expand(n, 2, 4).reshape(2 * n, 4)
-        weights = places[:, :8].reshape(2 * n, 4)
+        """``[n_pairs, 2, n_functions]`` from :meth:`places`; zero where these are."""
+        return self._combined(places[:, 8], places[:, :8])
+
+    def _at(self, r: Tensor) -> Tuple[Tensor, Tensor]:
+        """The knot before each distance, and the weights of its four rows in the value and in d/dr."""
+        x = r.clamp(max=self.cutoff) / self.spacing  # powers of t would be large
+        knot = x.floor().clamp(max=self.table.shape[0] - 1)
+        t = (x - knot).unsqueeze(1)
+        phase = ((r - (self.cutoff - self.width)) * (math.pi / self.width)).clamp(0.0, math.pi)
+        # the cutoff function and, less a factor that product_rule has, its derivative
+        one = torch.stack([0.5 + 0.5 * torch.cos(phase), torch.sin(phase)], dim=1)
+        first = one * t
+        second = first * t
+        weights = torch.cat([one, first, second, second * t], dim=1) @ self.product_rule
+        return knot, weights
+
+    def _combined(self, knot: Tensor, weights: Tensor) -> Tensor:
+        rows = torch.add(self.rows, knot.to(torch.int64).unsqueeze(1), alpha=4).reshape(-1, 4)
         table = self.table.flatten(0, 1)
-        both = embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
-        return both.reshape(n, 2, table.shape[1])
+        both = embedding_bag(rows, table, mode="sum", per_sample_weights=weights.reshape(-1, 4))
+        return both.reshape(knot.shape[0], 2, table.shape[1])
 
 
 class SphericalHarmonics(nn.Module):
@@ -147,6 +154,17 @@ class SphericalHarmonics(nn.Module):
             powers.append(powers[-1] * w)
         around = torch.view_as_real(torch.stack(powers, dim=1)).flatten(1)
         return (torch.stack(heights, dim=1) @ self.polynomial) * (around @ self.select)
+
+    def values(self, directions: Tensor) -> Tensor:
+        """The same as constants of autograd, in fewer operations."""
+        shape = [directions.shape[0], self.max_angular]
+        x, y, z = directions.unbind(1)
+        heights = z.unsqueeze(1).expand(shape).cumprod(1)
+        powers = torch.complex(x, y).unsqueeze(1).expand(shape).cumprod(1)
+        around = torch.view_as_real(powers).flatten(1)
+        return torch.addmm(self.polynomial[0], heights, self.polynomial[1:]) * torch.addmm(
+            self.select[0], around, self.select[2:]
+        )
 
 
 def _legendre(degree: int) -> List[float]:

@@ -4,7 +4,7 @@ What :mod:`fast` is for training this is for exported models, which know nothing
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
 from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, Groups, group_pairs, padded
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
+from atomtrain_soap_bpnn.network import by_species
+from atomtrain_soap_bpnn.scalars import Network, forward_pass, scalars_of_few, slopes
 
 
 class Bin(NamedTuple):
@@ -30,7 +32,7 @@ class Bin(NamedTuple):
 
 
 class Neighborhoods(NamedTuple):
-    """What :meth:`ClosedForm.forward` leaves for :meth:`ClosedForm.adjoint`."""
+    """What :meth:`ClosedForm.neighborhoods` leaves for :meth:`ClosedForm.adjoint`."""
 
     features: Tensor
     """[n_atoms, n_features]"""
@@ -40,6 +42,22 @@ class Neighborhoods(NamedTuple):
     """[n_atoms, sum of block sizes]"""
     bins: List[Bin]
     groups: Groups
+
+
+@torch.jit.interface
+class ScalarsAndGradients(nn.Module):
+    """What TorchScript compiles apart: with what needs gradients it would record derivatives of it."""
+
+    def forward(
+        self,
+        vectors: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        species: Tensor,
+        network: Network,
+        wanted: bool,
+    ) -> Tuple[Tensor, Tensor]:
+        pass
 
 
 class ClosedForm(nn.Module):
@@ -61,12 +79,85 @@ class ClosedForm(nn.Module):
         self.radial = radial
         self.blocks = blocks
         self.spectrum = spectrum
+        self.few = 64  # rows of atoms times elements up to which pairs are gone through one by one
         self.n_lower = harmonics.max_angular**2
         self.lowering: Tensor
-        self.register_buffer("lowering", _lowering(harmonics), persistent=False)
+        self.harmonic_of_used: Tensor
+        self.radial_of_used: Tensor
+        self.lowering_of_used: Tensor
+        lowering = _lowering(harmonics)
+        harmonic = blocks.used // blocks.n_radial
+        self.one_hot: Tensor
+        one_hot = torch.eye(blocks.n_species, dtype=torch.float64)
+        self.register_buffer("one_hot", one_hot, persistent=False)
+        self.register_buffer("lowering", lowering, persistent=False)
+        self.register_buffer("harmonic_of_used", harmonic, persistent=False)
+        self.register_buffer("radial_of_used", blocks.used % blocks.n_radial, persistent=False)
+        self.register_buffer("lowering_of_used", lowering[harmonic], persistent=False)
 
-    def forward(self, vectors: Tensor, group: Tensor, n_atoms: int) -> Neighborhoods:
-        """For pairs whose ``group [n_pairs]`` (``atom * n_species + s``) ascends."""
+    def forward(
+        self,
+        vectors: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        species: Tensor,
+        network: Network,
+        wanted: bool,
+    ) -> Tuple[Tensor, Tensor]:
+        """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``.
+
+        ``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0.
+        """
+        with torch.no_grad():
+            n_atoms, n_species = species.shape[0], self.blocks.n_species
+            group = centers * n_species + species.index_select(0, neighbors)
+            if n_atoms * n_species <= self.few and group.shape[0] <= 8 * self.few:
+                y, g = self._pair_by_pair(vectors, group, species, network, wanted)
+            else:
+                y, g = self._grouped(vectors, group, species, network, wanted)
+        return y, g
+
+    def _grouped(
+        self, vectors: Tensor, group: Tensor, species: Tensor, network: Network, wanted: bool
+    ) -> Tuple[Tensor, Tensor]:
+        """Pairs laid out by group, atoms by element."""
+        kept = self.neighborhoods(vectors, group, species.shape[0])
+        layout = by_species(species, self.blocks.n_species)
+        done = forward_pass(kept.features, layout, network)
+        if not wanted:
+            return done.scalars, vectors
+        return done.scalars, self.adjoint(kept, slopes(done, layout, network).features)
+
+    def _pair_by_pair(
+        self, vectors: Tensor, group: Tensor, species: Tensor, network: Network, wanted: bool
+    ) -> Tuple[Tensor, Tensor]:
+        """The same where time goes by operations: no pair and no atom is laid out anywhere."""
+        n_atoms, n_species = species.shape[0], self.blocks.n_species
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        directions = vectors / r.unsqueeze(1)
+        y = self.harmonics.values(directions)
+        radials = self.radial.values_and_derivatives(r).flatten(0, 1)
+        radials = radials.index_select(1, self.radial_of_used)  # quicker than of three dimensions
+        radial, slope = radials.reshape(r.shape[0], 2, radials.shape[1]).unbind(1)
+        y_used = y.index_select(1, self.harmonic_of_used)
+        density = torch.zeros(
+            [n_atoms * n_species, y_used.shape[1]], dtype=vectors.dtype, device=vectors.device
+        ).index_add(0, group, y_used * radial)
+        blocks = self.blocks.join(density.reshape(n_atoms, n_species, y_used.shape[1]))
+        blocks = blocks[: self.spectrum.n_degrees]
+        x, inverse = self.spectrum(blocks)
+        scalars, g = scalars_of_few(x, self.one_hot.index_select(0, species), network)
+        if not wanted:
+            return scalars, vectors
+        g = self.spectrum.adjoint(self.spectrum.through_norm(g, x, inverse), blocks)
+        g = self.blocks.separate(self.blocks.with_missing(g)).flatten(0, 1).index_select(0, group)
+        on_r = (g * y_used * slope).sum(1)
+        return scalars, self._on_vectors(
+            (g * radial) @ self.lowering_of_used, on_r, y, r, directions
+        )
+
+    def neighborhoods(self, vectors: Tensor, group: Tensor, n_atoms: int) -> Neighborhoods:
+        """For pairs of these groups, ``[n_pairs]`` (``atom * n_species + s``)."""
         groups = group_pairs(group, n_atoms)
         places = padded(vectors, groups, self.radial.cutoff)
         n_places = [size * width for size, width in zip(groups.sizes, groups.widths)]  # noqa: B905
@@ -77,16 +168,11 @@ class ClosedForm(nn.Module):
             r = torch.linalg.vector_norm(part, dim=1)
             directions = part / r.unsqueeze(1)
             radial = self.radial.values_and_derivatives(r)
-            harmonics = self.harmonics(directions)
+            harmonics = self.harmonics.values(directions)
             bins.append(Bin(size, width, harmonics, radial, r, directions))
             parts.append(self.blocks.product(harmonics, radial[:, 0], size, width))
         density = self.blocks.by_atom(parts, groups)
-        x = self.spectrum.products(self.blocks.split(density)[: self.spectrum.n_degrees])
-        inverse = torch.ones_like(x[:, :1])
-        if self.spectrum.normalise:
-            x = self.spectrum.centred(x)
-            inverse = self.spectrum.inverse_deviation(x)
-            x = x * inverse
+        x, inverse = self.spectrum(self.blocks.split(density)[: self.spectrum.n_degrees])
         return Neighborhoods(x, inverse, density, bins, groups)
 
     def adjoint(self, kept: Neighborhoods, gradient: Tensor) -> Tensor:
@@ -96,21 +182,31 @@ class ClosedForm(nn.Module):
         by_group = self.blocks.by_group(self.spectrum.adjoint(g, densities), kept.groups)
         parts: List[Tensor] = []
         for k, part in enumerate(by_group.split(kept.groups.sizes)):
-            parts.append(self._on_vectors(kept.bins[k], part))
+            parts.append(self._of_bin(kept.bins[k], part))
         return torch.cat(parts).index_select(0, kept.groups.slots)
 
-    def _on_vectors(self, one: Bin, g: Tensor) -> Tensor:
+    def _of_bin(self, one: Bin, g: Tensor) -> Tensor:
         """``[size * width, 3]`` from ``g [size, (L + 1)^2, n_radial]``."""
         y = one.harmonics
         radial = one.radial.reshape(one.size, 2 * one.width, one.radial.shape[2])
         both = torch.bmm(radial, g.transpose(1, 2)).reshape(y.shape[0], 2, y.shape[1])
         on_y, on_r = both.unbind(1)
-        lower = (on_y @ self.lowering).reshape(y.shape[0], 3, self.n_lower)
+        on_r = (on_r * y).sum(1)
+        return self._on_vectors(on_y @ self.lowering, on_r, y, one.r, one.directions)
+
+    def _on_vectors(
+        self, lower: Tensor, on_r: Tensor, y: Tensor, r: Tensor, directions: Tensor
+    ) -> Tensor:
+        """Derivative ``[n, 3]`` from ``on_r [n]``, that along the vector at fixed harmonics.
+
+        ``lower [n, 3 L^2]``: derivative in harmonics ``y [n, (L + 1)^2]`` times ``self.lowering``.
+        """
+        lower = lower.reshape(y.shape[0], 3, self.n_lower)
         turning = torch.bmm(lower, y[:, : self.n_lower].unsqueeze(2)).squeeze(2)
-        turning = turning / one.r.unsqueeze(1)
+        turning = turning / r.unsqueeze(1)
         # the gradient of a harmonic is that of the solid one less its part along the vector
-        along = (on_r * y).sum(1) - (turning * one.directions).sum(1)
-        return turning + one.directions * along.unsqueeze(1)
+        along = on_r - (turning * directions).sum(1)
+        return torch.addcmul(turning, directions, along.unsqueeze(1))
 
 
 def _lowering(harmonics: SphericalHarmonics) -> Tensor:

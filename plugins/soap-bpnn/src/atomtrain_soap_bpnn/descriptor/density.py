@@ -31,7 +31,23 @@ class Groups(NamedTuple):
 
 
 def group_pairs(group: Tensor, n_atoms: int) -> Groups:
-    """Lay out pairs whose ``group [n_pairs]`` (``atom * n_species + s``) ascends."""
+    """Lay out pairs of these groups, ``[n_pairs]``, each ``atom * n_species + s``."""
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        ascending = False  # no engine sorts by element, so it is not worth a look
+    else:
+        ascending = not bool((group[1:] < group[:-1]).any())
+    if ascending:
+        return _lay_out(group, n_atoms)
+    group, order = torch.sort(group, stable=True)
+    groups = _lay_out(group, n_atoms)
+    slots = torch.empty_like(groups.slots).index_copy(0, order, groups.slots)
+    return Groups(
+        slots, groups.present, groups.sizes, groups.widths, groups.n_places, groups.n_atoms
+    )
+
+
+def _lay_out(group: Tensor, n_atoms: int) -> Groups:
+    """The same for groups that ascend."""
     present, which, counts = torch.unique_consecutive(
         group, return_inverse=True, return_counts=True
     )
@@ -144,14 +160,17 @@ class DensityBlocks(nn.Module):
             flat = flat.reshape(groups.n_atoms, self.order.shape[0]).index_select(1, self.order)
         return flat
 
+    def with_missing(self, flat: Tensor) -> Tensor:
+        """``[n_atoms, sum of block sizes]`` with zeros for blocks of the highest degrees, if missing."""
+        missing = self.order.shape[0] - flat.shape[1]
+        return torch.nn.functional.pad(flat, [0, missing]) if missing > 0 else flat
+
     def by_group(self, flat: Tensor, groups: Groups) -> Tensor:
         """The adjoint of :meth:`by_atom`, ``[n_groups, n_harmonics, n_radial]``; 0 where not used.
 
         Blocks of the highest degrees may be missing.
         """
-        missing = self.order.shape[0] - flat.shape[1]
-        if missing > 0:
-            flat = torch.nn.functional.pad(flat, [0, missing])
+        flat = self.with_missing(flat)
         if self.n_species > 1:
             flat = flat.index_select(1, self.back)
         flat = flat.reshape(-1, self.used.shape[0])

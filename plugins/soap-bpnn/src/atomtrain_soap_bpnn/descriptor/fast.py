@@ -97,12 +97,8 @@ class Spectrum:
     @classmethod
     def of(cls, densities: list[Tensor], rule: SymmetricSpectrum) -> Spectrum:
         """The spectrum of these density blocks."""
-        p = rule.products(densities)
-        if not rule.normalise:
-            return cls(p, torch.ones_like(p[:, :1]), densities, rule)
-        p = rule.centred(p)
-        inverse = rule.inverse_deviation(p)
-        return cls(p.mul_(inverse), inverse, densities, rule)
+        features, inverse = rule(densities)
+        return cls(features, inverse, densities, rule)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Derivative in the density ``[n_atoms, sum of block sizes]``, given that in the features."""

@@ -103,25 +103,21 @@ class SymmetricSpectrum(nn.Module):
         self.register_buffer("averaging", root / self.n_all, persistent=False)
         self.register_buffer("sharing", 2.0 / root, persistent=False)
 
-    def forward(self, densities: List[Tensor]) -> Tensor:
-        """``[n_atoms, n_features]``, in plain operations."""
-        p = self.products(densities)
-        if not self.normalise:
-            return p
-        p = self.centred(p)
-        return p * self.inverse_deviation(p)
+    def forward(self, densities: List[Tensor]) -> Tuple[Tensor, Tensor]:
+        """Features ``[n_atoms, n_features]``, and what products were multiplied by to be normalised.
 
-    def products(self, densities: List[Tensor]) -> Tensor:
-        """What is kept of the power spectrum, ``[n_atoms, n_features]``, not normalised."""
-        return power_spectrum(densities).index_select(1, self.upper).mul_(self.root)
+        The latter is ``[n_atoms, 1]``; 1 where they are not.
+        """
+        p = power_spectrum(densities)
+        if self.normalise:
+            p, _, inverse = torch.native_layer_norm(p, [self.n_all], None, None, self.eps)
+        else:
+            inverse = torch.ones_like(p[:, :1])
+        return p.index_select(1, self.upper) * self.root, inverse
 
     def centred(self, x: Tensor) -> Tensor:
         """``x [n, n_features]`` less its mean, which is that of all ``n_all`` products."""
         return torch.addr(x, torch.mv(x, self.averaging), self.root, alpha=-1.0)
-
-    def inverse_deviation(self, x: Tensor) -> Tensor:
-        """``[n, 1]`` for centred ``x``."""
-        return torch.rsqrt(torch.linalg.vecdot(x, x).unsqueeze(1) / self.n_all + self.eps)
 
     def through_norm(self, g: Tensor, features: Tensor, inverse_deviation: Tensor) -> Tensor:
         """The derivative of the normalisation, which is symmetric: adjoint and tangent alike."""
