@@ -33,7 +33,7 @@ from atomtrain_soap_bpnn.network import (
     all_together,
     by_species,
 )
-from atomtrain_soap_bpnn.scalars import Network, forward_pass, scalars, slopes
+from atomtrain_soap_bpnn.scalars import Network, scalars
 
 EPS = 1e-5  # of the layer norm, torch's default
 

@@ -80,6 +80,7 @@ class ClosedForm(nn.Module):
         self.blocks = blocks
         self.spectrum = spectrum
         self.few = 64  # rows of atoms times elements up to which pairs are gone through one by one
+        self._pad_degrees()
         self.n_lower = harmonics.max_angular**2
         self.lowering: Tensor
         self.harmonic_of_used: Tensor
@@ -94,6 +95,39 @@ class ClosedForm(nn.Module):
         self.register_buffer("harmonic_of_used", harmonic, persistent=False)
         self.register_buffer("radial_of_used", blocks.used % blocks.n_radial, persistent=False)
         self.register_buffer("lowering_of_used", lowering[harmonic], persistent=False)
+
+    @torch.jit.ignore
+    def _pad_degrees(self) -> None:
+        """Where what belongs to a degree lies where all are as large as the largest."""
+        n_degrees = self.spectrum.n_degrees
+        if n_degrees < len(self.blocks.rows):
+            self.few = 0  # features do not have all degrees of the density
+        rows, columns = self.blocks.rows[:n_degrees], self.blocks.columns[:n_degrees]
+        self.n_rows, self.n_columns = max(rows), max(columns)
+        shape = (n_degrees, self.n_rows, self.n_columns)
+        inside = torch.zeros(shape, dtype=torch.bool)
+        products = torch.zeros(n_degrees, self.n_columns, self.n_columns, dtype=torch.bool)
+        for k in range(n_degrees):
+            inside[k, : rows[k], : columns[k]] = True
+            products[k, : columns[k], : columns[k]] = True
+        (places,) = torch.where(inside.flatten())  # of the blocks' elements, in their order
+        pad = torch.zeros(inside.numel(), dtype=torch.int64)
+        pad[places] = self.blocks.order[: len(places)]
+        unpad = torch.zeros_like(self.blocks.order)
+        unpad[self.blocks.order[: len(places)]] = places
+        (unpad_products,) = torch.where(products.flatten())
+        pad_products = torch.zeros(products.numel(), dtype=torch.int64)
+        pad_products[unpad_products] = self.spectrum.back
+        self.pad: Tensor
+        self.unpad: Tensor
+        self.not_empty: Tensor
+        self.pad_products: Tensor
+        self.unpad_products: Tensor
+        self.register_buffer("pad", pad, persistent=False)
+        self.register_buffer("unpad", unpad, persistent=False)
+        self.register_buffer("not_empty", inside.flatten().to(torch.float64), persistent=False)
+        self.register_buffer("pad_products", pad_products, persistent=False)
+        self.register_buffer("unpad_products", unpad_products, persistent=False)
 
     def forward(
         self,
@@ -143,14 +177,17 @@ class ClosedForm(nn.Module):
         density = torch.zeros(
             [n_atoms * n_species, y_used.shape[1]], dtype=vectors.dtype, device=vectors.device
         ).index_add(0, group, y_used * radial)
-        blocks = self.blocks.join(density.reshape(n_atoms, n_species, y_used.shape[1]))
-        blocks = blocks[: self.spectrum.n_degrees]
-        x, inverse = self.spectrum(blocks)
+        c = density.reshape(n_atoms, self.unpad.shape[0]).index_select(1, self.pad) * self.not_empty
+        c = c.reshape(-1, self.n_rows, self.n_columns)
+        p = torch.bmm(c.transpose(1, 2), c).reshape(n_atoms, self.pad_products.shape[0])
+        x, inverse = self.spectrum.normalised(p.index_select(1, self.unpad_products))
         scalars, g = scalars_of_few(x, self.one_hot.index_select(0, species), network)
         if not wanted:
             return scalars, vectors
-        g = self.spectrum.adjoint(self.spectrum.through_norm(g, x, inverse), blocks)
-        g = self.blocks.separate(self.blocks.with_missing(g)).flatten(0, 1).index_select(0, group)
+        g = self.spectrum.through_norm(g, x, inverse) * self.spectrum.sharing
+        g = g.index_select(1, self.pad_products).reshape(-1, self.n_columns, self.n_columns)
+        g = torch.bmm(c, g).reshape(n_atoms, self.pad.shape[0]).index_select(1, self.unpad)
+        g = g.reshape(density.shape).index_select(0, group)
         on_r = (g * y_used * slope).sum(1)
         return scalars, self._on_vectors(
             (g * radial) @ self.lowering_of_used, on_r, y, r, directions

@@ -108,7 +108,10 @@ class SymmetricSpectrum(nn.Module):
 
         The latter is ``[n_atoms, 1]``; 1 where they are not.
         """
-        p = power_spectrum(densities)
+        return self.normalised(power_spectrum(densities))
+
+    def normalised(self, p: Tensor) -> Tuple[Tensor, Tensor]:
+        """The same from all products, ``[n_atoms, n_all]``."""
         if self.normalise:
             p, _, inverse = torch.native_layer_norm(p, [self.n_all], None, None, self.eps)
         else:
