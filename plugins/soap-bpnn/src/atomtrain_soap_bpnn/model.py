@@ -218,7 +218,7 @@ class SoapBpnn(Model):
     def before_export(self) -> None:
         """See :meth:`atomtrain.model.Model.before_export`."""
         self.network.fold()
-        self.closed = torch.jit.script(self.closed)
+        self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
@@ -365,7 +365,7 @@ class SoapBpnn(Model):
 
     def _build_closed_form(self) -> None:
         parts = (self.harmonics, self.radial, self.density_blocks, self.spectrum)
-        self.closed = ClosedForm(*parts)
+        self.closed = ClosedForm(*parts)  # type: ignore[assignment]
 
     def _largest_degree(self, dataset_info: DatasetInfo) -> int:
         """Of the features, and of the density that tensor targets contract."""

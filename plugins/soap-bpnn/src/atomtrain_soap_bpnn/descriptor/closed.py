@@ -48,7 +48,7 @@ class Neighborhoods(NamedTuple):
 class ScalarsAndGradients(nn.Module):
     """What TorchScript compiles apart: with what needs gradients it would record derivatives of it."""
 
-    def forward(
+    def forward(  # type: ignore[empty-body]
         self,
         vectors: Tensor,
         centers: Tensor,
