@@ -328,11 +328,11 @@ def time_models(
 
 
 def versions(side: Side) -> str:
-    """Name the versions that matter in a side's environment."""
+    """Name the versions that matter in a side's environment; triton for the memory it takes."""
     code = (
         "import importlib.metadata as m\n"
-        "for n in ('atomtrain', 'atomtrain-soap-bpnn', 'metatrain', 'torch', 'torch-spex',"
-        " 'metatomic-torch', 'metatomic-ase'):\n"
+        "for n in ('atomtrain', 'atomtrain-soap-bpnn', 'metatrain', 'torch', 'triton',"
+        " 'torch-spex', 'metatomic-torch', 'metatomic-ase'):\n"
         "    try: print(n, m.version(n), end='; ')\n"
         "    except m.PackageNotFoundError: pass"
     )
