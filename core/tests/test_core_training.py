@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from atomtrain.training.checkpoint import (
     save_checkpoint,
 )
 from atomtrain.training.device import choose_device, choose_dtype
-from atomtrain.training.directory import newest_checkpoint
+from atomtrain.training.directory import check_writable, newest_checkpoint
 from atomtrain.training.loss import loss_terms
 from atomtrain.training.metrics import ErrorSums, score
 from atomtrain.training.observers import Observer, Observers
@@ -155,3 +156,12 @@ def test_a_failing_observer_is_dropped_once(caplog: pytest.LogCaptureFixture) ->
     assert (
         "Broken failed and hears no more of this training: ValueError: out of paper" in caplog.text
     )
+
+
+def test_processes_look_whether_they_can_write_at_once(tmp_path: Path) -> None:
+    """All processes of a run do, in the same moment; none may trip over another's trial."""
+    path = tmp_path / "model.pt"
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(check_writable, path) for _ in range(2000)]:
+            done.result()
+    assert not list(tmp_path.iterdir())

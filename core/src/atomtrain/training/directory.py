@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -86,10 +87,9 @@ def check_writable(path: Path) -> None:
         raise OutputError(
             f"cannot write '{path}': the directory '{path.parent}' does not exist; make it first"
         )
-    probe = path.parent / f".{path.name}.probe"
-    try:
-        probe.touch()
-        probe.unlink()
+    try:  # a name of its own: all processes of a run look at once
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".probe"):
+            pass
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
 
