@@ -202,7 +202,8 @@ class SoapBpnn(Model):
         None depends on weights. What else follows from them (the basis at the pairs, which is many
         numbers) is not kept: to gather it takes as long as to compute it.
         """
-        blocks = self._pair_basis(graph).density()
+        species = self.species_index.index_select(0, graph.types)
+        blocks = self._pair_basis(graph, species).density()
         kept = Constants()
         if self.symmetric:
             spectrum = fast.Spectrum.of(blocks[: self.n_degrees], self.spectrum)
@@ -275,7 +276,7 @@ class SoapBpnn(Model):
             if "soap/features" in kept:
                 return kept["soap/features"], blocks
             return self._features(blocks), blocks
-        basis, blocks, spectrum = self._descriptor(graph)
+        basis, blocks, spectrum = self._descriptor(graph, species)
         if spectrum is not None:
             features = fast.features(graph.vectors, spectrum, basis)
             if self.has_tensors and moving:
@@ -295,7 +296,7 @@ class SoapBpnn(Model):
         if not graph.vectors.requires_grad:
             features = self._fast_features(graph, species)[0]
             return {name: [scalars(features, layout, network, False)[0]]}
-        basis, _, spectrum = self._descriptor(graph)
+        basis, _, spectrum = self._descriptor(graph, species)
         assert spectrum is not None
         y, g = scalars(spectrum.features, layout, network, True)
         assert g is not None
@@ -304,11 +305,11 @@ class SoapBpnn(Model):
     @torch.jit.unused
     @torch.no_grad()
     def _descriptor(
-        self, graph: AtomGraph
+        self, graph: AtomGraph, species: Tensor
     ) -> "Tuple[fast.PairBasis, List[Tensor], fast.Spectrum | None]":
         """Basis at the pairs, density, and spectrum if it is symmetric."""
         kept = graph.extras
-        basis = self._pair_basis(graph)
+        basis = self._pair_basis(graph, species)
         if "soap/density" in kept:
             blocks = self.density_blocks.split(kept["soap/density"])
         else:
@@ -324,10 +325,9 @@ class SoapBpnn(Model):
         return basis, blocks, spectrum
 
     @torch.jit.unused
-    def _pair_basis(self, graph: AtomGraph) -> "fast.PairBasis":
+    def _pair_basis(self, graph: AtomGraph, species: Tensor) -> "fast.PairBasis":
         """The basis at the pairs."""
         vectors = graph.vectors.detach()
-        species = self.species_index.index_select(0, graph.types)
         group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
         groups = group_pairs(group, len(graph.types))
         places = padded(vectors, groups, self.cutoff)

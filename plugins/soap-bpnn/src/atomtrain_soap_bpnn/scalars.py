@@ -155,7 +155,7 @@ class _Scalars(torch.autograd.Function):
         found = slopes(done, layout, network) if wanted else None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, offset, last, *hidden)
-        ctx.layout, ctx.n_features = layout, x.shape[1]
+        ctx.layout = layout
         ctx.values = (done.features, done.before, done.after)
         ctx.slopes = None if found is None else (found.after, found.before)
         return done.scalars, None if found is None else found.features

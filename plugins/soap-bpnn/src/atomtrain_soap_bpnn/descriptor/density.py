@@ -160,17 +160,14 @@ class DensityBlocks(nn.Module):
             flat = flat.reshape(groups.n_atoms, self.order.shape[0]).index_select(1, self.order)
         return flat
 
-    def with_missing(self, flat: Tensor) -> Tensor:
-        """``[n_atoms, sum of block sizes]`` with zeros for blocks of the highest degrees, if missing."""
-        missing = self.order.shape[0] - flat.shape[1]
-        return torch.nn.functional.pad(flat, [0, missing]) if missing > 0 else flat
-
     def by_group(self, flat: Tensor, groups: Groups) -> Tensor:
         """The adjoint of :meth:`by_atom`, ``[n_groups, n_harmonics, n_radial]``; 0 where not used.
 
         Blocks of the highest degrees may be missing.
         """
-        flat = self.with_missing(flat)
+        missing = self.order.shape[0] - flat.shape[1]
+        if missing > 0:
+            flat = torch.nn.functional.pad(flat, [0, missing])
         if self.n_species > 1:
             flat = flat.index_select(1, self.back)
         flat = flat.reshape(-1, self.used.shape[0])
