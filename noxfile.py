@@ -25,7 +25,7 @@ DISTRIBUTIONS = (
     "./plugins/tensorboard",
     "./plugins/template",
 )
-TESTING = ("pytest", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
+TESTING = ("pytest", "pytest-xdist", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
 
 
 LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
@@ -35,7 +35,9 @@ LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
-    session.run("pytest", *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
+    # most tests keep one core busy; worksteal, because a few of them take a minute
+    shared = ("-n", "2", "--dist", "worksteal")
+    session.run("pytest", *shared, *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
 @nox.session
