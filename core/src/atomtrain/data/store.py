@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,10 +118,14 @@ class Slices(NamedTuple):
 
 
 def slices(offsets: Tensor, which: Tensor) -> Slices:
-    """The rows of the structures ``which``, without a loop."""
-    starts = offsets.index_select(0, which)
-    counts = offsets.index_select(0, which + 1) - starts
-    firsts = counts.cumsum(0) - counts
-    owners = torch.repeat_interleave(counts)
-    every = torch.arange(owners.shape[0], device=offsets.device)
-    return Slices((starts - firsts).index_select(0, owners) + every, owners, counts, firsts)
+    """The rows of the structures ``which``, without a loop.
+
+    In numpy: with so few numbers calls take the time, and every batch asks this twice.
+    """
+    bounds, chosen = offsets.numpy(), which.numpy()
+    starts = bounds[chosen]
+    counts = bounds[chosen + 1] - starts
+    firsts = counts.cumsum() - counts
+    owners = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    rows = np.repeat(starts - firsts, counts) + np.arange(len(owners))
+    return Slices(*map(torch.from_numpy, (rows, owners, counts, firsts)))

@@ -33,7 +33,7 @@ from atomtrain_soap_bpnn.network import (
     all_together,
     by_species,
 )
-from atomtrain_soap_bpnn.scalars import Network, scalars
+from atomtrain_soap_bpnn.scalars import Inputs, Network, scalars
 
 EPS = 1e-5  # of the layer norm, torch's default
 
@@ -295,10 +295,13 @@ class SoapBpnn(Model):
         network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
         if not graph.vectors.requires_grad:
             features = self._fast_features(graph, species)[0]
-            return {name: [scalars(features, layout, network, False)[0]]}
+            inputs = Inputs(features, torch.ones_like(features[:, :1]), 0)  # no slopes are wanted
+            return {name: [scalars(inputs, layout, network, False)[0]]}
         basis, _, spectrum = self._descriptor(graph, species)
         assert spectrum is not None
-        y, g = scalars(spectrum.features, layout, network, True)
+        n_products = self.spectrum.n_normalised
+        inputs = Inputs(spectrum.features, spectrum.inverse_deviation, n_products)
+        y, g = scalars(inputs, layout, network, True)
         assert g is not None
         return {name: [y + fast.slopes(graph.vectors, graph.centers, g, spectrum, basis)]}
 

@@ -15,14 +15,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from atomtrain_soap_bpnn.network import BySpecies, first_layer
+from atomtrain_soap_bpnn.network import BySpecies, by_atom, first_layer
+
+
+class Inputs(NamedTuple):
+    """Features, and what their derivative in what was normalised needs."""
+
+    features: Tensor
+    """[n_atoms, n_features]"""
+    inverse_deviation: Tensor
+    """[n_atoms, 1], which products were multiplied by"""
+    n_products: int
+    """how many products mean and deviation are those of; 0 where nothing is normalised"""
 
 
 class Network(NamedTuple):
     """Weights of the layers per element, SiLU after all but the last, none with a bias but the first."""
 
     first: Tensor
-    """[n_species, n_neurons, n_features]"""
+    """[n_species, n_neurons, n_features]; without a mean where features are normalised"""
     offset: Tensor
     """[n_species, n_neurons], added by the first layer"""
     hidden: List[Tensor]
@@ -34,8 +45,10 @@ class Network(NamedTuple):
 class Pass(NamedTuple):
     """What the layers made of the features: the first for atoms by element, the others padded."""
 
-    features: Tensor
-    """[n_atoms, n_features], atoms sorted by element"""
+    inputs: Inputs
+    """atoms sorted by element"""
+    linear: Tensor
+    """[n_atoms, n_neurons], what the first layer makes of the features before the offset is added"""
     before: List[Tensor]
     """what each SiLU was given: ``[n_atoms, n_neurons]``, then ``[n_species, width, n_neurons]``"""
     after: List[Tensor]
@@ -51,15 +64,22 @@ class Slopes(NamedTuple):
     """in what each SiLU gave; that of the first ``[n_atoms, n_neurons]``"""
     before: List[Tensor]
     """in what it was given"""
-    features: Tensor
-    """[n_atoms, n_features], atoms in the order of the structures"""
+    rows: Tensor
+    """that of the first divided by the deviation: what the first layer's weights are multiplied by"""
+    products: Tensor
+    """[n_atoms, n_features], in what was normalised, atoms in the order of the structures"""
 
 
-def forward_pass(x: Tensor, layout: BySpecies, network: Network) -> Pass:
-    """The scalars of features ``x [n_atoms, n_features]``."""
+def forward_pass(inputs: Inputs, layout: BySpecies, network: Network) -> Pass:
+    """The scalars of the features."""
     if layout.n_species > 1:
-        x = x.index_select(0, layout.order)
-    z = first_layer(x, network.first, network.offset, layout)
+        inputs = Inputs(
+            inputs.features.index_select(0, layout.order),
+            inputs.inverse_deviation.index_select(0, layout.order),
+            inputs.n_products,
+        )
+    linear = first_layer(inputs.features, network.first, layout)
+    z = linear + by_atom(network.offset, layout)
     before = [z]
     a = silu(z).index_select(0, layout.sorted_rows)
     a = a.reshape(layout.n_species, layout.width, z.shape[1])
@@ -70,11 +90,15 @@ def forward_pass(x: Tensor, layout: BySpecies, network: Network) -> Pass:
         before.append(z)
         after.append(a)
     y = torch.bmm(a, network.last.transpose(1, 2)).flatten(0, 1)
-    return Pass(x, before, after, y.index_select(0, layout.places))
+    return Pass(inputs, linear, before, after, y.index_select(0, layout.places))
 
 
 def slopes(done: Pass, layout: BySpecies, network: Network) -> Slopes:
-    """The slopes of the scalars of ``done``."""
+    """The slopes of the scalars of ``done``.
+
+    The derivative of the normalisation takes the parts along the mean and along the features away. The
+    first layer's weights have no mean, and the other part follows from its few neurons.
+    """
     n = len(network.hidden)
     by_after = network.last.expand(done.after[n].shape)
     after: List[Tensor] = []
@@ -90,24 +114,32 @@ def slopes(done: Pass, layout: BySpecies, network: Network) -> Slopes:
     before.append(by_before)
     after.reverse()
     before.reverse()
-    g = torch.empty_like(done.features)
-    parts = g.split(layout.counts)
-    for k, part in enumerate(by_before.split(layout.counts)):
+
+    inputs = done.inputs
+    rows = by_before * inputs.inverse_deviation if inputs.n_products > 0 else by_before
+    g = torch.empty_like(inputs.features)
+    parts = g.split_with_sizes(layout.counts)
+    for k, part in enumerate(rows.split_with_sizes(layout.counts)):
         torch.mm(part, network.first[k], out=parts[k])
+    if inputs.n_products > 0:
+        along = torch.linalg.vecdot(rows, done.linear).unsqueeze(1)
+        g.addcmul_(inputs.features, along, value=-1.0 / inputs.n_products)
     if layout.n_species > 1:
         g = g.index_select(0, layout.ranks)
-    return Slopes(after, before, g)
+    return Slopes(after, before, rows, g)
 
 
-def scalars_of_few(x: Tensor, own: Tensor, network: Network) -> Tuple[Tensor, Tensor]:
+def scalars_of_few(inputs: Inputs, own: Tensor, network: Network) -> Tuple[Tensor, Tensor]:
     """Scalars and slopes of few atoms in as few operations as possible.
 
     ``own [n_atoms, n_species]`` is 1 for the element of an atom, else 0. The first layers of all
     elements are for all atoms, of the others each atom gets a copy.
     """
+    x = inputs.features
     first = network.first.flatten(0, 1)
-    z = torch.mm(x, first.t()).reshape(own.shape[0], own.shape[1], -1)
-    z = torch.bmm(own.unsqueeze(1), z + network.offset)
+    linear = torch.mm(x, first.t()).reshape(own.shape[0], own.shape[1], -1)
+    linear = torch.bmm(own.unsqueeze(1), linear)
+    z = linear + torch.mm(own, network.offset).unsqueeze(1)
     a = silu(z)
     before = [z]
     hidden: List[Tensor] = []
@@ -122,50 +154,61 @@ def scalars_of_few(x: Tensor, own: Tensor, network: Network) -> Tuple[Tensor, Te
     for k in range(len(hidden), 0, -1):
         g = torch.bmm(torch.ops.aten.silu_backward(g, before[k]), hidden[k - 1])
     g = torch.ops.aten.silu_backward(g, before[0])
-    return y, torch.mm(torch.bmm(own.unsqueeze(2), g).flatten(1), first)
+    if inputs.n_products > 0:
+        g = g * inputs.inverse_deviation.unsqueeze(2)
+    of_products = torch.mm(torch.bmm(own.unsqueeze(2), g).flatten(1), first)
+    if inputs.n_products > 0:
+        of_products.addcmul_(x, (g * linear).sum(2), value=-1.0 / inputs.n_products)
+    return y, of_products
 
 
 def scalars(
-    x: Tensor, layout: BySpecies, network: Network, wanted: bool
+    inputs: Inputs, layout: BySpecies, network: Network, wanted: bool
 ) -> "Tuple[Tensor, Tensor | None]":
-    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, slopes ``[n_atoms, n_features]``.
+    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, their slopes ``[n_atoms, n_features]``.
 
-    ``x`` are constants. First derivatives of both in the weights are autograd's to take.
+    Slopes are derivatives in what was normalised. ``inputs`` are constants. First derivatives of both
+    in the weights are autograd's to take.
     """
     y, g = _Scalars.apply(
-        x, layout, wanted, network.first, network.offset, network.last, *network.hidden
-    )
+        inputs, layout, wanted,
+        network.first, network.offset, network.last, *network.hidden,
+    )  # fmt: skip
     return y, g
 
 
 class _Scalars(torch.autograd.Function):
     """Scalars y and slopes g, and the derivatives in the weights of ``<a, y> + <b, g>``.
 
-    ``<b, g>`` is the change of the sum of all y when x changes by b; so the tangents of the layers
-    along b are computed forwards, then values and tangents are gone through backwards together.
+    ``<b, g>`` is the change of the sum of all y when what was normalised changes by b; so the tangents
+    of the layers along b are computed forwards, then values and tangents are gone through backwards
+    together. The change of the features themselves is never formed: it is a combination of b, the
+    features and the direction of the mean, and so are the products with it. Of the derivative in the
+    first layer's weights the part along the mean is left as it comes: they have none.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, layout: BySpecies, wanted: bool,
+        ctx: Any, inputs: Inputs, layout: BySpecies, wanted: bool,
         first: Tensor, offset: Tensor, last: Tensor, *hidden: Tensor,
     ) -> Any:  # fmt: skip
         network = Network(first, offset, list(hidden), last)
-        done = forward_pass(x, layout, network)
+        done = forward_pass(inputs, layout, network)
         found = slopes(done, layout, network) if wanted else None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, offset, last, *hidden)
-        ctx.layout = layout
-        ctx.values = (done.features, done.before, done.after)
-        ctx.slopes = None if found is None else (found.after, found.before)
-        return done.scalars, None if found is None else found.features
+        ctx.layout, ctx.done = layout, done._replace(scalars=offset)
+        ctx.slopes = None if found is None else found._replace(products=offset)
+        return done.scalars, None if found is None else found.products
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, a: "Tensor | None", b: "Tensor | None") -> Any:  # type: ignore[override]
         first, offset, last, *hidden = ctx.saved_tensors
         layout: BySpecies = ctx.layout
-        x, before, after = ctx.values
+        done: Pass = ctx.done
+        slopes: Slopes = ctx.slopes
+        (x, inverse, n_products), before, after = done.inputs, done.before, done.after
         shape = (layout.n_species, layout.width)
 
         by_after = torch.zeros_like(after[-1])
@@ -180,8 +223,12 @@ class _Scalars(torch.autograd.Function):
         if b is not None:
             if layout.n_species > 1:
                 b = b.index_select(0, layout.order)
-            along = [first_layer(b, first, None, layout)]
-            t = torch.ops.aten.silu_backward(along[0], before[0])
+            t = first_layer(b, first, layout)
+            if n_products > 0:
+                on_features = torch.linalg.vecdot(b, x).unsqueeze(1)
+                t.addcmul_(done.linear, on_features, value=-1.0 / n_products).mul_(inverse)
+            along = [t]
+            t = torch.ops.aten.silu_backward(t, before[0])
             t = t.new_zeros(shape[0] * shape[1], t.shape[1]).index_copy_(0, layout.sorted_places, t)
             moved = [t.reshape(*shape, -1)]
             for weight, z in zip(hidden, before[1:], strict=True):
@@ -195,24 +242,29 @@ class _Scalars(torch.autograd.Function):
                 by_after = by_after.flatten(0, 1).index_select(0, layout.sorted_places)
             by_before = torch.ops.aten.silu_backward(by_after, before[k])
             if b is not None:
-                _add_bend(by_before, before[k], ctx.slopes[0][k] * along[k])
+                _add_bend(by_before, before[k], slopes.after[k] * along[k])
             if k > 0:
                 by_weight = torch.bmm(by_before.transpose(1, 2), after[k - 1])
                 if b is not None:
-                    by_weight.baddbmm_(ctx.slopes[1][k].transpose(1, 2), moved[k - 1])
+                    by_weight.baddbmm_(slopes.before[k].transpose(1, 2), moved[k - 1])
                 by_hidden.append(by_weight)
                 by_after = torch.bmm(by_before, hidden[k - 1])
 
         by_first = torch.empty_like(first)
         by_offset = torch.empty_like(offset)
-        parts = [by_before.split(layout.counts), x.split(layout.counts)]
+        rows, columns = [by_before], [x]
         if b is not None:
-            parts += [ctx.slopes[1][0].split(layout.counts), b.split(layout.counts)]
-        for k, (g, x_, *rest) in enumerate(zip(*parts, strict=True)):
-            torch.mm(g.t(), x_, out=by_first[k])
+            if n_products > 0:
+                change = torch.addcmul(by_before, slopes.rows, on_features, value=-1.0 / n_products)
+                rows = [change]
+            rows.append(slopes.rows)
+            columns.append(b)
+        parts = [part.split_with_sizes(layout.counts) for part in (by_before, *rows, *columns)]
+        for k, (g, *factors) in enumerate(zip(*parts, strict=True)):
             torch.sum(g, 0, out=by_offset[k])
+            torch.mm(factors[0].t(), factors[len(rows)], out=by_first[k])
             if b is not None:
-                by_first[k].addmm_(rest[0].t(), rest[1])
+                by_first[k].addmm_(factors[1].t(), factors[3])
         return None, None, None, by_first, by_offset, by_last, *reversed(by_hidden)
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
-from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, Groups, group_pairs, padded
+from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, Groups, dots, group_pairs, padded
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
 from atomtrain_soap_bpnn.network import by_species
-from atomtrain_soap_bpnn.scalars import Network, forward_pass, scalars_of_few, slopes
+from atomtrain_soap_bpnn.scalars import Inputs, Network, forward_pass, scalars_of_few, slopes
 
 
 class Bin(NamedTuple):
@@ -34,10 +34,8 @@ class Bin(NamedTuple):
 class Neighborhoods(NamedTuple):
     """What :meth:`ClosedForm.neighborhoods` leaves for :meth:`ClosedForm.adjoint`."""
 
-    features: Tensor
-    """[n_atoms, n_features]"""
-    inverse_deviation: Tensor
-    """[n_atoms, 1]; 1 where nothing is normalised"""
+    inputs: Inputs
+    """of the network"""
     density: Tensor
     """[n_atoms, sum of block sizes]"""
     bins: List[Bin]
@@ -157,10 +155,10 @@ class ClosedForm(nn.Module):
         """Pairs laid out by group, atoms by element."""
         kept = self.neighborhoods(vectors, group, species.shape[0])
         layout = by_species(species, self.blocks.n_species)
-        done = forward_pass(kept.features, layout, network)
+        done = forward_pass(kept.inputs, layout, network)
         if not wanted:
             return done.scalars, vectors
-        return done.scalars, self.adjoint(kept, slopes(done, layout, network).features)
+        return done.scalars, self.adjoint(kept, slopes(done, layout, network).products)
 
     def _pair_by_pair(
         self, vectors: Tensor, group: Tensor, species: Tensor, network: Network, wanted: bool
@@ -181,14 +179,15 @@ class ClosedForm(nn.Module):
         c = c.reshape(-1, self.n_rows, self.n_columns)
         p = torch.bmm(c.transpose(1, 2), c).reshape(n_atoms, self.pad_products.shape[0])
         x, inverse = self.spectrum.normalised(p.index_select(1, self.unpad_products))
-        scalars, g = scalars_of_few(x, self.one_hot.index_select(0, species), network)
+        inputs = Inputs(x, inverse, self.spectrum.n_normalised)
+        scalars, g = scalars_of_few(inputs, self.one_hot.index_select(0, species), network)
         if not wanted:
             return scalars, vectors
-        g = self.spectrum.through_norm(g, x, inverse) * self.spectrum.sharing
+        g = g * self.spectrum.sharing
         g = g.index_select(1, self.pad_products).reshape(-1, self.n_columns, self.n_columns)
         g = torch.bmm(c, g).reshape(n_atoms, self.pad.shape[0]).index_select(1, self.unpad)
         g = g.reshape(density.shape).index_select(0, group)
-        on_r = (g * y_used * slope).sum(1)
+        on_r = (g * y_used * slope).sum(1, keepdim=True)
         return scalars, self._on_vectors(
             (g * radial) @ self.lowering_of_used, on_r, y, r, directions
         )
@@ -210,13 +209,13 @@ class ClosedForm(nn.Module):
             parts.append(self.blocks.product(harmonics, radial[:, 0], size, width))
         density = self.blocks.by_atom(parts, groups)
         x, inverse = self.spectrum(self.blocks.split(density)[: self.spectrum.n_degrees])
-        return Neighborhoods(x, inverse, density, bins, groups)
+        inputs = Inputs(x, inverse, self.spectrum.n_normalised)
+        return Neighborhoods(inputs, density, bins, groups)
 
     def adjoint(self, kept: Neighborhoods, gradient: Tensor) -> Tensor:
-        """``[n_pairs, 3]`` from the derivative in the features ``[n_atoms, n_features]``."""
+        """``[n_pairs, 3]`` from the derivative in the products ``[n_atoms, n_features]``."""
         densities = self.blocks.split(kept.density)[: self.spectrum.n_degrees]
-        g = self.spectrum.through_norm(gradient, kept.features, kept.inverse_deviation)
-        by_group = self.blocks.by_group(self.spectrum.adjoint(g, densities), kept.groups)
+        by_group = self.blocks.by_group(self.spectrum.adjoint(gradient, densities), kept.groups)
         parts: List[Tensor] = []
         for k, part in enumerate(by_group.split(kept.groups.sizes)):
             parts.append(self._of_bin(kept.bins[k], part))
@@ -228,13 +227,12 @@ class ClosedForm(nn.Module):
         radial = one.radial.reshape(one.size, 2 * one.width, one.radial.shape[2])
         both = torch.bmm(radial, g.transpose(1, 2)).reshape(y.shape[0], 2, y.shape[1])
         on_y, on_r = both.unbind(1)
-        on_r = (on_r * y).sum(1)
-        return self._on_vectors(on_y @ self.lowering, on_r, y, one.r, one.directions)
+        return self._on_vectors(on_y @ self.lowering, dots(on_r, y), y, one.r, one.directions)
 
     def _on_vectors(
         self, lower: Tensor, on_r: Tensor, y: Tensor, r: Tensor, directions: Tensor
     ) -> Tensor:
-        """Derivative ``[n, 3]`` from ``on_r [n]``, that along the vector at fixed harmonics.
+        """Derivative ``[n, 3]`` from ``on_r [n, 1]``, that along the vector at fixed harmonics.
 
         ``lower [n, 3 L^2]``: derivative in harmonics ``y [n, (L + 1)^2]`` times ``self.lowering``.
         """
@@ -242,8 +240,7 @@ class ClosedForm(nn.Module):
         turning = torch.bmm(lower, y[:, : self.n_lower].unsqueeze(2)).squeeze(2)
         turning = turning / r.unsqueeze(1)
         # the gradient of a harmonic is that of the solid one less its part along the vector
-        along = on_r - (turning * directions).sum(1)
-        return torch.addcmul(turning, directions, along.unsqueeze(1))
+        return torch.addcmul(turning, directions, on_r - dots(turning, directions))
 
 
 def _lowering(harmonics: SphericalHarmonics) -> Tensor:

@@ -25,6 +25,7 @@ from atomtrain_soap_bpnn.descriptor.density import (
     DensityBlocks,
     Groups,
     by_bin,
+    dots,
     padded,
 )
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
@@ -55,14 +56,13 @@ class PairBasis:
         ``gradient [n_atoms, sum of block sizes]``; the blocks of the highest degrees may be missing:
         the scalar does not depend on them.
         """
-        by_group = self.blocks.by_group(gradient, self.groups).split(self.groups.sizes)
-        radial = by_bin(self.radial, self.groups)
-        parts = [
-            torch.bmm(r, g.transpose(1, 2)).reshape(-1, 2, self.harmonics.shape[1])
-            for r, g in zip(radial, by_group, strict=True)
-        ]
-        on_y, on_r = (parts[0] if len(parts) == 1 else torch.cat(parts)).unbind(1)
-        along = torch.linalg.vecdot(self.harmonics, on_r).unsqueeze(1)
+        by_group = self.blocks.by_group(gradient, self.groups).split_with_sizes(self.groups.sizes)
+        both = torch.empty_like(self.harmonics_gradient[:, :2])
+        bins = by_bin(self.radial, self.groups), by_group, by_bin(both, self.groups)
+        for radial, g, out in zip(*bins, strict=True):
+            torch.bmm(radial, g.transpose(1, 2), out=out)
+        on_y, on_r = both.unbind(1)
+        along = dots(self.harmonics, on_r)
         turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
         return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
 
@@ -71,9 +71,11 @@ class PairBasis:
         v = padded(vectors, self.groups, 0.0)
         x, y, z = v.split(1, dim=1)
         by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
-        turning = torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z)
-        along = torch.linalg.vecdot(v, self.directions).unsqueeze(1)
-        changes = torch.stack([turning, self.harmonics * along], dim=1)
+        along = dots(v, self.directions)
+        changes = torch.empty_like(self.harmonics_gradient[:, :2])
+        on_y, on_r = changes.unbind(1)
+        torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z, out=on_y)
+        torch.mul(self.harmonics, along, out=on_r)
         parts = [
             self.blocks.used_of(torch.bmm(dy.transpose(1, 2), r))
             for dy, r in zip(
@@ -100,15 +102,17 @@ class Spectrum:
         features, inverse = rule(densities)
         return cls(features, inverse, densities, rule)
 
+    def through_norm(self, x: Tensor) -> Tensor:
+        """Change of the features when the products change by ``x``, or the adjoint of that: the same."""
+        return self.rule.through_norm(x, self.features, self.inverse_deviation)
+
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Derivative in the density ``[n_atoms, sum of block sizes]``, given that in the features."""
-        g = self.rule.through_norm(gradient, self.features, self.inverse_deviation)
-        return self.rule.adjoint(g, self.densities)
+        """Derivative in the density ``[n_atoms, sum of block sizes]``, given that in the products."""
+        return self.rule.adjoint(gradient, self.densities)
 
     def tangent(self, changes: list[Tensor]) -> Tensor:
-        """Change of the features when the density blocks change."""
-        change = self.rule.tangent(self.densities, changes)
-        return self.rule.through_norm(change, self.features, self.inverse_deviation)
+        """Change of the products when the density blocks change."""
+        return self.rule.tangent(self.densities, changes)
 
 
 class _Features(torch.autograd.Function):
@@ -123,11 +127,25 @@ class _Features(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         if not ctx.needs_input_grad[0]:
             return None, None, None
-        return _FeaturesAdjoint.apply(gradient, *ctx.constants), None, None
+        spectrum, basis = ctx.constants
+        return _ProductsAdjoint.apply(_Norm.apply(gradient, spectrum), spectrum, basis), None, None
 
 
-class _FeaturesAdjoint(torch.autograd.Function):
-    """J^T g, linear in g; its backward is J v."""
+class _Norm(torch.autograd.Function):
+    """The derivative of the normalisation, which is linear and symmetric."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, spectrum: Spectrum) -> Tensor:
+        ctx.spectrum = spectrum
+        return spectrum.through_norm(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, change: Tensor) -> Any:  # type: ignore[override]
+        return ctx.spectrum.through_norm(change), None
+
+
+class _ProductsAdjoint(torch.autograd.Function):
+    """J^T g of the products that features are made of, linear in g; its backward is J v."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
@@ -141,7 +159,7 @@ class _FeaturesAdjoint(torch.autograd.Function):
 
 
 class _Slopes(torch.autograd.Function):
-    """Zero for each atom, whose derivative along its pair vectors is J^T g.
+    """Zero for each atom, whose derivative along its pair vectors is J^T g (of the products).
 
     g is no input: autograd would go through here for the derivatives in the weights, too.
     """
@@ -156,7 +174,7 @@ class _Slopes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
         centers, (g,), spectrum, basis = ctx.constants
-        by_vectors = _FeaturesAdjoint.apply(g, spectrum, basis)
+        by_vectors = _ProductsAdjoint.apply(g, spectrum, basis)
         return by_vectors * by_scalar.index_select(0, centers), None, None, None, None
 
 
@@ -199,7 +217,7 @@ def slopes(
 ) -> Tensor:
     """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
 
-    ``g [n_atoms, n_features]`` is the derivative of each scalar in the features of its atom.
+    ``g [n_atoms, n_features]`` is the derivative of each scalar in the products of its atom's density.
     """
     result = _Slopes.apply(vectors, centers, [g], spectrum, basis)
     assert isinstance(result, Tensor)

@@ -88,6 +88,7 @@ class SymmetricSpectrum(nn.Module):
         self.n_all = len(back)
         self.n_features = len(upper)
         self.normalise = normalise
+        self.n_normalised = self.n_all if normalise else 0
         self.eps = eps
         self.upper: Tensor
         self.lower: Tensor
@@ -135,7 +136,7 @@ class SymmetricSpectrum(nn.Module):
         everywhere = (g * self.sharing).index_select(1, self.back)
         columns = [c.shape[2] for c in densities]
         parts: List[Tensor] = []
-        for k, block in enumerate(everywhere.split([q * q for q in columns], dim=1)):
+        for k, block in enumerate(everywhere.split_with_sizes([q * q for q in columns], dim=1)):
             square = block.reshape(block.shape[0], columns[k], columns[k])
             parts.append(torch.bmm(densities[k], square).flatten(1))
         return torch.cat(parts, dim=1)
