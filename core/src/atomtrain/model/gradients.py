@@ -49,8 +49,9 @@ def forces_and_strain(
     )
     forces = torch.zeros_like(graph.positions)
     if by_vectors is not None:
-        forces = forces.index_add(0, graph.centers, by_vectors)
-        forces = forces.index_add(0, graph.neighbors, by_vectors, alpha=-1)
+        # two sums and a difference: index_add with a factor of -1 takes ten times as long
+        pulled = forces.index_add(0, graph.neighbors, by_vectors)
+        forces = forces.index_add(0, graph.centers, by_vectors) - pulled
     if by_positions is not None:
         forces = forces - by_positions
     if not strain:

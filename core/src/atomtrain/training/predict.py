@@ -85,7 +85,7 @@ def predict(
 
     n = n_structures(graph)
     type_index = None
-    inverse_n_atoms = (1.0 / batch.n_atoms).to(graph.positions.dtype).unsqueeze(1)
+    inverse_n_atoms = batch.n_atoms.reciprocal().to(graph.positions.dtype).unsqueeze(1)
     predictions: dict[str, Tensor] = {}
     for name, target in targets.items():
         affine = predictor.affine_of(name)

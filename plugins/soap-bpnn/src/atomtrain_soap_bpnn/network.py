@@ -246,11 +246,12 @@ class _Fold(torch.autograd.Function):
         by_mean = torch.mv(g.flatten(0, 1), root).reshape(by_offset.shape)
         by_both = torch.stack([by_offset, by_mean.neg_()], dim=1)
         both = torch.stack([norm_bias, norm_weight], dim=1).mul_(squares)
-        by_bias, by_scale = torch.bmm(by_both, weight).mul_(squares).unbind(1)
-        by_scale = by_scale.addcmul((g * weight).sum(1), root)
+        products = torch.bmm(by_both, weight)
+        by_bias, by_scale = products[:, 0] * squares[0], products[:, 1] * squares[1]
+        by_scale.addcmul_((g * weight).sum(1), root)
         by_weight = g * (norm_weight * root).unsqueeze(1)
         by_weight.baddbmm_(by_both.transpose(1, 2), both)
-        return by_weight, by_scale, by_bias.contiguous(), None, None
+        return by_weight, by_scale, by_bias, None, None
 
 
 def _fold(

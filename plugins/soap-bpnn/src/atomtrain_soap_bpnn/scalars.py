@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
+from atomtrain_soap_bpnn.descriptor.density import dots
 from atomtrain_soap_bpnn.network import BySpecies, by_atom, first_layer
 
 
@@ -122,7 +123,7 @@ def slopes(done: Pass, layout: BySpecies, network: Network) -> Slopes:
     for k, part in enumerate(rows.split_with_sizes(layout.counts)):
         torch.mm(part, network.first[k], out=parts[k])
     if inputs.n_products > 0:
-        along = torch.linalg.vecdot(rows, done.linear).unsqueeze(1)
+        along = dots(rows, done.linear)
         g.addcmul_(inputs.features, along, value=-1.0 / inputs.n_products)
     if layout.n_species > 1:
         g = g.index_select(0, layout.ranks)

@@ -119,7 +119,7 @@ def padded(vectors: Tensor, groups: Groups, filler: float) -> Tensor:
     """``[n_pairs, d] -> [n_places, d]``; ``filler`` along all axes where there is no pair."""
     shape = [groups.n_places, vectors.shape[1]]
     empty = torch.full(shape, filler, dtype=vectors.dtype, device=vectors.device)
-    return empty.index_copy(0, groups.slots, vectors)
+    return empty.index_copy_(0, groups.slots, vectors)
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
