@@ -77,7 +77,7 @@ def _by_species(species: Tensor, n_species: int) -> BySpecies:
 
 
 def _by_species_numpy(species: Tensor, n_species: int) -> BySpecies:
-    """The same. With few atoms calls take the time, and numpy's take a fifth of that of torch's."""
+    """The same. With few atoms calls take the time, and numpy's take half that of torch's."""
     counts = np.bincount(species.numpy(), minlength=n_species)
     width = int(counts.max(initial=0))
     order = np.argsort(species.numpy(), kind="stable")

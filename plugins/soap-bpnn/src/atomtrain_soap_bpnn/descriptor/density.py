@@ -68,7 +68,7 @@ def _group_pairs(group: Tensor, n_atoms: int) -> Groups:
 
 
 def _group_pairs_numpy(group: Tensor, n_atoms: int) -> Groups:
-    """The same. With few pairs calls take the time, and numpy's take a fifth of that of torch's."""
+    """The same. With few pairs calls take the time, and numpy's take half that of torch's."""
     g = group.numpy()
     ascending = not (g[1:] < g[:-1]).any()
     order = np.arange(len(g))

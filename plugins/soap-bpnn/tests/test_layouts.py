@@ -1,0 +1,73 @@
+"""Layouts of pairs and atoms: what they promise, and numpy's and torch's alike."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from atomtrain_soap_bpnn.descriptor import density
+from atomtrain_soap_bpnn.network import _by_species, _by_species_numpy, by_species
+
+
+def check_alike(one: tuple[object, ...], other: tuple[object, ...]) -> None:
+    for a, b in zip(one, other, strict=True):
+        if isinstance(a, Tensor):
+            assert isinstance(b, Tensor)
+            assert a.dtype == b.dtype
+            assert torch.equal(a, b)
+        else:
+            assert a == b
+
+
+def groups_of(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascending: bool) -> Tensor:
+    generator = torch.Generator().manual_seed(n_atoms + n_pairs)
+    x = torch.rand(n_pairs, generator=generator, dtype=torch.float64)
+    group = ((x**3 if uneven else x) * n_atoms * n_species).to(torch.int64)
+    return torch.sort(group)[0] if ascending else group
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("uneven", [True, False])
+@pytest.mark.parametrize(
+    "n_atoms, n_species, n_pairs",
+    [(0, 1, 0), (3, 2, 0), (1, 1, 1), (9, 3, 72), (60, 2, 5000), (40_000, 3, 2000)],
+)  # the last has groups that 16 bits do not hold
+def test_pairs(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascending: bool) -> None:
+    group = groups_of(n_atoms, n_species, n_pairs, uneven, ascending)
+    groups = density.group_pairs(group, n_atoms)
+    check_alike(groups, density._group_pairs(group, n_atoms))
+    check_alike(groups, density._group_pairs_numpy(group, n_atoms))
+    # every pair has a place of its own, in the row of its group
+    assert len(torch.unique(groups.slots)) == n_pairs
+    rows = [
+        present.repeat_interleave(width)
+        for present, width in zip(groups.present.split(groups.sizes), groups.widths, strict=True)
+    ]
+    owner = torch.cat(rows)
+    assert len(owner) == groups.n_places
+    assert torch.equal(owner[groups.slots], group)
+    assert torch.equal(torch.sort(groups.present)[0], torch.unique(group))
+
+
+def test_small_groups_have_a_bin() -> None:
+    group = groups_of(60, 2, 5000, True, True)
+    groups = density.group_pairs(group, 60)
+    assert len(groups.sizes) == 2
+    largest = int(torch.bincount(group).max())
+    assert groups.n_places < len(groups.present) * largest
+
+
+@pytest.mark.parametrize("n_species", [1, 3])
+@pytest.mark.parametrize("n_atoms", [0, 1, 9, 500])
+def test_atoms(n_atoms: int, n_species: int) -> None:
+    generator = torch.Generator().manual_seed(n_atoms)
+    species = torch.randint(0, n_species, (n_atoms,), generator=generator)
+    layout = by_species(species, n_species)
+    check_alike(layout, _by_species(species, n_species))
+    check_alike(layout, _by_species_numpy(species, n_species))
+    every = torch.arange(n_atoms)
+    assert torch.equal(species[layout.order], layout.kinds)
+    assert torch.equal(layout.order[layout.ranks], every)
+    if n_atoms > 0:
+        assert torch.equal(layout.rows[layout.places], every)
+        place = torch.div(layout.places, layout.width, rounding_mode="floor")
+        assert torch.equal(place, species)
