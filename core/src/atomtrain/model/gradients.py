@@ -41,8 +41,9 @@ def forces_and_strain(
     """
     leaves = [graph.vectors, graph.positions, graph.cells]
     by_vectors, by_positions, by_cells = torch.autograd.grad(
-        energy.sum(),
+        energy,
         leaves,
+        grad_outputs=torch.ones_like(energy),
         create_graph=create_graph,
         retain_graph=retain_graph or create_graph,
         allow_unused=True,

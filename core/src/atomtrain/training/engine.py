@@ -324,10 +324,11 @@ class Engine:
         self.optimizer.step()
 
     def _update(self, loss: Tensor) -> None:
+        trained = [p for p in self.parameters if p.requires_grad]
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
-            loss.backward(inputs=[p for p in self.parameters if p.requires_grad])
-        self.run.processes.sum_gradients([p for p in self.parameters if p.requires_grad])
+            loss.backward(inputs=trained)
+        self.run.processes.sum_gradients(trained)
         self.step()
         if self.average is not None:
             self.average.update()

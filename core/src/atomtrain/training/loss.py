@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from atomtrain.data.store import Label
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -42,6 +44,20 @@ def pointwise(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
         if mask is None:
             return each.sum(), each.numel()
         return (each * mask).sum(), mask.sum()
+
+    return loss
+
+
+def _of_torch(function: Callable[..., Tensor]) -> Loss:
+    """The same from one of torch's losses, which sums in the same pass: fewer calls, and derivatives."""
+    masked = pointwise(partial(function, reduction="none"))
+
+    def loss(
+        prediction: Tensor, label: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        if mask is None:
+            return function(prediction, label, reduction="sum"), label.numel()
+        return masked(prediction, label, mask)
 
     return loss
 
@@ -158,11 +174,10 @@ def core_loss(name: str, arguments: dict[str, Any]) -> Loss:
     if kind == "shift_agnostic_mse":
         return shift_agnostic_mse(**arguments)
     if kind == "mae":
-        return pointwise(lambda prediction, label: (prediction - label).abs())
+        return _of_torch(l1_loss)
     if kind == "huber":
-        huber = torch.nn.HuberLoss(reduction="none", **arguments)
-        return pointwise(huber)
-    return pointwise(lambda prediction, label: (prediction - label).square())
+        return _of_torch(partial(huber_loss, **arguments))
+    return _of_torch(mse_loss)
 
 
 def build_loss(spec: LossSpec, target: TargetInfo, label: Label | None) -> Loss:
