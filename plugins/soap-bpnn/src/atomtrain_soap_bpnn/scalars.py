@@ -130,7 +130,9 @@ def slopes(done: Pass, layout: BySpecies, network: Network) -> Slopes:
     return Slopes(after, before, rows, g)
 
 
-def scalars_of_few(inputs: Inputs, own: Tensor, network: Network) -> Tuple[Tensor, Tensor]:
+def scalars_of_few(
+    inputs: Inputs, species: Tensor, own: Tensor, network: Network
+) -> Tuple[Tensor, Tensor]:
     """Scalars and slopes of few atoms in as few operations as possible.
 
     ``own [n_atoms, n_species]`` is 1 for the element of an atom, else 0. The first layers of all
@@ -140,17 +142,17 @@ def scalars_of_few(inputs: Inputs, own: Tensor, network: Network) -> Tuple[Tenso
     first = network.first.flatten(0, 1)
     linear = torch.mm(x, first.t()).reshape(own.shape[0], own.shape[1], -1)
     linear = torch.bmm(own.unsqueeze(1), linear)
-    z = linear + torch.mm(own, network.offset).unsqueeze(1)
+    z = linear + network.offset.unsqueeze(1).index_select(0, species)
     a = silu(z)
     before = [z]
     hidden: List[Tensor] = []
     for each in network.hidden:
-        weight = torch.mm(own, each.flatten(1)).reshape(own.shape[0], each.shape[1], each.shape[2])
+        weight = each.index_select(0, species)
         z = torch.bmm(a, weight.transpose(1, 2))
         a = silu(z)
         before.append(z)
         hidden.append(weight)
-    g = torch.mm(own, network.last.flatten(1)).unsqueeze(1)
+    g = network.last.index_select(0, species)
     y = (a * g).sum(2)
     for k in range(len(hidden), 0, -1):
         g = torch.bmm(torch.ops.aten.silu_backward(g, before[k]), hidden[k - 1])

@@ -180,7 +180,7 @@ class ClosedForm(nn.Module):
         p = torch.bmm(c.transpose(1, 2), c).reshape(n_atoms, self.pad_products.shape[0])
         x, inverse = self.spectrum.normalised(p.index_select(1, self.unpad_products))
         inputs = Inputs(x, inverse, self.spectrum.n_normalised)
-        scalars, g = scalars_of_few(inputs, self.one_hot.index_select(0, species), network)
+        scalars, g = scalars_of_few(inputs, species, self.one_hot.index_select(0, species), network)
         if not wanted:
             return scalars, vectors
         g = g * self.spectrum.sharing
