@@ -60,36 +60,44 @@ def store_of(frames: list[Atoms]) -> StructureStore:
     )
 
 
-def step_time(frames: list[Atoms], n_elements: int, keep: bool) -> tuple[float, int]:
-    """Milliseconds of processor time of a training step on all ``frames``, and their pairs."""
+def step_time(frames: list[Atoms], n_elements: int, batch: int) -> tuple[float, float, int]:
+    """Milliseconds of processor time of a training step on ``batch`` of the ``frames``.
+
+    Also those of what is done once, pair lists and descriptors of all frames, and the pairs of a step.
+    """
     torch.manual_seed(0)
     target = TargetInfo("energy", quantity="energy", gradients=("forces",))
     info = DatasetInfo("angstrom", ELEMENTS[:n_elements], {"energy": target})
     predictor = Predictor(SoapBpnn(ModelHypers(), info), info).to(dtype=torch.float32)
+    store = store_of(frames)
+    start = time.process_time()
     source = BatchSource(
-        store_of(frames),
+        store,
         cutoff=CUTOFF,
         dtype=torch.float32,
-        constants=predictor.model.constants if keep else None,
+        constants=predictor.model.constants,
         device=torch.device("cpu"),
         memory_budget=8 * 10**9,
         num_workers=0,
     )
+    once = 1000 * (time.process_time() - start)
     parameters = list(predictor.model.parameters())
     optimizer = torch.optim.Adam(parameters, fused=True)
     times = []
     n_pairs = 0
-    for _ in range(7):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(7 if batch == len(frames) else 60):
+        chosen = torch.randperm(len(frames), generator=generator)[:batch]
         start = time.process_time()
-        batch = source.batch(torch.arange(len(frames)))
-        found = predict(predictor, batch, create_graph=True)
-        loss = sum((found[key] - batch.labels[key]).square().mean() for key in found)
+        made = source.batch(chosen)
+        found = predict(predictor, made, create_graph=True)
+        loss = sum((found[key] - made.labels[key]).square().mean() for key in found)
         optimizer.zero_grad()
         loss.backward(inputs=parameters)  # type: ignore[union-attr]
         optimizer.step()
         times.append(1000 * (time.process_time() - start))
-        n_pairs = len(batch.graph.centers)
-    return median(times[2:]), n_pairs
+        n_pairs = len(made.graph.centers)
+    return median(times[2:]), once, n_pairs
 
 
 def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms], int]]]]:
@@ -107,17 +115,25 @@ def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms
 def main() -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    print("| what grows | value | pairs | step, ms | exponent |\n|---|---|---|---|---|")
+    print(
+        "| what grows | value | pairs | step, ms | exponent | once, ms |\n|---|---|---|---|---|---|"
+    )
+    for value in (100, 1000, 10000):
+        frames = [packing(9, 8, 3, seed) for seed in range(value)]
+        step, once, n_pairs = step_time(frames, 3, batch=8)
+        what = "structures of which 8 are a batch"
+        print(f"| {what} | {value} | {n_pairs} | {step:.3g} | | {once:.4g} |", flush=True)
     for what, values, make in studies():
         before: tuple[int, float] | None = None
         for value in values:
             frames, n_elements = make(value)
-            milliseconds, n_pairs = step_time(frames, n_elements, keep=True)
+            milliseconds, once, n_pairs = step_time(frames, n_elements, len(frames))
             exponent = ""
             if before is not None:
                 ratio = math.log(milliseconds / before[1]) / math.log(value / before[0])
                 exponent = f"{ratio:.2f}"
-            print(f"| {what} | {value} | {n_pairs} | {milliseconds:.3g} | {exponent} |", flush=True)
+            cells = f"{what} | {value} | {n_pairs} | {milliseconds:.3g} | {exponent} | {once:.4g}"
+            print(f"| {cells} |", flush=True)
             before = (value, milliseconds)
 
 
