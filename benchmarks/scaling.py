@@ -100,15 +100,20 @@ def step_time(frames: list[Atoms], n_elements: int, batch: int) -> tuple[float, 
     return median(times[2:]), once, n_pairs
 
 
-def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms], int]]]]:
-    """Each row of the table: what grows, its values, structures and elements for a value."""
-    yield "atoms", [100, 300, 1000, 3000, 10000], lambda n: ([packing(n, 40, 2)], 2)
-    yield "neighbours", [20, 40, 70, 100], lambda n: ([packing(1000, n, 2)], 2)
-    yield "elements", [1, 2, 4, 8], lambda n: ([packing(1000, 40, n)], n)
+def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms], int, int]]]]:
+    """What grows, its values, and for a value structures, elements, and how many are a batch."""
+    yield (
+        "structures in the data set",
+        [100, 1000, 10000],
+        lambda n: ([packing(9, 8, 3, seed) for seed in range(n)], 3, 8),
+    )
+    yield "atoms", [100, 300, 1000, 3000, 10000], lambda n: ([packing(n, 40, 2)], 2, 1)
+    yield "neighbours", [20, 40, 70, 100], lambda n: ([packing(1000, n, 2)], 2, 1)
+    yield "elements", [1, 2, 4, 8], lambda n: ([packing(1000, 40, n)], n, 1)
     yield (
         "structures in a batch",
         [1, 10, 100, 1000],
-        lambda n: ([packing(9, 8, 3, seed) for seed in range(n)], 3),
+        lambda n: ([packing(9, 8, 3, seed) for seed in range(n)], 3, n),
     )
 
 
@@ -118,16 +123,10 @@ def main() -> None:
     print(
         "| what grows | value | pairs | step, ms | exponent | once, ms |\n|---|---|---|---|---|---|"
     )
-    for value in (100, 1000, 10000):
-        frames = [packing(9, 8, 3, seed) for seed in range(value)]
-        step, once, n_pairs = step_time(frames, 3, batch=8)
-        what = "structures of which 8 are a batch"
-        print(f"| {what} | {value} | {n_pairs} | {step:.3g} | | {once:.4g} |", flush=True)
     for what, values, make in studies():
         before: tuple[int, float] | None = None
         for value in values:
-            frames, n_elements = make(value)
-            milliseconds, once, n_pairs = step_time(frames, n_elements, len(frames))
+            milliseconds, once, n_pairs = step_time(*make(value))
             exponent = ""
             if before is not None:
                 ratio = math.log(milliseconds / before[1]) / math.log(value / before[0])

@@ -200,8 +200,9 @@ class _Scalars(torch.autograd.Function):
         found = slopes(done, layout, network) if wanted else None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(first, offset, last, *hidden)
+        # all but the outputs, which would keep themselves alive through this function
         ctx.layout, ctx.done = layout, done._replace(scalars=offset)
-        ctx.slopes = None if found is None else found._replace(products=offset)
+        ctx.sloped = None if found is None else found._replace(products=offset)
         return done.scalars, None if found is None else found.products
 
     @staticmethod
@@ -210,7 +211,7 @@ class _Scalars(torch.autograd.Function):
         first, offset, last, *hidden = ctx.saved_tensors
         layout: BySpecies = ctx.layout
         done: Pass = ctx.done
-        slopes: Slopes = ctx.slopes
+        sloped: Slopes = ctx.sloped
         (x, inverse, n_products), before, after = done.inputs, done.before, done.after
         shape = (layout.n_species, layout.width)
 
@@ -245,11 +246,11 @@ class _Scalars(torch.autograd.Function):
                 by_after = by_after.flatten(0, 1).index_select(0, layout.sorted_places)
             by_before = torch.ops.aten.silu_backward(by_after, before[k])
             if b is not None:
-                _add_bend(by_before, before[k], slopes.after[k] * along[k])
+                _add_bend(by_before, before[k], sloped.after[k] * along[k])
             if k > 0:
                 by_weight = torch.bmm(by_before.transpose(1, 2), after[k - 1])
                 if b is not None:
-                    by_weight.baddbmm_(slopes.before[k].transpose(1, 2), moved[k - 1])
+                    by_weight.baddbmm_(sloped.before[k].transpose(1, 2), moved[k - 1])
                 by_hidden.append(by_weight)
                 by_after = torch.bmm(by_before, hidden[k - 1])
 
@@ -258,9 +259,9 @@ class _Scalars(torch.autograd.Function):
         rows, columns = [by_before], [x]
         if b is not None:
             if n_products > 0:
-                change = torch.addcmul(by_before, slopes.rows, on_features, value=-1.0 / n_products)
+                change = torch.addcmul(by_before, sloped.rows, on_features, value=-1.0 / n_products)
                 rows = [change]
-            rows.append(slopes.rows)
+            rows.append(sloped.rows)
             columns.append(b)
         parts = [part.split_with_sizes(layout.counts) for part in (by_before, *rows, *columns)]
         for k, (g, *factors) in enumerate(zip(*parts, strict=True)):

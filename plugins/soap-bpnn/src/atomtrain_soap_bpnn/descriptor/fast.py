@@ -46,6 +46,11 @@ class PairBasis:
     groups: Groups
     blocks: DensityBlocks
 
+    def _two_rows(self) -> Tensor:
+        """Room for ``[n_places, 2, (L + 1)^2]``: what belongs to harmonics, and to their place along r."""
+        n_places, n_harmonics = self.harmonics.shape
+        return self.harmonics.new_empty(n_places, 2, n_harmonics)
+
     def density(self) -> list[Tensor]:
         """Density of each degree, ``[n_atoms, 2 l + 1, n_species * n_per_l[l]]``."""
         return self.blocks.split(self.blocks(self.harmonics, self.radial[:, 0], self.groups))
@@ -57,7 +62,7 @@ class PairBasis:
         the scalar does not depend on them.
         """
         by_group = self.blocks.by_group(gradient, self.groups).split_with_sizes(self.groups.sizes)
-        both = torch.empty_like(self.harmonics_gradient[:, :2])
+        both = self._two_rows()
         bins = by_bin(self.radial, self.groups), by_group, by_bin(both, self.groups)
         for radial, g, out in zip(*bins, strict=True):
             torch.bmm(radial, g.transpose(1, 2), out=out)
@@ -72,7 +77,7 @@ class PairBasis:
         x, y, z = v.split(1, dim=1)
         by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
         along = dots(v, self.directions)
-        changes = torch.empty_like(self.harmonics_gradient[:, :2])
+        changes = self._two_rows()
         on_y, on_r = changes.unbind(1)
         torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z, out=on_y)
         torch.mul(self.harmonics, along, out=on_r)
