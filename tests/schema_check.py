@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonschema
 
-from atomtrain.options._document import read_document
-from atomtrain.options.schema import options_schema
+from atomtrain.schema import options_schema
+from atomtrain.sections.document import read_document
 
 
 @functools.lru_cache

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import ase.io
 import pytest
+from atomtrain_testing import run_check
+from atomtrain_testing.checks import all_checks
 from crossing import atomtrain, environment
-
-from atomtrain.testing import run_check
-from atomtrain.testing.checks import all_checks
 
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "examples" / "architecture"

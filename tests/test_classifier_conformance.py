@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from atomtrain_testing import ArchitectureTests
+from atomtrain_testing.subject import Subject
+from atomtrain_testing.training import train
 
-from atomtrain.testing import ArchitectureTests
-from atomtrain.testing.subject import Subject
-from atomtrain.testing.training import train
 from atomtrain.training.checkpoint import save_checkpoint
 
 

@@ -28,7 +28,7 @@ from crossing import write_crystal
 from pydantic import BaseModel
 from schema_check import validator
 
-from atomtrain.contract import Architecture, catalog, hookspecs, open_architecture
+from atomtrain.contract import catalog, hookspecs
 from atomtrain.options import (
     DatasetSection,
     Options,
@@ -38,8 +38,9 @@ from atomtrain.options import (
     load_options,
     validate_hypers,
 )
-from atomtrain.options._names import bad_target_name
 from atomtrain.options.loss import LOSSES
+from atomtrain.plugins import Architecture, open_architecture
+from atomtrain.sections.names import bad_target_name
 from atomtrain.tasks import CORE_KINDS, task_of
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +117,7 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
     if block.mark == "eval":
         assert load_eval_options(file)
         return
-    from atomtrain.options._document import read_document
+    from atomtrain.sections.document import read_document
 
     options = load_options(whole(read_document(file).values))
     architecture = open_architecture(options.architecture.name)

@@ -23,8 +23,8 @@ from atomtrain.data.datasets import build_datasets
 from atomtrain.evaluation import evaluate_model
 from atomtrain.model import forces_and_strain, with_leaves
 from atomtrain.options import load_eval_options, load_options
+from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -66,7 +66,7 @@ def test_ase_equals_training_time_predictions(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trained)
-    _, predictor = restore(load_checkpoint("model.ckpt"), "export")
+    predictor = restore(load_checkpoint("model.ckpt"), "export").predictor
     data = build_datasets(load_options("options.yaml"))
     source = BatchSource(
         data.train, cutoff=4.0, dtype=torch.float64, constants=None,

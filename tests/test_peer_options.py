@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from schema_check import refusals
 
-from atomtrain.contract import open_architecture
 from atomtrain.options import (
     Options,
     TrainerHypers,
@@ -20,6 +19,7 @@ from atomtrain.options import (
     target_info,
     validate_hypers,
 )
+from atomtrain.plugins import open_architecture
 from atomtrain.targets import Irrep, TargetInfo
 
 

@@ -13,9 +13,9 @@ from crossing import atomtrain
 from schema_check import refusals, validator
 from test_core_contract import good
 
-from atomtrain.contract import open_architecture
 from atomtrain.errors import AtomtrainError
 from atomtrain.options import load_options, validate_hypers
+from atomtrain.plugins import open_architecture
 
 ROOT = Path(__file__).parent.parent
 START = """

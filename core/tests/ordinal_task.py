@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from atomtrain.contract import ComponentSpec, hookimpl
+from atomtrain.losses import pointwise
 from atomtrain.options import Section
 from atomtrain.tasks import Task
-from atomtrain.training.loss import pointwise
 
 
 @hookimpl

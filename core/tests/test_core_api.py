@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import atomtrain
 from atomtrain import api
 from atomtrain.cli.app import app
-from atomtrain.contract import open_architecture
 from atomtrain.errors import AtomtrainError, OptionsError, PluginError
+from atomtrain.plugins import open_architecture
 from atomtrain.training.checkpoint import load_checkpoint
 
 

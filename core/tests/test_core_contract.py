@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from core_structures import install
 
-from atomtrain.contract import catalog, components, open_architecture
+from atomtrain.contract import catalog, components
 from atomtrain.errors import CheckpointError, PluginError
+from atomtrain.plugins import open_architecture
 
 GOOD = """
 from atomtrain.contract import ArchitectureInfo, hookimpl

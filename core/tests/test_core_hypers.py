@@ -20,8 +20,8 @@ from core_structures import install, store_of
 from atomtrain import api
 from atomtrain.data import BatchSource
 from atomtrain.errors import AtomtrainError
+from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 
 IRREPS = [{"o3_lambda": 0, "o3_sigma": 1}, {"o3_lambda": 1, "o3_sigma": 1, "num": 2}]
 
@@ -229,7 +229,7 @@ def test_totals(site: Path) -> None:
     assert "training gap RMSE" in rows(totals)[0]
     assert "training gap (per atom) RMSE" in rows(per_atom)[0]
     # errors of totals, by hand from the predictions of atoms
-    _, predictor = restore(load_checkpoint(totals.checkpoint), "export")
+    predictor = restore(load_checkpoint(totals.checkpoint), "export").predictor
     source = BatchSource(
         store_of(some), cutoff=3.0, dtype=torch.float64, constants=None,
         device=torch.device("cpu"), memory_budget=0, num_workers=0,
@@ -317,7 +317,7 @@ def test_mistakes_are_found_before_data_are_read(
     def read(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(api, "build_datasets", read)
+    monkeypatch.setattr("atomtrain.runs.prepare.build_datasets", read)
     monkeypatch.setitem(TARGETS, "mtt::dipole", {"type": {"cartesian": {"rank": 1}}})
     with pytest.raises(AtomtrainError, match=message):
         train(site, ["energy", "mtt::dipole"], **hypers)

@@ -12,10 +12,11 @@ from core_structures import energy_info, install
 
 from atomtrain.contract import catalog
 from atomtrain.errors import OptionsError
+from atomtrain.losses import shift_agnostic_mse
 from atomtrain.options import TrainerHypers, validate_hypers
-from atomtrain.options._document import Source
+from atomtrain.sections.document import Source
 from atomtrain.targets import TargetInfo
-from atomtrain.training.loss import loss_terms, shift_agnostic_mse
+from atomtrain.training.terms import loss_terms
 
 STEP = 0.05
 
@@ -133,7 +134,7 @@ def register_losses():
     yield ComponentSpec("my-log-cosh", "a soft absolute error", lambda: make)
 def make(sharpness: float, offset: float = 0.0):
     import torch
-    from atomtrain.training.loss import pointwise
+    from atomtrain.losses import pointwise
     if sharpness <= 0:
         raise ValueError(f"sharpness must be positive, got {sharpness}")
     return pointwise(lambda p, t: torch.log(torch.cosh(sharpness * (p - t))) + offset)

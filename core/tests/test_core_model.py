@@ -15,7 +15,7 @@ from atomtrain.data import BatchSource, Label
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
-from atomtrain.model.baselines import fit_composition, fit_scale, normalise
+from atomtrain.model.affine import fit_composition, fit_scale, normalise
 from atomtrain.model.export import export_predictor, load_model, save_model
 from atomtrain.model.heads import pool, pooled_width
 from atomtrain.targets import Block, DatasetInfo, Irrep, TargetInfo

@@ -16,9 +16,9 @@ from atomtrain.errors import DataError, OptionsError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.heads import Head, WithHeads, pool, split_targets
 from atomtrain.options import TrainerHypers, validate_hypers
-from atomtrain.options._document import Source
 from atomtrain.options.dataset import DatasetSection
 from atomtrain.options.options import target_info
+from atomtrain.sections.document import Source
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
 from atomtrain.tasks.symmetry import LAST_OF_POINT_GROUP, LAST_OF_SYSTEM, space_group

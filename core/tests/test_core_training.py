@@ -14,6 +14,7 @@ from core_structures import energy_info
 from atomtrain.errors import CheckpointError, DeviceError, OutputError
 from atomtrain.files import replacing
 from atomtrain.options import TrainerHypers
+from atomtrain.runs.directory import check_writable, newest_checkpoint
 from atomtrain.training.checkpoint import (
     FORMAT,
     FORMAT_VERSION,
@@ -21,11 +22,10 @@ from atomtrain.training.checkpoint import (
     save_checkpoint,
 )
 from atomtrain.training.device import choose_device, choose_dtype
-from atomtrain.training.directory import check_writable, newest_checkpoint
-from atomtrain.training.loss import loss_terms
 from atomtrain.training.metrics import ErrorSums, score
 from atomtrain.training.observers import Observer, Observers
 from atomtrain.training.optimisation import AveragedWeights, learning_rate_factor
+from atomtrain.training.terms import loss_terms
 
 BASE = {"format": FORMAT, "format_version": FORMAT_VERSION}
 
@@ -76,9 +76,9 @@ def test_newest_checkpoint_must_match(tmp_path: Path) -> None:
         save_checkpoint({**BASE, "options": options, "k": k}, folder / "a.ckpt")
         os.utime(folder / "a.ckpt", (k, k))
     wanted = {"seed": 1, "architecture": {"training": {"num_epochs": 9}}}
-    found = newest_checkpoint(tmp_path, wanted)
+    found = newest_checkpoint(tmp_path, wanted, lambda one: one)
     assert found is not None and found[1]["k"] == 1
-    assert newest_checkpoint(tmp_path, {**wanted, "seed": 3}) is None
+    assert newest_checkpoint(tmp_path, {**wanted, "seed": 3}, lambda one: one) is None
 
 
 def test_losses_are_sums_over_counts() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import grown_arch
 import pytest
 import torch
+from atomtrain_testing import Outcome, Subject, run_check, write_golden
 from core_structures import install
 
-from atomtrain.contract import open_architecture
 from atomtrain.errors import CheckpointError, OutputError
-from atomtrain.testing import Outcome, Subject, run_check, write_golden
+from atomtrain.plugins import open_architecture
+from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
-from atomtrain.training.restore import restore
 
 SOURCE = Path(grown_arch.__file__).read_text()
 
@@ -53,7 +53,7 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def golden(subject: Subject) -> Outcome:
     """The outcome of the check, as if the others had passed."""
-    from atomtrain.testing import CHECKS
+    from atomtrain_testing import CHECKS
 
     for name in ("description", "builds", "checkpoints"):
         subject.outcomes[name] = Outcome(CHECKS[name], "passed")
@@ -73,7 +73,7 @@ def test_versions_1_to_3(history: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert open_architecture("grown").info.name == "grown-up"  # by its alias
     old = load_checkpoint(history / "golden" / "v1-1.ckpt")
     assert old["architecture"]["name"] == "grown" and "strength" in old["model"]["last"]
-    _, predictor = restore(old, "restart")
+    predictor = restore(old, "restart").predictor
     factors = predictor.model.state_dict()["factors"]
     assert torch.equal(factors, old["model"]["last"]["strength"].unsqueeze(1))
 

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ValidationError
 
 from _pages.options import sections
 from _pages.text import as_yaml, line, markdown, table
-from atomtrain.contract import Architecture, Person, catalog, components
+from atomtrain.contract import Person, catalog, components
 from atomtrain.data.readers import BUILTIN
 from atomtrain.options.loss import LOSSES
+from atomtrain.plugins import Architecture
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import CORE_KINDS, known_kinds, task_of
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atomtrain._version import __version__
+
 if TYPE_CHECKING:
     from atomtrain.api import evaluate, export, load, show, train
 
-__version__ = "0.1.0"
 _API = ("train", "evaluate", "export", "load", "show")
 __all__ = ["__version__", "evaluate", "export", "load", "show", "train"]
 

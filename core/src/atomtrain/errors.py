@@ -2,10 +2,14 @@
 
 Every error a user can cause is an :class:`AtomtrainError` whose message says what is wrong, where,
 and what to do about it. The command line prints the message without a traceback and exits with 1.
-Anything else that escapes is a bug of ours (or of a plugin) and keeps its traceback.
+Anything else that escapes is a bug of ours (or of a plugin) and keeps its traceback. Whoever meets a
+name it does not know says which one was probably meant, with :func:`did_you_mean`.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class AtomtrainError(Exception):
@@ -38,3 +42,19 @@ class DeviceError(AtomtrainError):
 
 class OutputError(AtomtrainError):
     """Something cannot be written where the user asked for it."""
+
+
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """The known name that ``word`` most likely means, or None. Case and ``-``/``_`` are ignored."""
+    plain = {name.lower().replace("-", "_"): name for name in known}
+    close = difflib.get_close_matches(str(word).lower().replace("-", "_"), plain, 1, 0.6)
+    return plain[close[0]] if close else None
+
+
+def did_you_mean(word: object, known: Iterable[str], what: str = "known") -> str:
+    """``; did you mean 'x'?``, or `` (what: a, b, ...)`` where no name is near (and they are few)."""
+    known = list(known)
+    close = nearest(word, known)
+    if close is not None:
+        return f"; did you mean '{close}'?"
+    return f" ({what}: {', '.join(known)})" if 0 < len(known) <= 15 else ""

@@ -6,14 +6,12 @@ stress come from autograd on positions and strain, exactly as an engine would as
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,16 +27,16 @@ from metatomic.torch import (
 from torch import Tensor
 
 from atomtrain.data import Files, StructureStore, pair_list, read_section
+from atomtrain.data.noise import input_of
 from atomtrain.data.writers import Output, Predictions, choose_output
-from atomtrain.errors import DataError, OptionsError, OutputError, TargetError
+from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
 from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
-from atomtrain.report.units import errors_line
+from atomtrain.options import DatasetSection
+from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.metrics import ErrorSums, label_keys, label_variances
-
-if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection
+from atomtrain.training.units import errors_line
 
 log = logging.getLogger("atomtrain")
 
@@ -248,8 +246,8 @@ def _targets(
     targets: dict[str, TargetInfo] = {}
     for name, target in found.items():
         if name not in offered:
-            near = difflib.get_close_matches(name, list(offered), n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            near = nearest(name, offered)
+            hint = f"; did you mean '{near}'?" if near else ""
             raise TargetError(
                 f"{section.where('targets', name)}: the model does not predict '{name}'{hint} "
                 f"(it predicts {', '.join(offered)})"
@@ -279,15 +277,12 @@ def _told(model: AtomisticModel) -> dict[str, TargetInfo]:
 
 
 def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
-    from ase.data import chemical_symbols
-
     known = set(model.capabilities().atomic_types)
     unknown = sorted(set(store.types.tolist()) - known)
     if unknown:
         raise DataError(
-            f"'{store.files[0]}' contains {', '.join(chemical_symbols[z] for z in unknown)}, which "
-            f"the model does not know (it knows "
-            f"{', '.join(chemical_symbols[z] for z in sorted(known))})"
+            f"'{store.files[0]}' contains {symbols(unknown)}, which the model does not know (it knows "
+            f"{symbols(sorted(known))})"
         )
 
 
@@ -301,7 +296,7 @@ def _errors(
     keys = [
         key
         for key in label_keys(info)
-        if key in store.labels and not (key in info.targets and info.targets[key].input)
+        if key in store.labels and not (key in info.targets and input_of(info.targets[key]))
     ]
     sums = ErrorSums(keys, torch.device("cpu"), {}, info, label_variances(store, info))
     n_atoms = store.n_atoms.to(torch.float64)[:, None]

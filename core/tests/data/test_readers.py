@@ -92,7 +92,7 @@ def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch)
         return [Frame(np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), np.zeros(3, bool), {}, {})]
 
     monkeypatch.setattr(
-        "atomtrain.contract.components",
+        "atomtrain.data.readers.components",
         lambda hook: {"mine": ComponentSpec("mine", "one atom", lambda: read)},
     )
     assert Files().frames("any", "mine", "here")[0].numbers.tolist() == [1]

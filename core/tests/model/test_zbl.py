@@ -16,8 +16,9 @@ from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, Predictor, forces_and_strain, with_leaves
 from atomtrain.options import TrainerHypers
 from atomtrain.targets import DatasetInfo, TargetInfo
-from atomtrain.training.baseline import without_baseline
-from atomtrain.training.start import fit_baselines
+from atomtrain.training.affine import fit_affines
+from atomtrain.training.checkpoint import Checkpoints
+from atomtrain.training.physics import without_baseline
 
 INFO = energy_info((1, 6, 8, 55))
 
@@ -212,7 +213,7 @@ def test_subtracted_before_anything_is_fitted() -> None:
     assert left.labels["energy"].values[3] == 0  # it has no label, and is still zero
     assert left.labels["energy"].mask is missing
 
-    fit_baselines(predictor, store, TrainerHypers(), ["energy"])
+    fit_affines(predictor, store, TrainerHypers(), ["energy"], Checkpoints())
     counts = torch.tensor([[2.0, 0, 1, 0], [6, 2, 1, 0], [0, 2, 0, 0]], dtype=torch.float64)
     fitted = counts @ predictor.affine_of("energy").shift
     torch.testing.assert_close(fitted, left.labels["energy"].values[:3], atol=1e-8, rtol=0)

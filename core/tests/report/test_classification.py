@@ -21,13 +21,12 @@ INFO = DatasetInfo(
 def _some(features: np.ndarray | None = None) -> Classified:
     labels = np.array([[1, 0], [1, 0], [0, 1], [np.nan, np.nan], [0, 1]])
     probabilities = np.array([[0.9, 0.1], [0.45, 0.55], [0.1, 0.9], [0.5, 0.5], [0.2, 0.8]])
-    return Classified(labels, probabilities, features)
+    return Classified(labels, probabilities, np.array([[1, 1], [0, 2]]), features)
 
 
 def test_numbers() -> None:
     found = _some()
     assert found.there.tolist() == [True, True, True, False, True]
-    assert found.confusion().tolist() == [[1, 1], [0, 2]]
     mean, frequency, count = found.calibration()
     assert count.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 1, 2]
     assert (mean[9], frequency[9], frequency[5]) == (0.9, 1.0, 0.0)
@@ -38,7 +37,7 @@ def test_perfect_calibration_has_no_error() -> None:
     rng = np.random.default_rng(0)
     p = rng.random(200_000)
     y = (rng.random(200_000) < p).astype(float)
-    found = Classified(np.stack([1 - y, y], 1), np.stack([1 - p, p], 1))
+    found = Classified(np.stack([1 - y, y], 1), np.stack([1 - p, p], 1), np.eye(2))
     assert found.calibration_error() < 0.01
 
 

@@ -1,4 +1,4 @@
-from atomtrain.testing import ArchitectureTests
+from atomtrain_testing import ArchitectureTests
 
 
 class TestMoments(ArchitectureTests):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atomtrain.testing import ArchitectureTests
+from atomtrain_testing import ArchitectureTests
 
 SMALL = {
     "soap": {"max_angular": 2, "max_radial": 2, "cutoff": {"radius": 4.0}},

@@ -28,8 +28,8 @@ from atomtrain.data import BatchSource
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Predictor, forces_and_strain, with_leaves
+from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -395,7 +395,7 @@ def test_from_options_to_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ew
     Path("options.yaml").write_text(yaml.safe_dump(options))
     result = api.train("options.yaml")
     assert result.errors["training"]["energy"]["rmse"] < 1.0
-    _, predictor = restore(load_checkpoint("model.ckpt"), "export")
+    predictor = restore(load_checkpoint("model.ckpt"), "export").predictor
     assert api.load("model.pt").capabilities().interaction_range == math.inf
 
     calculator = MetatomicCalculator("model.pt", device="cpu", check_consistency=True)

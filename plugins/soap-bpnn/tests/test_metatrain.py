@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from atomtrain.data import BatchSource
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
-from atomtrain.training.restore import restore
 from atomtrain_soap_bpnn.metatrain.command import app, convert, unpack
 
 GOLDEN = Path(__file__).parent / "metatrain"
@@ -37,7 +37,7 @@ def test_predictions_are_metatrains(name: str, tmp_path: Path) -> None:
     """To 1e-5 of the largest entry: metatrain keeps the knots of its splines in float32."""
     found = golden(name)
     save_checkpoint(convert(found["plain"]), tmp_path / "ours.ckpt")
-    predictor = restore(load_checkpoint(tmp_path / "ours.ckpt"), "export")[1].eval()
+    predictor = restore(load_checkpoint(tmp_path / "ours.ckpt"), "export").predictor.eval()
     predictor.model.to(torch.float64)
     frames = ase.io.read(GOLDEN / "structures.xyz", ":")
     source = BatchSource(

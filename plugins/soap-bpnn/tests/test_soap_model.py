@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from soap_structures import graph_of
 from test_soap_descriptor import build, info
 
-from atomtrain.contract import open_architecture
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Predictor, forces_and_strain, with_leaves
+from atomtrain.plugins import open_architecture
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn

@@ -22,9 +22,9 @@ from atomtrain.data import BatchSource
 from atomtrain.errors import AtomtrainError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, forces_and_strain, with_leaves
+from atomtrain.plugins.restore import restore
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -87,7 +87,7 @@ def test_from_options_to_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     write_data(tmp_path / "data.xyz")
     Path("options.yaml").write_text(yaml.safe_dump(options()))
     result = api.train("options.yaml")
-    _, predictor = restore(load_checkpoint("model.ckpt"), "export")
+    predictor = restore(load_checkpoint("model.ckpt"), "export").predictor
 
     # the final errors are those of the exported model
     frames = ase.io.read("data.xyz", ":")

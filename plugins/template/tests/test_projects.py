@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from atomtrain_testing import Subject, run_check, write_golden
 
 import atomtrain
-from atomtrain.contract import BuildContext, open_architecture
+from atomtrain.contract import BuildContext
 from atomtrain.errors import CheckpointError, DataError, OptionsError
-from atomtrain.testing import Subject, run_check, write_golden
+from atomtrain.plugins import open_architecture
 from atomtrain_template.names import LEVELS
 from atomtrain_template.render import TEMPLATE
 

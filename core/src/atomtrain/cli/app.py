@@ -5,41 +5,50 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from atomtrain import __version__
-from atomtrain.cli import architectures, check, eval_, export, schema, show, train
+from atomtrain._version import __version__
+from atomtrain.cli import architectures, eval_, export, schema, show, train
+from atomtrain.contract import catalog
 from atomtrain.errors import AtomtrainError, PluginError
 
 
 class _WithPlugins(TyperGroup):
-    """Also offers the commands of plugins; their modules are imported when they are called."""
+    """Also offers the commands of plugins."""
 
-    def list_commands(self, ctx):  # type: ignore[no-untyped-def]
+    def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *sorted(_plugin_commands())]
 
-    def get_command(self, ctx, cmd_name):  # type: ignore[no-untyped-def]
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
-        found = _plugin_commands()
-        if own is not None or cmd_name not in found:
-            return own
-        if ctx.resilient_parsing or "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            return TyperCommand(cmd_name, help=f"(from {found[cmd_name].origin})")
+        found = _plugin_commands().get(cmd_name)
+        return own if own is not None or found is None else _OfPlugin(found)
+
+
+class _OfPlugin(TyperCommand):
+    """A plugin's command, whose module is imported when it is called: help names it from metadata."""
+
+    def __init__(self, installed: catalog.Installed) -> None:
+        super().__init__(installed.name, help=f"(from {installed.origin})")
+        self.installed = installed
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        return self._load().make_context(*args, **kwargs)
+
+    def _load(self) -> Any:
         try:
-            return typer.main.get_command(found[cmd_name].entry_point.load())
+            return typer.main.get_command(self.installed.entry_point.load())
         except Exception as error:
             raise PluginError(
-                f"the command '{cmd_name}' of {found[cmd_name].origin} cannot be loaded: "
+                f"the command '{self.name}' of {self.installed.origin} cannot be loaded: "
                 f"{type(error).__name__}: {error}. Reinstall it or report it to its authors"
             ) from error
 
 
-def _plugin_commands():  # type: ignore[no-untyped-def]
-    from atomtrain.contract import catalog
-
+def _plugin_commands() -> dict[str, catalog.Installed]:
     return {c.name: c for c in catalog.installed(catalog.COMMANDS)}
 
 
@@ -48,7 +57,6 @@ app = typer.Typer(
     cls=_WithPlugins,
     help="Train machine-learned models of atoms from one YAML file.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,7 +66,6 @@ app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
 app.command("schema")(schema.schema)
-app.command("check")(check.check)
 
 
 def _version(wanted: bool) -> None:

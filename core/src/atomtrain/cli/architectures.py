@@ -28,8 +28,9 @@ def architectures(
 def _list(console: Console) -> None:
     from rich.table import Table
 
-    from atomtrain.contract import Architecture, catalog
+    from atomtrain.contract import catalog
     from atomtrain.errors import PluginError
+    from atomtrain.plugins import Architecture
 
     found = catalog.architectures()
     if not found:
@@ -59,7 +60,7 @@ def _list(console: Console) -> None:
 
 
 def _show(console: Console, name: str) -> None:
-    from atomtrain.contract import open_architecture
+    from atomtrain.plugins import open_architecture
 
     architecture = open_architecture(name)
     info, installed = architecture.info, architecture.installed

@@ -20,7 +20,7 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON schema of options files, for editors."""
-    from atomtrain.options.schema import options_schema
+    from atomtrain.schema import options_schema
 
     made = options_schema(lambda text: typer.echo(f"warning: {text}", err=True))
     text = json.dumps(made, indent=2, ensure_ascii=False)

@@ -1,8 +1,9 @@
 """The contract between the core and its plugins. Imports neither torch nor pydantic.
 
 ``hookspecs`` is the whole of it on one page; ``architecture`` and ``components`` hold what a plugin
-declares; ``catalog`` knows what is installed without importing it; ``plugins`` opens one
-architecture, ``components`` what packages offer beside. No architecture is named here.
+declares; ``catalog`` knows what is installed without importing it, ``loading`` imports one plugin. Opening an
+architecture, with the core's own answers to its hooks, is :mod:`atomtrain.plugins`. No architecture is
+named here.
 """
 
 from atomtrain.contract.architecture import (
@@ -14,10 +15,8 @@ from atomtrain.contract.architecture import (
 )
 from atomtrain.contract.components import ComponentSpec, component, components
 from atomtrain.contract.hookspecs import hookimpl
-from atomtrain.contract.plugins import Architecture, open_architecture
 
 __all__ = [
-    "Architecture",
     "ArchitectureInfo",
     "BuildContext",
     "ComponentSpec",
@@ -27,5 +26,4 @@ __all__ = [
     "component",
     "components",
     "hookimpl",
-    "open_architecture",
 ]

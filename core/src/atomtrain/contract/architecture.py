@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from atomtrain.plugins.restore import Restored
+
 Stage = Literal["experimental", "stable", "deprecated"]
 Purpose = Literal["train", "restart", "finetune", "export"]
 
@@ -34,12 +36,6 @@ class Deprecation:
     instead: str
 
 
-def _engine_hypers() -> type[BaseModel]:
-    from atomtrain.options import TrainerHypers
-
-    return TrainerHypers
-
-
 @dataclass(frozen=True)
 class ArchitectureInfo:
     """The identity card of an architecture.
@@ -55,7 +51,7 @@ class ArchitectureInfo:
     name: str
     summary: str
     model_hypers: Callable[[], type[BaseModel]]
-    trainer_hypers: Callable[[], type[BaseModel]] = _engine_hypers
+    trainer_hypers: Callable[[], type[BaseModel]] | None = None
     stage: Stage = "experimental"
     description: str = ""
     aliases: tuple[str, ...] = ()
@@ -77,8 +73,11 @@ class BuildContext:
 
     ``trainer_hypers`` is the validated training section (None on export), ``checkpoint`` the
     upgraded checkpoint being loaded (plain dict, see :mod:`atomtrain.training.checkpoint`) or None.
+    ``restore`` builds the model of another checkpoint, for architectures that have one inside
+    (:func:`atomtrain.training.backbone.open_backbone` calls it).
     """
 
     purpose: Purpose = "train"
     trainer_hypers: Any = None
     checkpoint: dict[str, Any] | None = None
+    restore: Callable[[dict[str, Any], Purpose], Restored] | None = None

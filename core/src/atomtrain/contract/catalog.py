@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from atomtrain.errors import PluginError
+from atomtrain.errors import PluginError, nearest
 
 ARCHITECTURES = "atomtrain.architectures"
 COMPONENTS = "atomtrain.components"
@@ -83,10 +82,10 @@ def unknown_architecture(name: str, known: Iterable[str], origin: str = "") -> P
             f"'pip install {origin.split()[0]}'"
         )
     distribution = KNOWN_DISTRIBUTIONS.format(name=wanted)
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    near = nearest(wanted, names)
     if near:
         return PluginError(
-            f"there is no architecture '{name}'; did you mean '{near[0]}'? "
+            f"there is no architecture '{name}'; did you mean '{near}'? "
             f"(installed: {', '.join(names)})"
         )
     have = f"installed: {', '.join(names)}" if names else "no architecture is installed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable
@@ -13,8 +12,8 @@ import pluggy
 
 from atomtrain.contract import catalog
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
-from atomtrain.contract.plugins import import_plugin
-from atomtrain.errors import PluginError
+from atomtrain.contract.loading import import_plugin
+from atomtrain.errors import PluginError, nearest
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ def component(hook: str, name: str) -> ComponentSpec:
     if name in found:
         return found[name]
     what = _KINDS.get(hook, "component")
-    near = difflib.get_close_matches(name, list(found), n=1, cutoff=0.6)
+    near = nearest(name, found)
     if near:
-        remedy = f"did you mean '{near[0]}'?"
+        remedy = f"did you mean '{near}'?"
     else:
         distribution = catalog.KNOWN_DISTRIBUTIONS.format(name=catalog.normalise(name))
         remedy = f"such come in packages: try 'pip install {distribution}'"

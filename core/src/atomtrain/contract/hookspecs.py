@@ -18,7 +18,7 @@ The module is found through an entry point whose name is the architecture's name
 
 It must import without torch: put ``import torch`` inside the functions that need it.
 Architecture hooks are asked of the chosen plugin alone; where it does not answer, the core's
-default does (:mod:`atomtrain.contract.defaults`).
+default does (:mod:`atomtrain.plugins.defaults`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ComponentHooks:
         """Offer further losses (``loss: {type: name, ...}`` in the options).
 
         ``load()`` gives a function (or class) whose keyword arguments are those of the options; it
-        raises for values it cannot take, and returns an :data:`atomtrain.training.loss.Loss`.
+        raises for values it cannot take, and returns an :data:`atomtrain.losses.Loss`.
         """
         raise NotImplementedError
 

@@ -40,7 +40,7 @@ class Batch:
     structures: Tensor
     n_atoms: Tensor
     noisy: dict[str, AtomGraph] = field(default_factory=dict)
-    """the same structures with noise, by ``TargetInfo.input``; without extras of the model"""
+    """the same structures with noise, by :func:`atomtrain.data.noise.input_of`; without extras of the model"""
 
     def pin_memory(self) -> Batch:
         """In page-locked memory, from which a GPU copies without waiting."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,13 +11,13 @@ from torch import Tensor
 from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, find_classes, read_section
 from atomtrain.data.splits import split_section
+from atomtrain.data.statistics import statistics
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError
+from atomtrain.options import DatasetSection, Options
+from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.targets.layout import GRADIENTS
-
-if TYPE_CHECKING:
-    from atomtrain.options import Options
 
 
 @dataclass
@@ -37,9 +36,22 @@ class Datasets:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def sets(self) -> dict[str, StructureStore | None]:
+        """All stores by the name people know them by; there need not be a test set."""
+        return {"training": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all structures and labels of the training set."""
         return fingerprint(self.train)
+
+    def __len__(self) -> int:
+        """Structures in all sets."""
+        return sum(len(store) for store in self.sets.values() if store is not None)
+
+    def statistics(self) -> list[str]:
+        """Lines for the log: sizes, elements, the spread of each target."""
+        return statistics(self.sets, self.info)
 
 
 def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
@@ -47,8 +59,6 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
     Raises DataError or OptionsError before anything long is done.
     """
-    from atomtrain.options import DatasetSection
-
     files = Files()
     notes: list[str] = []
     known = find_classes(options.training_set, files, default_kind)
@@ -232,28 +242,23 @@ def _concatenate(
 
 
 def _atomic_types(options: Options, stores: dict[str, StructureStore]) -> tuple[int, ...]:
-    from ase.data import chemical_symbols
-
     given = options.architecture.atomic_types
     train: Tensor = stores["train"].types
     types = tuple(sorted(set(train.tolist()))) if given is None else tuple(given)
     for name, store in stores.items():
         unknown = sorted(set(store.types.tolist()) - set(types))
         if unknown:
-            symbols = ", ".join(chemical_symbols[z] for z in unknown)
             said = "architecture.atomic_types lacks" if given else "the training set lacks"
             first = int(torch.isin(store.types, torch.tensor(unknown)).nonzero()[0])
             structure = int(torch.searchsorted(store.offsets, first, right=True)) - 1
             raise DataError(
-                f"the {name} set contains {symbols} ({store.origin(structure)}), which {said}; a "
+                f"the {name} set contains {symbols(unknown)} ({store.origin(structure)}), which {said}; a "
                 "model cannot predict elements it never saw"
             )
     return types
 
 
 def _length_unit(options: Options) -> str:
-    from atomtrain.options import DatasetSection
-
     sections = [*options.training_set, *options.validation_set, *options.test_set]
     units = {s.systems.length_unit.lower() for s in sections if isinstance(s, DatasetSection)}
     units = {"angstrom" if unit in ("a", "ang", "ångström") else unit for unit in units}

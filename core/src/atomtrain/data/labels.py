@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from atomtrain.data.readers import DataFile, Files, Frame, Rows, Wanted, listed
 from atomtrain.data.store import Label
-from atomtrain.errors import DataError
+from atomtrain.errors import DataError, nearest
+from atomtrain.options import DatasetSection, GradientSection, TargetSection
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_of
-
-if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection, GradientSection, TargetSection
 
 
 def target_label(
@@ -209,7 +206,6 @@ def _hint(file: DataFile, key: str) -> str:
     known = sorted(file.keys)
     if not known:
         return "; the file has no other values"
-    lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(key.lower(), list(lower), n=1, cutoff=0.5)
-    hint = f"; did you mean '{lower[near[0]]}'?" if near else ";"
+    near = nearest(key, known)
+    hint = f"; did you mean '{near}'?" if near else ";"
     return f"{hint} the file has: {', '.join(known)}"

@@ -10,14 +10,21 @@ from torch import Tensor
 
 from atomtrain.data.store import StructureStore
 from atomtrain.graph import sum_over_structures
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import task_of
+
+
+def input_of(target: TargetInfo) -> str:
+    """The structures a model is to see for a target: as they are (empty), or ``noise <scale>`` added."""
+    noise = task_of(target.kind).input_noise(target)
+    return f"noise {noise:g}" if noise else ""
 
 
 @dataclass(frozen=True)
 class Noise:
     """Which targets are the noise itself, and how strong it is.
 
-    ``scales``: standard deviation along each axis, by the model's input (``TargetInfo.input``);
+    ``scales``: standard deviation along each axis, by the model's input (:func:`input_of`);
     ``inputs``: that input, by target. ``fixed``: the noise is the same in every epoch.
     """
 
@@ -29,11 +36,12 @@ class Noise:
     @classmethod
     def of(cls, info: DatasetInfo, seed: int, fixed: bool) -> Noise | None:
         """The noise a data set's targets ask for; None if none does."""
-        wanted = {name: target for name, target in info.targets.items() if target.input}
-        if not wanted:
+        inputs = {name: input_of(target) for name, target in info.targets.items()}
+        inputs = {name: seen for name, seen in inputs.items() if seen}
+        if not inputs:
             return None
-        scales = {target.input: float(target.extra["scale"]) for target in wanted.values()}
-        inputs = {name: target.input for name, target in wanted.items()}
+        targets = {name: info.targets[name] for name in inputs}
+        scales = {inputs[n]: task_of(t.kind).input_noise(t) for n, t in targets.items()}
         return cls(scales, inputs, seed, fixed)
 
     def draw(self, store: StructureStore, epoch: int) -> dict[str, Noisy]:

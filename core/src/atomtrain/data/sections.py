@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,11 +13,9 @@ from atomtrain.data.readers import Files, Frame
 from atomtrain.data.splits import check_indices
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.targets import LAYOUTS, TargetInfo
-from atomtrain.tasks import task_of
-
-if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection, TargetSection
+from atomtrain.options import DatasetSection, TargetSection, read_indices, target_info
+from atomtrain.targets import TargetInfo
+from atomtrain.tasks import task_for, task_of
 
 
 @dataclass
@@ -41,8 +38,6 @@ def read_section(
     ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
     Adds lines for the log to ``notes``. Raises DataError or OptionsError.
     """
-    from atomtrain.options import target_info
-
     where = section.where("systems", "read_from")
     frames, chosen = _chosen(section, files)
     _check_structures(frames, chosen, section.systems.read_from, where)
@@ -50,7 +45,7 @@ def read_section(
     targets: dict[str, TargetInfo] = {}
     for name, target in section.targets.items():
         info = _info(section, name, target, default_kind, known or {})
-        read = target_label if info.kind in LAYOUTS else task_label
+        read = target_label if info.plain else task_label
         store.labels[name] = read(files, section, name, target, info, frames, chosen)
         if info.per_volume:
             store.labels[name] = _times_volume(store.labels[name], store)
@@ -106,8 +101,6 @@ def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 
 def _chosen(section: DatasetSection, files: Files) -> tuple[Sequence[Frame], Sequence[int]]:
     """All structures of the section's file, and which of them belong to the section."""
-    from atomtrain.options import read_indices
-
     where = section.where("systems", "read_from")
     frames = files.frames(section.systems.read_from, section.systems.reader, where)
     if section.indices is None:
@@ -124,12 +117,12 @@ def _info(
     default_kind: str,
     known: Mapping[str, TargetInfo],
 ) -> TargetInfo:
-    from atomtrain.options import target_info
-
     other = known.get(name)
-    plain = target.type is not None and target.type.kind == "scalar" and target.num_subtargets > 1
-    if other is not None and (
-        target.type is None or (plain and task_of(other.kind).classification)
+    declared = target.type.kind if target.type is not None else None
+    if (
+        other is not None
+        and declared != other.kind
+        and task_for(declared, other.kind, target.num_subtargets).kind == other.kind
     ):
         return replace(other, gradients=(), unit=target.unit or other.unit)
     try:

@@ -9,14 +9,11 @@ number of structures. The sets are disjoint, and the same options give the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atomtrain.errors import OptionsError
-
-if TYPE_CHECKING:
-    from atomtrain.options import DatasetSection, Options
+from atomtrain.options import DatasetSection, IndicesSection, Options, read_indices
 
 
 def split_section(
@@ -26,8 +23,6 @@ def split_section(
 
     None where a set is not taken from the training sections (``own`` has the sections of its own).
     """
-    from atomtrain.options import IndicesSection, read_indices
-
     free = np.random.default_rng([options.seed, k]).permutation(n)
     result: dict[str, list[int] | None] = {"validation": None, "test": None}
     taken: set[int] = set()

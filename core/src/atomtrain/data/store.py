@@ -28,7 +28,7 @@ class Label:
     mask: Tensor | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class StructureStore:
     """``n`` structures, flat.
 

@@ -4,11 +4,12 @@ Nothing here reads data files or trains. An architecture author needs :class:`Mo
 easier levels) and nothing else.
 """
 
+from atomtrain.model.affine import Affine
 from atomtrain.model.backbone import Backbone
 from atomtrain.model.base import Baseline, Constants, Model, PotentialModel
 from atomtrain.model.features import FeatureModel
 from atomtrain.model.gradients import forces_and_strain, with_leaves
-from atomtrain.model.predictor import Affine, Predictor
+from atomtrain.model.predictor import Predictor
 from atomtrain.model.zbl import ZBL
 
 __all__ = [

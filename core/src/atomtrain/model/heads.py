@@ -3,6 +3,7 @@
 No ``from __future__ import annotations`` here: TorchScript reads the annotations.
 """
 
+from dataclasses import replace
 from typing import Dict, List, Tuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model.base import Model
+from atomtrain.options import HeadSection
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 
@@ -89,8 +91,6 @@ class Head(nn.Module):
 
     def __init__(self, target: TargetInfo, n_features: int) -> None:
         super().__init__()
-        from atomtrain.options import HeadSection
-
         options = HeadSection.model_validate(target.head).model_dump()
         width = options["hidden_dim"]
         self.pooling: str = target.pooling if target.pooled else ""
@@ -189,12 +189,10 @@ def split_targets(
     Its own targets are described by their layouts, so that it need not know of tasks. Raises
     TargetError for a target neither can predict.
     """
-    from dataclasses import replace
-
     own: Dict[str, TargetInfo] = {}
     headed: Dict[str, TargetInfo] = {}
     for name, target in info.targets.items():
-        plain = not target.head and not (target.pooled and target.kind == target.layout)
+        plain = not target.head and not (target.pooled and target.plain)
         if plain and target.kind in kinds:
             own[name] = target
         elif target.layout == "scalar":

@@ -14,46 +14,10 @@ from torch import Tensor, nn
 
 from atomtrain.errors import PluginError
 from atomtrain.graph import AtomGraph, without_mean
-from atomtrain.model.base import InFloat64, Model
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.model.affine import Affine
+from atomtrain.model.base import Model
+from atomtrain.targets import DatasetInfo
 from atomtrain.tasks import task_of
-
-
-class Affine(InFloat64):
-    """Scale and shift of one target, by atomic type: ``physical = output * scale + shift``.
-
-    ``scale`` and ``shift`` are ``[n_types, n_properties]`` with the properties of all blocks side by
-    side, in float64: totals of thousands of eV would lose meV in float32. ``reference [n_types]``
-    is the part of the scale that the loss divides by (see :mod:`atomtrain.model.baselines`).
-    """
-
-    def __init__(self, target: TargetInfo, n_types: int) -> None:
-        super().__init__()
-        self.n_blocks = len(target.blocks)
-        widths = [block.n_properties for block in target.blocks]
-        self.offsets: List[int] = [sum(widths[:k]) for k in range(len(widths) + 1)]
-        self.register_buffer("scale", torch.ones(n_types, sum(widths), dtype=torch.float64))
-        self.register_buffer("shift", torch.zeros(n_types, sum(widths), dtype=torch.float64))
-        self.register_buffer("reference", torch.ones(n_types, dtype=torch.float64))
-        self.scale: Tensor
-        self.shift: Tensor
-        self.reference: Tensor
-
-    def forward(self, blocks: List[Tensor], type_index: Tensor) -> List[Tensor]:
-        """Physical blocks ``[n_atoms, *components, n_properties]`` in float64."""
-        scale = self.scale.index_select(0, type_index)
-        shift = self.shift.index_select(0, type_index)
-        physical: List[Tensor] = []
-        for k in range(len(blocks)):
-            block = blocks[k]
-            start, stop = self.offsets[k], self.offsets[k + 1]
-            block_scale, block_shift = scale, shift
-            if len(blocks) > 1:
-                block_scale, block_shift = scale[:, start:stop], shift[:, start:stop]
-            for _ in range(block.dim() - 2):  # broadcast over the component axes
-                block_scale, block_shift = block_scale.unsqueeze(1), block_shift.unsqueeze(1)
-            physical.append(torch.addcmul(block_shift, block.to(torch.float64), block_scale))
-        return physical
 
 
 class Predictor(nn.Module):

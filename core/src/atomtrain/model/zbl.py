@@ -7,13 +7,14 @@ import logging
 from typing import Dict, List
 
 import torch
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 from metatomic.torch import unit_conversion_factor
 from torch import Tensor
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.base import Baseline
+from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 log = logging.getLogger("atomtrain")
@@ -79,7 +80,7 @@ class ZBL(Baseline):
             if covalent_radii[number] == NO_RADIUS:
                 log.warning(
                     "ZBL: %s has no covalent radius; %g angstrom is used",
-                    chemical_symbols[number],
+                    symbols([number]),
                     NO_RADIUS,
                 )
         outer = (radii.unsqueeze(1) + radii).flatten()  # of each pair of types
@@ -146,7 +147,7 @@ def _is_energy_in_ev(target: TargetInfo) -> bool:
     """Whether the target is one energy, of a structure or of each atom, in eV."""
     return (
         target.quantity == "energy"
-        and target.kind == "scalar"
+        and target.is_scalar
         and target.num_subtargets == 1
         and _same_unit(target.unit, "eV")
     )

@@ -4,7 +4,6 @@ Every section is a pydantic model whose docstrings are the documentation; every 
 with file, line, key and the nearest known name. Nothing here reads data or knows an architecture.
 """
 
-from atomtrain.options._section import Section
 from atomtrain.options.dataset import (
     DatasetSection,
     GradientSection,
@@ -27,6 +26,7 @@ from atomtrain.options.options import (
     validate_hypers,
 )
 from atomtrain.options.trainer import Finetune, TrainerHypers
+from atomtrain.sections import Section
 
 __all__ = [
     "ArchitectureSection",

@@ -6,12 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_serializer, model_validator
 
-from atomtrain.options._document import Path, Source
-from atomtrain.options._names import bad_target_name, base_name, current_name
-from atomtrain.options._problems import Problems
-from atomtrain.options._section import Section
 from atomtrain.options.head import HeadSection
 from atomtrain.options.target_type import TypeSection
+from atomtrain.sections import Path, Problems, Section, Source
+from atomtrain.sections.names import bad_target_name, base_name, current_name
 
 Indices = list[Annotated[int, Field(ge=0)]]
 
@@ -107,7 +105,7 @@ class TargetSection(Section):
             self.quantity == "energy"
             and self.sample_kind == "system"
             and self.num_subtargets == 1
-            and (self.type is None or self.type.kind == "scalar")
+            and (self.type is None or self.type.scalar is not None)
             and self.pooling in (None, "sum")
         )
 

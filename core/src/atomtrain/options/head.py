@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from atomtrain.options._section import Section
+from atomtrain.sections import Section
 
 
 class HeadSection(Section):

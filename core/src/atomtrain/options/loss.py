@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from atomtrain.options._problems import Problems, suggestion, translate
-from atomtrain.options._section import Section
+from atomtrain.contract import components
+from atomtrain.errors import did_you_mean
+from atomtrain.sections import Problems, Section, translate
 
 _GRADIENTS = {"positions": "forces", "forces": "forces", "strain": "strain", "stress": "strain",
               "virial": "strain"}  # fmt: skip
@@ -124,7 +125,7 @@ class LossSpec(Section):
                 raise Problems(
                     (
                         ("gradients", name),
-                        f"unknown gradient{suggestion(name, ('positions', 'strain'))}",
+                        f"unknown gradient{did_you_mean(name, ('positions', 'strain'))}",
                     )
                 )
             renamed[_GRADIENTS[name]] = value
@@ -137,7 +138,7 @@ class LossSpec(Section):
     def _known(cls, value: str) -> str:
         if value not in LOSSES and value not in (others := _components()):
             known = [*LOSSES, *others]
-            raise ValueError(f"there is no loss '{value}'{suggestion(value, known)}")
+            raise ValueError(f"there is no loss '{value}'{did_you_mean(value, known)}")
         return value
 
     @model_validator(mode="after")
@@ -149,7 +150,9 @@ class LossSpec(Section):
         unknown = [name for name in arguments if known is not None and name not in known]
         if known is not None and unknown:
             keys = [*LossSpec.model_fields, "forces", "stress", "virial", *known]
-            raise Problems(*(((name,), f"unknown key{suggestion(name, keys)}") for name in unknown))
+            raise Problems(
+                *(((name,), f"unknown key{did_you_mean(name, keys)}") for name in unknown)
+            )
         if own is not None:
             try:
                 complete = own.model_validate(arguments)
@@ -172,8 +175,6 @@ def loss_factory(name: str) -> Callable[..., Any]:
 
 
 def _components() -> dict[str, Any]:
-    from atomtrain.contract import components
-
     return components("register_losses")
 
 

@@ -12,13 +12,20 @@ import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from atomtrain.errors import OptionsError
-from atomtrain.options._document import Path, Source, read_document
-from atomtrain.options._names import atomic_number
-from atomtrain.options._problems import Problems, fail, shown, translate
-from atomtrain.options._section import Section
 from atomtrain.options.dataset import DatasetSection, Indices, TargetSection
+from atomtrain.sections import (
+    Path,
+    Problems,
+    Section,
+    Source,
+    fail,
+    read_document,
+    shown,
+    translate,
+)
+from atomtrain.sections.names import atomic_number
 from atomtrain.targets.layout import TargetInfo
-from atomtrain.tasks.registry import task_of
+from atomtrain.tasks import task_for
 
 H = TypeVar("H", bound=BaseModel)
 
@@ -225,16 +232,13 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
 
     Raises TargetError for what cannot be.
     """
-    kind = section.type.kind if section.type is not None else default_kind
-    several = section.num_subtargets > 1
-    if kind == "scalar" and several and task_of(default_kind).classification:
-        kind = default_kind  # as metatrain's classifier writes the probabilities of classes
+    declared = section.type.kind if section.type is not None else None
+    task = task_for(declared, default_kind, section.num_subtargets)
     cartesian = section.type.cartesian if section.type is not None else None
     spherical = section.type.spherical if section.type is not None else None
-    task = task_of(kind)
     info = TargetInfo(
         name=name,
-        kind=kind,
+        kind=task.kind,
         quantity=section.quantity,
         unit=section.unit,
         per_atom=section.per_atom,

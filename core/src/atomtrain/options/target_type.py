@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from atomtrain.options._names import atomic_number
-from atomtrain.options._problems import Problems, nearest, shown, translate
-from atomtrain.options._section import Section
+from atomtrain.errors import did_you_mean
+from atomtrain.sections import Problems, Section, shown, translate
+from atomtrain.sections.names import atomic_number
 from atomtrain.targets.layout import Irrep
+from atomtrain.tasks import CORE_KINDS, find_task, known_kinds
 
 
 class CartesianSection(Section):
@@ -109,13 +110,10 @@ class TypeSection(Section):
         if len(data) != 1:
             raise ValueError(f"expected one kind of target, got {', '.join(map(str, data))}")
         ((kind, args),) = data.items()
-        from atomtrain.tasks import CORE_KINDS, find_task, known_kinds
-
         # packages are asked only for what the core does not know: that imports their modules
         known = list(CORE_KINDS) if kind in CORE_KINDS else known_kinds()
         if kind not in known:
-            near = nearest(kind, known)
-            hint = f"; did you mean '{near}'?" if near else f" (there are: {', '.join(known)})"
+            hint = did_you_mean(kind, known, "there are")
             raise ValueError(f"unknown kind of target {shown(kind)}{hint}")
         args = {} if args is None else args
         if kind not in cls.model_fields:

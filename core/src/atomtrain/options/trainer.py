@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from atomtrain.options._problems import Problems, suggestion
-from atomtrain.options._section import Section
+from atomtrain.errors import did_you_mean
 from atomtrain.options.loss import LOSSES, LossSpec
 from atomtrain.options.target_type import by_number
+from atomtrain.sections import Problems, Section
 from atomtrain.targets.layout import TargetInfo
-from atomtrain.tasks.registry import task_of
+from atomtrain.tasks import task_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -164,7 +164,7 @@ class TrainerHypers(Section):
         if isinstance(value, dict):
             if len(value) != 1:
                 raise ValueError("expected one scheduler with its arguments")
-            from atomtrain.training.optimisation import check_scheduler
+            from atomtrain.schedules import check_scheduler  # torch
 
             check_scheduler(*next(iter(value.items())))
         return value
@@ -233,12 +233,12 @@ class TrainerHypers(Section):
             value = getattr(self, field)
             if isinstance(value, dict):
                 problems += [
-                    ((field, name), f"there is no such target{suggestion(name, names)}")
+                    ((field, name), f"there is no such target{did_you_mean(name, names)}")
                     for name in value
                     if name not in names
                 ]
         problems += [
-            (("per_structure_targets",), f"there is no target '{name}'{suggestion(name, names)}")
+            (("per_structure_targets",), f"there is no target '{name}'{did_you_mean(name, names)}")
             for name in self.per_structure_targets
             if name not in names
         ]
@@ -257,7 +257,7 @@ class TrainerHypers(Section):
                 )
                 problems.append((where, problem))
                 continue
-            if loss.type == "shift_agnostic_mse" and (target.kind != "scalar" or target.width < 5):
+            if loss.type == "shift_agnostic_mse" and (not target.is_scalar or target.width < 5):
                 problem = (
                     f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
                     f"(num_subtargets), which '{name}' is not"

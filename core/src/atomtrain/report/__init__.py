@@ -1,8 +1,4 @@
-"""How results are shown: units people use, the log and progress of a training, tables.
+"""How a training and its results are shown: the log and progress, ``train.csv``, tables, pictures.
 
-Nothing here computes results.
+Nothing here computes results; the units people use are in :mod:`atomtrain.training.units`.
 """
-
-from atomtrain.report.units import errors_line, numbers, quantities
-
-__all__ = ["errors_line", "numbers", "quantities"]

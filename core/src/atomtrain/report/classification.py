@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from atomtrain.files import file_stem
+from atomtrain.targets import DatasetInfo
+from atomtrain.training.evaluate import Samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from atomtrain.targets import DatasetInfo
-    from atomtrain.training.evaluate import Samples
 
 log = logging.getLogger("atomtrain")
 BINS = 10
@@ -34,11 +33,13 @@ MOST_CLASSES = 60
 class Classified:
     """One target on one set: ``labels`` and ``probabilities [n, n_classes]``, NaN without a label.
 
-    ``features [n, width]`` where the model gives some for the same structures, else None.
+    ``confusion [n_classes, n_classes]``: rows are labels, columns predictions. ``features [n, width]``
+    where the model gives some for the same structures, else None.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
+    confusion: np.ndarray
     features: np.ndarray | None = None
 
     @property
@@ -46,13 +47,6 @@ class Classified:
         """Which have a label, ``[n]``."""
         known: np.ndarray = ~np.isnan(self.labels).any(1)
         return known
-
-    def confusion(self) -> np.ndarray:
-        """``[n_classes, n_classes]``: rows are labels, columns predictions."""
-        n = self.labels.shape[1]
-        truth = self.labels[self.there].argmax(1)
-        called = self.probabilities[self.there].argmax(1)
-        return np.bincount(truth * n + called, minlength=n * n).reshape(n, n)
 
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean probability, frequency and number of samples per bin of probability, ``[BINS]``.
@@ -77,19 +71,39 @@ class Classified:
         return float(np.nansum(count * abs(mean - frequency)) / max(count.sum(), 1))
 
 
-def classified(samples: Samples, info: DatasetInfo) -> dict[str, Classified]:
-    """The classifications of a set by target, with the features of structures if there are any."""
+def classified(
+    samples: Samples, confusions: Mapping[str, np.ndarray], info: DatasetInfo
+) -> dict[str, Classified]:
+    """The classifications of a set by target, with the features of structures if there are any.
+
+    ``confusions`` are as of :meth:`atomtrain.training.metrics.ErrorSums.confusions`.
+    """
     features: np.ndarray | None = None
     if "feature" in samples.features:
         features = torch.cat(samples.features["feature"]).double().numpy()
     found: dict[str, Classified] = {}
     for name, labels in samples.labels.items():
         own = None if info.targets[name].per_atom else features
-        values = torch.cat(labels).double().numpy()
-        found[name] = Classified(
-            values, torch.cat(samples.probabilities[name]).double().numpy(), own
+        values, probabilities = (
+            torch.cat(parts).double().numpy() for parts in (labels, samples.probabilities[name])
         )
+        found[name] = Classified(values, probabilities, confusions[name], own)
     return found
+
+
+def write_confusions(
+    directory: Path, name: str, confusions: Mapping[str, np.ndarray], info: DatasetInfo
+) -> None:
+    """``confusion_<target>_<name>.csv`` of a set: a row per class of the labels, a column per prediction."""
+    for target, matrix in confusions.items():
+        classes = info.targets[target].classes
+        stem = file_stem(target.removeprefix("mtt::"))
+        path = directory / f"confusion_{stem}_{name}.csv"
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label / predicted", *classes])
+            for label, row in zip(classes, matrix.tolist(), strict=True):
+                writer.writerow([label, *row])
 
 
 def write_reports(
@@ -126,7 +140,7 @@ def _write_classes(path: Path, sets: Mapping[str, Classified], classes: Sequence
         writer = csv.writer(file)
         writer.writerow(["set", "class", "samples", "precision", "recall", "F1"])
         for name, one in sets.items():
-            matrix = one.confusion()
+            matrix = one.confusion
             right, true, called = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
             for k, title in enumerate(classes):
                 shares = [
@@ -162,7 +176,7 @@ def _pictures(
         figure = Figure(figsize=(side * len(sets), side), layout="constrained")
         places = figure.subplots(1, len(sets), squeeze=False)[0]
         for axes, (name, one) in zip(places, sets.items(), strict=True):
-            _draw_confusion(axes, one.confusion(), classes, f"{target}, {name}")
+            _draw_confusion(axes, one.confusion, classes, f"{target}, {name}")
         save(figure, "confusion")
 
     figure = Figure(figsize=(4, 4), layout="constrained")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomtrain.report.units import errors_line, numbers, quantities
 from atomtrain.training.observers import EpochRecord, Errors, Observer
+from atomtrain.training.units import errors_line, numbers, quantities
 
 if TYPE_CHECKING:
     from atomtrain.options import TrainerHypers

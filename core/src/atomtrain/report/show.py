@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ase.data import chemical_symbols
 from rich.table import Table
 
-from atomtrain.report.units import errors_line
+from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
+from atomtrain.training.units import errors_line
 
 if TYPE_CHECKING:
     from metatomic.torch import AtomisticModel
@@ -106,8 +106,7 @@ def table(described: Mapping[str, Any], path: str) -> Table:
         grid.add_row("written by", f"atomtrain {described['atomtrain_version']}")
     if "dataset_info" in described:
         info = DatasetInfo.from_dict(described["dataset_info"])
-        elements = " ".join(chemical_symbols[z] for z in info.atomic_types)
-        grid.add_row("elements", elements)
+        grid.add_row("elements", symbols(info.atomic_types, " "))
         grid.add_row("length unit", info.length_unit)
         for name, target in info.targets.items():
             also = {"forces": "forces", "strain": "stress"}
@@ -127,8 +126,7 @@ def table(described: Mapping[str, Any], path: str) -> Table:
     if capabilities:
         unit = capabilities["length_unit"]
         if "dataset_info" not in described:  # a file of another program
-            symbols = " ".join(chemical_symbols[z] for z in capabilities["atomic_types"])
-            grid.add_row("elements", symbols)
+            grid.add_row("elements", symbols(capabilities["atomic_types"], " "))
             for name, output_unit in capabilities["outputs"].items():
                 grid.add_row(f"output {name}", f"in {output_unit}" if output_unit else "")
         cutoffs = ", ".join(f"{cutoff:g}" for cutoff in capabilities["cutoffs"])

@@ -5,6 +5,7 @@ imports torch and metatensor.
 """
 
 from atomtrain.targets.layout import (
+    GRADIENT_NAMES,
     GRADIENTS,
     LAYOUTS,
     Block,
@@ -14,4 +15,13 @@ from atomtrain.targets.layout import (
     split_key,
 )
 
-__all__ = ["GRADIENTS", "LAYOUTS", "Block", "DatasetInfo", "Irrep", "TargetInfo", "split_key"]
+__all__ = [
+    "GRADIENTS",
+    "GRADIENT_NAMES",
+    "LAYOUTS",
+    "Block",
+    "DatasetInfo",
+    "Irrep",
+    "TargetInfo",
+    "split_key",
+]

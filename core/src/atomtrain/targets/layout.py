@@ -17,7 +17,9 @@ from atomtrain.errors import TargetError
 SampleKind = Literal["system", "atom"]
 Layout = Literal["scalar", "cartesian", "spherical"]
 LAYOUTS = ("scalar", "cartesian", "spherical")
-GRADIENTS = ("forces", "strain")
+GRADIENT_NAMES = {"forces": "forces", "strain": "stress"}
+"""what people call the gradients of an energy, by the name their labels have here"""
+GRADIENTS = tuple(GRADIENT_NAMES)
 
 
 def split_key(key: str) -> tuple[str, str]:
@@ -118,11 +120,21 @@ class TargetInfo:
             )
 
     @property
+    def plain(self) -> bool:
+        """Whether its numbers mean what its layout says, and no task makes something else of them."""
+        return self.kind == self.layout
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is a plain number, or several."""
+        return self.plain and self.layout == "scalar"
+
+    @property
     def is_energy(self) -> bool:
         """One scalar per structure whose quantity is an energy."""
         return (
             self.quantity == "energy"
-            and self.kind == "scalar"
+            and self.is_scalar
             and not self.per_atom
             and self.num_subtargets == 1
             and self.pooling == "sum"
@@ -134,17 +146,12 @@ class TargetInfo:
 
         So it is for means and maxima, and for classes, whose probabilities are no sums.
         """
-        return not self.per_atom and (self.pooling != "sum" or self.kind not in LAYOUTS)
+        return not self.per_atom and (self.pooling != "sum" or not self.plain)
 
     @property
     def zero_mean(self) -> bool:
         """Whether the mean over each structure is taken off what is predicted for its atoms."""
         return bool(self.extra.get("remove_mean", False))
-
-    @property
-    def input(self) -> str:
-        """The structures the model is to see: as they are (empty), or ``noise <scale>`` added."""
-        return f"noise {self.extra['scale']:g}" if self.kind == "denoising" else ""
 
     @property
     def per_volume(self) -> bool:
@@ -154,7 +161,8 @@ class TargetInfo:
         volume times stress, which is what its labels are trained as.
         """
         standard = self.name.split("/")[0] == "non_conservative_stress"
-        return standard and self.kind == "cartesian" and self.rank == 2 and not self.per_atom
+        tensor = self.plain and self.layout == "cartesian" and self.rank == 2
+        return standard and tensor and not self.per_atom
 
     @property
     def blocks(self) -> tuple[Block, ...]:

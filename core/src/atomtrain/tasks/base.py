@@ -1,4 +1,8 @@
-"""The base class of all tasks, and of those that packages bring."""
+"""The base class of all tasks, and of those that packages bring.
+
+Here and in the other modules of this room torch is imported inside functions: options know tasks, and an options
+file is read without torch.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomtrain.options._section import Section
+from atomtrain.sections import Section
 from atomtrain.targets import TargetInfo
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from atomtrain.data import Frame
-    from atomtrain.training.loss import Loss
+    from atomtrain.frame import Frame
+    from atomtrain.losses import Loss
 
 
 class NoArguments(Section):
@@ -83,14 +87,32 @@ class Task:
             raise ValueError(f"it has shape {array.shape}, expected {rows} x {info.width}")
         return array.reshape(rows, info.width)
 
+    def describe_labels(self, values: Tensor, mask: Tensor | None, info: TargetInfo) -> str:
+        """The labels of a set in words, for the log; empty where there is nothing to say.
+
+        ``values`` and ``mask [n_samples, width]``.
+        """
+        there = values if mask is None else values[mask]
+        spread = float(there.std()) if there.numel() > 1 else 0.0
+        unit = f" {info.unit}" if info.unit else ""
+        return f"mean {float(there.mean()):.6g}, standard deviation {spread:.4g}{unit}"
+
     # -- training ------------------------------------------------------------------------------
+
+    def input_noise(self, info: TargetInfo) -> float:
+        """Standard deviation of the noise that the model's input has and whose label it is; 0: none."""
+        return 0.0
+
+    def fixed_scale(self, info: TargetInfo) -> float:
+        """What the model's output is multiplied by where no scale is fitted (``scaled`` is False)."""
+        return 1.0
 
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:
         """The loss called ``name``, for outputs of the model before :meth:`finish`.
 
         ``label`` is the :class:`~atomtrain.data.Label` of the training set, to weight classes by.
         """
-        from atomtrain.training.loss import core_loss
+        from atomtrain.losses import core_loss
 
         return core_loss(name, arguments)
 
@@ -111,7 +133,36 @@ class Task:
         """The metrics of what was summed. ``count`` must be among them."""
         raise NotImplementedError
 
+    def confusion(self, sums: Tensor, info: TargetInfo) -> np.ndarray | None:
+        """The confusion matrix of a classification, ``[n_classes, n_classes]``: rows are labels.
+
+        None for what is no classification.
+        """
+        return None
+
+    def error_unit(self, info: TargetInfo, length: str) -> str:
+        """Unit of the target's errors; ``length`` is that of lengths."""
+        return info.unit
+
+    def class_probabilities(self, values: Tensor, info: TargetInfo) -> Tensor | None:
+        """Finished predictions, or labels, as probabilities ``[n_samples, n_classes]``.
+
+        None for what is no classification, or one that has no such table.
+        """
+        return None
+
     # -- prediction ----------------------------------------------------------------------------
+
+    def describe_output(self, info: TargetInfo) -> str:
+        """What the exported model says of this output."""
+        return info.description
+
+    def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
+        """What formats for people have of predictions ``[n_samples, width]``, by name.
+
+        Each leads with ``n_samples``. Empty: the numbers themselves, under the target's name.
+        """
+        return {}
 
     def finish(self, info: TargetInfo) -> nn.Module | None:
         """A scriptable module from the model's values to predictions, ``[n, width] -> [n, width]``.

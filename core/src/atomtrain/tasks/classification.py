@@ -10,15 +10,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from atomtrain.errors import DataError, TargetError
-from atomtrain.options._section import Section
+from atomtrain.sections import Section
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks.base import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from atomtrain.data import Frame
-    from atomtrain.training.loss import Loss
+    from atomtrain.frame import Frame
+    from atomtrain.losses import Loss
 
 TOP = 5
 BINS = 4096
@@ -60,6 +60,9 @@ class Classification(Task):
     pooling = "mean"
     classification = True
     measure = "cross entropy"
+
+    def error_unit(self, info: TargetInfo, length: str) -> str:
+        return ""
 
 
 class Classes(Classification):
@@ -143,10 +146,25 @@ class Classes(Classification):
         shown = ", ".join(info.classes[:12]) + (", ..." if len(info.classes) > 12 else "")
         raise ValueError(f"there is no class '{name}' (there are: {shown})")
 
+    def describe_labels(self, values: Tensor, mask: Tensor | None, info: TargetInfo) -> str:
+        parts = zip(info.classes, _counts(values, mask).tolist(), strict=True)
+        return ", ".join(f"{c} {n:.6g}" for c, n in parts if n)
+
+    def class_probabilities(self, values: Tensor, info: TargetInfo) -> Tensor | None:
+        return values
+
+    def describe_output(self, info: TargetInfo) -> str:
+        said = f"probabilities of {', '.join(info.classes)}"
+        return "; ".join(filter(None, [info.description, said]))
+
+    def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
+        names = np.array(info.classes)[values.argmax(1)]
+        return {info.name: names, f"{info.name}_probabilities": values}
+
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:
         import torch
 
-        counts = _counts(label)
+        counts = _counts(label.values, label.mask)
         never = [c for c, n in zip(info.classes, counts.tolist(), strict=True) if n == 0]
         if never and self.all_must_occur:
             raise DataError(
@@ -207,7 +225,6 @@ class Classes(Classification):
         return torch.cat([confusion.to(torch.float64), torch.stack([hits.double(), entropy])])
 
     def confusion(self, sums: Tensor, info: TargetInfo) -> np.ndarray:
-        """``[n_classes, n_classes]``: rows are labels, columns predictions."""
         n = len(info.classes)
         matrix: np.ndarray = sums[: n * n].reshape(n, n).cpu().numpy()
         return matrix
@@ -291,15 +308,33 @@ class Binary(Classification):
             raise ValueError("a label is below 0 or above 1")
         return result.reshape(rows, info.width)
 
+    def describe_labels(self, values: Tensor, mask: Tensor | None, info: TargetInfo) -> str:
+        n = values.numel() if mask is None else mask.sum()
+        return f"{_counts(values, mask).sum():.6g} of {n:.6g} are {info.classes[1]}"
+
+    def class_probabilities(self, values: Tensor, info: TargetInfo) -> Tensor | None:
+        import torch
+
+        return torch.cat([1 - values, values], 1) if info.width == 1 else None
+
+    def describe_output(self, info: TargetInfo) -> str:
+        said = f"probability of {', '.join(info.classes[1:])}"
+        return "; ".join(filter(None, [info.description, said]))
+
+    def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
+        if info.width > 1:
+            return {}
+        names = np.array(info.classes)[(values[:, 0] > 0.5).astype(int)]
+        return {info.name: names, f"{info.name}_probability": values[:, 0]}
+
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:
         import torch
 
-        from atomtrain.training.loss import pointwise
+        from atomtrain.losses import pointwise
 
         positive = arguments.get("positive_weight", 1.0)
         if positive == "balanced":
-            counts = _counts(label)
-            ones = counts[: info.width]
+            ones = _counts(label.values, label.mask)
             total = label.values.shape[0] if label.mask is None else label.mask.sum(0)
             positive = (total - ones) / ones.clamp(min=1)
         weight = torch.as_tensor(positive, dtype=torch.float64)
@@ -347,7 +382,6 @@ class Binary(Classification):
         )
 
     def confusion(self, sums: Tensor, info: TargetInfo) -> np.ndarray:
-        """``[2, 2]``: rows are labels, columns predictions."""
         right, false, missed, none = sums[-5:-1].tolist()
         return np.array([[none, false], [missed, right]])
 
@@ -402,8 +436,6 @@ def _one_hot(array: np.ndarray) -> bool:
     )
 
 
-def _counts(label: Any) -> Tensor:
+def _counts(values: Tensor, mask: Tensor | None) -> Tensor:
     """Sum of the labels in each column."""
-    values = label.values if label.mask is None else label.values * label.mask
-    counts: Tensor = values.sum(0)
-    return counts
+    return (values if mask is None else values * mask).sum(0)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from atomtrain.options._section import Section
+from atomtrain.sections import Section
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks.base import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atomtrain.data import Frame
+    from atomtrain.frame import Frame
 
 
 class DenoisingArguments(Section):
@@ -60,6 +60,18 @@ class Denoising(Task):
     def row(self, value: Any, info: TargetInfo, structure: Frame) -> np.ndarray:
         """Room for the noise, which is drawn when batches are made."""
         return np.zeros((len(structure.numbers), 3))
+
+    def describe_labels(self, values: Tensor, mask: Tensor | None, info: TargetInfo) -> str:
+        return ""  # they are made with the batches
+
+    def input_noise(self, info: TargetInfo) -> float:
+        return float(info.extra["scale"])
+
+    def fixed_scale(self, info: TargetInfo) -> float:
+        return 1.0 if info.extra["normalize"] else float(info.extra["scale"])
+
+    def error_unit(self, info: TargetInfo, length: str) -> str:
+        return info.unit if info.extra["normalize"] else length
 
     def metric_size(self, info: TargetInfo) -> int:
         return 5

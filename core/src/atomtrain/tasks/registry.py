@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING
-
+from atomtrain.contract import components
 from atomtrain.errors import PluginError
+from atomtrain.tasks.base import Task
+from atomtrain.tasks.classification import Binary, Classes
+from atomtrain.tasks.denoising import Denoising
+from atomtrain.tasks.regression import Cartesian, Scalar, Spherical
+from atomtrain.tasks.symmetry import CrystalSystem, PointGroup, SpaceGroup
 
-if TYPE_CHECKING:
-    from atomtrain.tasks.base import Task  # which needs the options, which need this module
-
-CORE_KINDS = (
-    "scalar",
-    "cartesian",
-    "spherical",
-    "binary",
-    "classes",
-    "spacegroup",
-    "pointgroup",
-    "crystal_system",
-    "denoising",
+_OWN = (
+    Scalar,
+    Cartesian,
+    Spherical,
+    Binary,
+    Classes,
+    SpaceGroup,
+    PointGroup,
+    CrystalSystem,
+    Denoising,
 )
+_CORE: dict[str, Task] = {cls.kind: cls() for cls in _OWN}
+CORE_KINDS = tuple(_CORE)
 """Kinds the core has a task for."""
-
-
-@cache
-def _core() -> dict[str, Task]:
-    from atomtrain.tasks.classification import Binary, Classes
-    from atomtrain.tasks.denoising import Denoising
-    from atomtrain.tasks.regression import Cartesian, Scalar, Spherical
-    from atomtrain.tasks.symmetry import CrystalSystem, PointGroup, SpaceGroup
-
-    tasks: tuple[Task, ...] = (
-        Scalar(),
-        Cartesian(),
-        Spherical(),
-        Binary(),
-        Classes(),
-        SpaceGroup(),
-        PointGroup(),
-        CrystalSystem(),
-        Denoising(),
-    )
-    return {task.kind: task for task in tasks}
 
 
 def known_kinds() -> list[str]:
     """All kinds there are, without importing the packages that bring some."""
-    from atomtrain.contract import components
-
     return [*CORE_KINDS, *components("register_tasks")]
 
 
 def find_task(kind: str) -> Task | None:
     """The task of a kind, or None. Raises PluginError for one that a package spoils."""
-    if kind in CORE_KINDS:
-        return _core()[kind]
-    from atomtrain.contract import components
-    from atomtrain.tasks.base import Task
-
+    if kind in _CORE:
+        return _CORE[kind]
     spec = components("register_tasks").get(kind)
     if spec is None:
         return None
@@ -82,3 +58,14 @@ def task_of(kind: str) -> Task:
             f"{', '.join(known_kinds())}); install the one this was trained with"
         )
     return task
+
+
+def task_for(declared: str | None, default: str, num_subtargets: int) -> Task:
+    """The task of a target whose options say ``declared``, or nothing: then it is the ``default``.
+
+    Several scalars are classes where these are the default: metatrain's classifier has its probabilities
+    written so.
+    """
+    other = task_of(default)
+    several = isinstance(find_task(declared or default), Scalar) and num_subtargets > 1
+    return other if declared is None or (several and other.classification) else task_of(declared)

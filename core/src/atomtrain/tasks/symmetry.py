@@ -10,14 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from atomtrain.errors import OptionsError
-from atomtrain.options._section import Section
+from atomtrain.sections import Section
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks.classification import Classes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atomtrain.data import Frame
+    from atomtrain.frame import Frame
 
 LAST_OF_SYSTEM = {
     "triclinic": 2,

@@ -15,7 +15,6 @@ from atomtrain.errors import (
 )
 from atomtrain.model.backbone import Backbone
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.restore import restore
 
 if TYPE_CHECKING:
     from atomtrain.contract import BuildContext, Purpose
@@ -42,11 +41,13 @@ def open_backbone(
     checkpoint, where = _checkpoint(context, name, hyper or name)
     # the last weights go on where the surrounding model's do; else the best are taken
     restarts = context.checkpoint is not None and context.purpose == "restart"
+    assert context.restore is not None, "the core builds models with one"
     try:
         purpose: Purpose = "restart" if restarts else "export"
-        architecture, predictor = restore(_in_float64(checkpoint), purpose)
+        restored = context.restore(_in_float64(checkpoint), purpose)
     except AtomtrainError as error:
         raise type(error)(f"{where}: {error}") from error
+    architecture, predictor = restored.architecture, restored.predictor
     known = predictor.dataset_info
     unknown = sorted(set(dataset_info.atomic_types) - set(known.atomic_types))
     if unknown:

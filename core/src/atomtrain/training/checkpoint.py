@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomtrain import __version__
+from atomtrain._version import __version__
 from atomtrain.errors import CheckpointError
 from atomtrain.files import replacing
 from atomtrain.targets import DatasetInfo
@@ -129,6 +129,23 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             f"{FORMAT_VERSION}: install a newer atomtrain"
         )
     return checkpoint
+
+
+class Checkpoints:
+    """Checkpoint files that options name, each opened once."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, dict[str, Any]] = {}
+
+    def open(self, path: str) -> dict[str, Any]:
+        """See :func:`load_checkpoint`."""
+        if path not in self._opened:
+            self._opened[path] = load_checkpoint(path)
+        return self._opened[path]
+
+    def forget(self) -> None:
+        """Let go of all: their weights are as large as models are."""
+        self._opened.clear()
 
 
 def _archive_kind(path: Path) -> str:

@@ -21,10 +21,10 @@ from atomtrain.data import BatchSource, Kept, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.model.backbone import embedded_checkpoints, with_embedded
 from atomtrain.model.heads import join_state, split_state
+from atomtrain.schedules import EpochSchedule
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
 from atomtrain.training.interrupt import Interruption
-from atomtrain.training.loss import loss_terms
 from atomtrain.training.metrics import (
     ErrorSums,
     block_columns,
@@ -35,12 +35,12 @@ from atomtrain.training.metrics import (
 from atomtrain.training.observers import EpochRecord, Errors, Observers
 from atomtrain.training.optimisation import (
     AveragedWeights,
-    EpochSchedule,
     build_optimizer,
     learning_rate_factor,
 )
 from atomtrain.training.predict import add_errors, normalised_store, predict
 from atomtrain.training.run import TrainingOutcome, TrainingRun
+from atomtrain.training.terms import loss_terms
 
 if TYPE_CHECKING:
     from atomtrain.data import Batch

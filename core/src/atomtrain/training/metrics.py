@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,13 +87,13 @@ class ErrorSums:
         first = [part for key in self.order for part in (self.parts.get(key) or [key])]
         return {key: values[key] for key in first}
 
-    def confusions(self) -> dict[str, list[list[float]]]:
-        """Confusion matrices of classifications: rows are labels, columns predictions."""
-        return {
-            key: task.confusion(self.own[key].cpu(), target).tolist()
+    def confusions(self) -> dict[str, np.ndarray]:
+        """Confusion matrices ``[n_classes, n_classes]`` of classifications: rows are labels."""
+        found = {
+            key: task.confusion(self.own[key].cpu(), target)
             for key, (task, target) in self.tasks.items()
-            if task.classification and hasattr(task, "confusion")
         }
+        return {k: matrix.astype(np.int64) for k, matrix in found.items() if matrix is not None}
 
 
 def label_variances(

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from atomtrain.data.noise import input_of
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.graph import n_structures, sum_over_structures, without_mean
-from atomtrain.model.baselines import Samples, normalise
+from atomtrain.model.affine import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import split_key
 from atomtrain.tasks import task_of
-from atomtrain.training.baseline import without_baseline
 from atomtrain.training.metrics import ErrorSums
+from atomtrain.training.physics import without_baseline
 
 if TYPE_CHECKING:
     from atomtrain.data import Batch
@@ -78,8 +79,9 @@ def predict(
     differentiated = [n for n, t in targets.items() if t.gradients]
     graph = with_leaves(batch.graph) if differentiated else batch.graph
     outputs: dict[str, list[Tensor]] = {}
-    for seen in dict.fromkeys(t.input for t in targets.values()):  # one pass for each input
-        names = [n for n, t in targets.items() if t.input == seen]
+    inputs = {n: input_of(t) for n, t in targets.items()}
+    for seen in dict.fromkeys(inputs.values()):  # one pass for each input
+        names = [n for n, of in inputs.items() if of == seen]
         names += also if not seen else ()
         outputs.update(predictor.model(batch.noisy[seen] if seen else graph, names))
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from atomtrain.contract import open_architecture
 from atomtrain.data import Kept
 from atomtrain.errors import DeviceError
 from atomtrain.model import Backbone, Model, Predictor
 from atomtrain.model.export import export_predictor, merge_metadata
+from atomtrain.plugins import open_architecture
 from atomtrain.training.engine import Engine
 from atomtrain.training.engine import train as train_with
 from atomtrain.training.run import TrainingOutcome, TrainingRun

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from atomtrain.report import numbers, quantities
 from atomtrain.training.observers import EpochRecord, Observer
+from atomtrain.training.units import numbers, quantities
 
 if TYPE_CHECKING:
     from atomtrain.training.run import TrainingOutcome, TrainingRun

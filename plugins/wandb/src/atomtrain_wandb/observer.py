@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import wandb
 
-from atomtrain.report import numbers, quantities
 from atomtrain.training.observers import EpochRecord, Observer
+from atomtrain.training.units import numbers, quantities
 
 if TYPE_CHECKING:
     from atomtrain.training.run import TrainingOutcome, TrainingRun

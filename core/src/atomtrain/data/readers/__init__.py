@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from atomtrain.contract import components
 from atomtrain.data.readers.base import DataFile, Frame, Rows, Wanted, listed
 from atomtrain.data.readers.frames import FramesFile, read_ase
 from atomtrain.data.readers.memmap import MemmapFile
@@ -87,8 +88,6 @@ def _open(path: str, kind: str, where: str) -> DataFile:
 def _reader(name: str, where: str) -> Callable[[str, str], list[Frame]]:
     if name == "ase":
         return read_ase
-    from atomtrain.contract import components
-
     found = components("register_dataset_readers")
     if name not in found:
         known = ", ".join([*BUILTIN, *found])

@@ -9,42 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from atomtrain.errors import DataError
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 GradientKind = Literal["forces", "stress", "virial"]
-
-
-@dataclass
-class Frame:
-    """One structure of a file with all that the file says of it.
-
-    ``numbers [n]`` int64, ``positions [n, 3]`` and ``cell [3, 3]`` float64 (rows are vectors),
-    ``pbc [3]`` bool; ``per_atom`` arrays lead with ``n``.
-    """
-
-    numbers: np.ndarray
-    positions: np.ndarray
-    cell: np.ndarray
-    pbc: np.ndarray
-    per_structure: dict[str, Any] = field(default_factory=dict)
-    per_atom: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def find(self, key: str) -> Any:
-        """The value under ``key``, or None."""
-        value = self.per_structure.get(key)
-        return self.per_atom.get(key) if value is None else value
-
-    @property
-    def keys(self) -> set[str]:
-        """All keys."""
-        return {*self.per_structure, *self.per_atom}
 
 
 @dataclass(frozen=True)

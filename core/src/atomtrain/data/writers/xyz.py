@@ -8,18 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ase
+import ase.io
 import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from atomtrain.data.writers.base import Predictions
 from atomtrain.targets import TargetInfo
+from atomtrain.tasks import task_of
+
+VOIGT = (0, 4, 8, 5, 2, 1)
+"""where xx, yy, zz, yz, xz, xy are in a row-major matrix"""
 
 
 def write_xyz(path: Path, predictions: Predictions) -> None:
     """One frame for each structure; the target ``energy`` where ASE looks for results."""
-    import ase
-    import ase.io
-    from ase.calculators.singlepoint import SinglePointCalculator
-
     store = predictions.store
     frames = []
     offsets = store.offsets.tolist()
@@ -31,54 +34,40 @@ def write_xyz(path: Path, predictions: Predictions) -> None:
             cell=predictions.cells[k],
             pbc=store.pbc[k].numpy(),
         )
-        results: dict[str, Any] = {}
         for name, target in predictions.targets.items():
-            values = predictions.values[name]
-            if target.classes and (target.kind != "binary" or target.width == 1):
-                _add_class(frame, target, values[atoms if target.per_atom else [k]].numpy())
-                continue
-            if target.per_atom:
-                frame.arrays[_array_name(name)] = values[atoms].numpy().copy()
-                continue
-            row = values[k].numpy()
-            value = float(row[0]) if len(row) == 1 else row.copy()
-            parts: dict[str, Any] = {}
+            rows = predictions.values[name][atoms if target.per_atom else slice(k, k + 1)].numpy()
+            written = task_of(target.kind).written(rows, target) or {name: rows}
+            for key, values in written.items():
+                _add(frame, key, values, target.per_atom)
             if target.is_energy:
-                parts["forces"] = predictions.values[f"{name}:forces"][atoms].numpy().copy()
-                if bool(store.pbc[k].all()):
-                    matrix = predictions.values[f"{name}:stress"][k].numpy().reshape(3, 3)
-                    parts["stress"] = np.array(
-                        [matrix[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))]
-                    )
-            if name == "energy":
-                results = {"energy": value, **parts}
-                continue
-            frame.info[name] = value
-            for part, array in parts.items():
-                if part == "forces":
-                    frame.arrays[_array_name(f"{name}_{part}")] = array
-                else:
-                    frame.info[f"{name}_{part}"] = array
-        if results:
-            frame.calc = SinglePointCalculator(frame, **results)
+                _add_energy(frame, target, predictions, k, atoms)
         frames.append(frame)
     ase.io.write(path, frames, format="extxyz")
 
 
-def _array_name(name: str) -> str:
-    return name.replace("::", "_")
+def _add(frame: Any, name: str, values: np.ndarray, per_atom: bool) -> None:
+    """A value of each atom, or the only one of the structure."""
+    if per_atom:
+        frame.arrays[name.replace("::", "_")] = values.copy()
+        return
+    one = values[0]
+    if one.ndim and len(one) == 1:
+        one = one[0]
+    frame.info[name] = one.copy() if one.ndim else one.item()
 
 
-def _add_class(frame: Any, target: TargetInfo, probabilities: np.ndarray) -> None:
-    """The likeliest class by name, and the probabilities (of 1, for a binary target)."""
-    binary = target.kind == "binary"
-    best = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(1)
-    names = np.array(target.classes)[best.astype(int)]
-    word = "probability" if binary else "probabilities"
-    given = probabilities[:, 0] if binary else probabilities
-    if target.per_atom:
-        frame.arrays[_array_name(target.name)] = names
-        frame.arrays[_array_name(f"{target.name}_{word}")] = given.copy()
-    else:
-        frame.info[target.name] = str(names[0])
-        frame.info[f"{target.name}_{word}"] = given[0].copy()
+def _add_energy(
+    frame: Any, target: TargetInfo, predictions: Predictions, k: int, atoms: slice
+) -> None:
+    """Forces and stress; with the energy itself as results of ASE if it is called ``energy``."""
+    name, values = target.name, predictions.values
+    forces = values[f"{name}:forces"][atoms].numpy()
+    parts: dict[str, Any] = {"forces": forces.copy()}
+    if bool(predictions.store.pbc[k].all()):
+        parts["stress"] = values[f"{name}:stress"][k].numpy()[list(VOIGT)]
+    if name == "energy":
+        frame.calc = SinglePointCalculator(frame, energy=frame.info.pop(name), **parts)
+        return
+    _add(frame, f"{name}_forces", forces, per_atom=True)
+    if "stress" in parts:
+        frame.info[f"{name}_stress"] = parts["stress"]

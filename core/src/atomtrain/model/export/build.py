@@ -15,6 +15,7 @@ from atomtrain.model.export.metadata import complete_metadata
 from atomtrain.model.export.wrapper import ExportedModel
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import TargetInfo
+from atomtrain.tasks import task_of
 
 
 def export_predictor(
@@ -68,18 +69,10 @@ def export_predictor(
 def _output(target: TargetInfo) -> ModelOutput:
     try:
         kind = "system" if target.pooled else "atom"
-        return ModelOutput(unit=target.unit, sample_kind=kind, description=_described(target))
+        described = task_of(target.kind).describe_output(target)
+        return ModelOutput(unit=target.unit, sample_kind=kind, description=described)
     except (ValueError, RuntimeError) as error:
         raise TargetError(f"target '{target.name}': {_first_line(error)}") from error
-
-
-def _described(target: TargetInfo) -> str:
-    """The user's words, and for classifications the names of the classes."""
-    if not target.classes:
-        return target.description
-    what = "probability of" if target.kind == "binary" else "probabilities of"
-    names = target.classes[1:] if target.kind == "binary" else target.classes
-    return "; ".join(filter(None, [target.description, f"{what} {', '.join(names)}"]))
 
 
 def _dtype(name: str) -> torch.dtype:

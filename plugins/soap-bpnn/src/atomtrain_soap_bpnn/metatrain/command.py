@@ -83,7 +83,7 @@ def convert(found: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
     import atomtrain
-    from atomtrain.contract import open_architecture
+    from atomtrain.plugins import open_architecture
     from atomtrain.training.checkpoint import FORMAT, FORMAT_VERSION
     from atomtrain_soap_bpnn.hypers import ModelHypers
     from atomtrain_soap_bpnn.metatrain import weights

@@ -4,7 +4,7 @@
 import tempfile
 from pathlib import Path
 
-from atomtrain.testing import ArchitectureTests, Subject, write_golden
+from atomtrain_testing import ArchitectureTests, Subject, write_golden
 
 BACKBONE = {
     "soap": {"max_angular": 2, "max_radial": 2, "cutoff": {"radius": 4.0}},
@@ -25,7 +25,7 @@ class Test{{ cookiecutter.class_name }}(ArchitectureTests):
             cls.training_hypers = {"backbone": str(backbone)}
         return super().subject()
 {%- else -%}
-from atomtrain.testing import ArchitectureTests
+from atomtrain_testing import ArchitectureTests
 
 
 class Test{{ cookiecutter.class_name }}(ArchitectureTests):

@@ -1,0 +1,9 @@
+"""One architecture, opened: the hooks of its plugin as typed methods, and the core's own answers.
+
+``architecture`` asks the plugin and attributes what goes wrong, ``defaults`` answers where it does not,
+``restore`` builds a model from a checkpoint. Importing this room needs no torch; ``restore`` does.
+"""
+
+from atomtrain.plugins.architecture import Architecture, open_architecture
+
+__all__ = ["Architecture", "open_architecture"]

@@ -1,0 +1,253 @@
+"""Open one architecture: a pluggy manager with the hook specs, the core's defaults, that plugin.
+
+Nothing is broadcast to all plugins, so every failure stays in its own room: what goes wrong here
+names the distribution that did it and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
+
+import pluggy
+
+from atomtrain.contract import catalog
+from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
+from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
+from atomtrain.contract.loading import import_plugin
+from atomtrain.errors import AtomtrainError, CheckpointError, PluginError
+from atomtrain.plugins import defaults
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from atomtrain.model.base import Model
+    from atomtrain.model.predictor import Predictor
+    from atomtrain.targets import DatasetInfo
+    from atomtrain.training.run import TrainingOutcome, TrainingRun
+
+T = TypeVar("T")
+
+
+def open_architecture(name: str, origin: str = "") -> Architecture:
+    """The installed architecture of this name or alias.
+
+    ``origin`` is the distribution a checkpoint says it came from. Raises PluginError if there is no
+    such architecture, or two, or if its plugin is broken.
+    """
+    found = catalog.find_architecture(name)
+    if found is not None:
+        return Architecture(found)
+    # Aliases are declared inside the (torch-free) plugin modules; only an unknown name gets here.
+    for candidate in catalog.architectures():
+        try:
+            architecture = Architecture(candidate)
+        except PluginError:
+            continue
+        if architecture.answers_to(name):
+            return architecture
+    raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
+
+
+class Architecture:
+    """One architecture's hooks as typed methods. Everything that fails is chained and attributed."""
+
+    def __init__(self, installed: catalog.Installed) -> None:
+        self.installed = installed
+        module = import_plugin(installed)
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(ArchitectureHooks)
+        manager.add_hookspecs(ComponentHooks)
+        manager.register(defaults, "atomtrain defaults")
+        try:
+            manager.register(module, installed.name)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(
+                f"{self._who} implements a hook that does not exist, or with arguments it does "
+                f"not have: {error}. Compare it with atomtrain.contract.hookspecs"
+            ) from error
+        self._hooks = manager.hook
+        # pluggy takes an answer of None for no answer and asks the next: an upgrade that forgets
+        # its return must not fall through to the default
+        own = [i for i in self._hooks.upgrade_checkpoint.get_hookimpls() if i.plugin is module]
+        self._upgrade = (
+            manager.subset_hook_caller("upgrade_checkpoint", [defaults])
+            if own
+            else self._hooks.upgrade_checkpoint
+        )
+        info = self._ask("describe_architecture", lambda: self._hooks.describe_architecture())
+        if not isinstance(info, ArchitectureInfo):
+            raise PluginError(
+                f"{self._who}: describe_architecture must return an ArchitectureInfo, not "
+                f"{type(info).__name__}"
+            )
+        if catalog.normalise(info.name) != installed.name:
+            raise PluginError(
+                f"{self._who} is registered as '{installed.name}' but describes itself as "
+                f"'{info.name}'; its author must give both the same name"
+            )
+        self._check_stage(info)
+        if not self._hooks.build_model.get_hookimpls():
+            raise self._unanswered("build_model")  # now, not when somebody's data have been read
+        self.info: ArchitectureInfo = info
+
+    @property
+    def _who(self) -> str:
+        return f"architecture '{self.installed.name}' ({self.installed.origin})"
+
+    def _check_stage(self, info: ArchitectureInfo) -> None:
+        stages = get_args(Stage)
+        if info.stage not in stages:
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}'; its author must give one of "
+                f"{', '.join(stages)}"
+            )
+        if (info.stage == "deprecated") != (info.deprecation is not None):
+            raise PluginError(
+                f"{self._who} has stage '{info.stage}' and "
+                f"{'no' if info.deprecation is None else 'a'} deprecation; its author must give "
+                "both or neither"
+            )
+
+    @property
+    def notice(self) -> str | None:
+        """What a user of a deprecated architecture must be told; None for others."""
+        gone = self.info.deprecation
+        if gone is None:
+            return None
+        return (
+            f"architecture '{self.info.name}' is deprecated since {gone.since} and goes away in "
+            f"{gone.until}; use {gone.instead} instead"
+        )
+
+    def answers_to(self, name: str) -> bool:
+        """Whether this is the architecture's name, or one it had before."""
+        known = (self.info.name, *self.info.aliases)
+        return catalog.normalise(name) in map(catalog.normalise, known)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of its architecture."""
+        return {
+            "name": self.info.name,
+            "distribution": self.installed.distribution,
+            "version": self.installed.version,
+            "model_version": self.info.model_version,
+            "trainer_version": self.info.trainer_version,
+        }
+
+    def model_hypers_class(self) -> type[BaseModel]:
+        """The pydantic class of ``architecture.model``."""
+        return self._call("model_hypers", self.info.model_hypers)
+
+    def trainer_hypers_class(self) -> type[BaseModel]:
+        """The pydantic class of ``architecture.training``."""
+        return self._call("trainer_hypers", self.info.trainer_hypers or defaults.trainer_hypers)
+
+    def model_hypers(self, checkpoint: dict[str, Any]) -> BaseModel:
+        """The model's hypers in an upgraded checkpoint.
+
+        Raises CheckpointError, with what is wrong where, if they are not what the plugin takes today.
+        """
+        from pydantic import ValidationError
+
+        cls = self.model_hypers_class()
+        try:
+            return cls.model_validate(checkpoint["hypers"]["model"])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, ("model", *first["loc"])))
+            raise CheckpointError(
+                f"{self._who}: the hypers in the checkpoint are not those of the installed version "
+                f"({where}: {first['msg']}); its author must translate them in upgrade_checkpoint"
+            ) from error
+
+    def build_model(
+        self, hypers: BaseModel, dataset_info: DatasetInfo, context: BuildContext
+    ) -> Model:
+        """See :meth:`.hookspecs.ArchitectureHooks.build_model`."""
+        model: Model = self._ask(
+            "build_model",
+            lambda: self._hooks.build_model(
+                hypers=hypers, dataset_info=dataset_info, context=context
+            ),
+        )
+        return model
+
+    def train_model(self, model: Model, run: TrainingRun) -> TrainingOutcome:
+        """See :meth:`.hookspecs.ArchitectureHooks.train_model`. Errors pass unchanged."""
+        outcome: TrainingOutcome = self._hooks.train_model(model=model, run=run)
+        if outcome is None:
+            raise PluginError(f"{self._who}: train_model returned nothing")
+        return outcome
+
+    def export_model(self, predictor: Predictor, metadata: dict[str, Any]) -> Any:
+        """See :meth:`.hookspecs.ArchitectureHooks.export_model`."""
+        return self._ask(
+            "export_model",
+            lambda: self._hooks.export_model(predictor=predictor, metadata=metadata),
+        )
+
+    def upgrade_checkpoint(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """The checkpoint at the installed versions of model and trainer, step by step.
+
+        Raises CheckpointError for a checkpoint from the future or without a way up.
+        """
+        for part, current in (
+            ("model", self.info.model_version),
+            ("trainer", self.info.trainer_version),
+        ):
+            key = f"{part}_version"
+            version = checkpoint["architecture"].get(key)
+            if not isinstance(version, int) or version > current:
+                raise CheckpointError(
+                    f"the checkpoint holds version {version} of the {part} of "
+                    f"'{self.info.name}', but the installed {self.installed.origin} knows versions "
+                    f"up to {current}; install a newer {self.installed.distribution}"
+                )
+            while version < current:
+                step, before = version, checkpoint
+                try:
+                    upgraded = self._upgrade(checkpoint=before, part=part, from_version=step)
+                except AtomtrainError as error:
+                    raise CheckpointError(
+                        f"{self._who} cannot upgrade version {step} of the {part} (installed: "
+                        f"{current}): {error}"
+                    ) from error
+                except Exception as error:
+                    raise PluginError(
+                        f"{self._who} failed upgrading version {step} of its {part} to "
+                        f"{step + 1}: {type(error).__name__}: {error}"
+                    ) from error
+                if not isinstance(upgraded, dict):
+                    raise PluginError(
+                        f"{self._who}: upgrade_checkpoint returned nothing for the step from "
+                        f"version {step} of the {part}"
+                    )
+                version += 1
+                identity = {**upgraded["architecture"], key: version}
+                checkpoint = {**upgraded, "architecture": identity}
+        return checkpoint
+
+    def _call(self, hook: str, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except AtomtrainError:
+            raise  # already says what is wrong, in the author's words
+        except Exception as error:
+            raise PluginError(
+                f"{self._who} failed in {hook}: {type(error).__name__}: {error}. Report it to the "
+                f"authors, or try another version of {self.installed.distribution}"
+            ) from error
+
+    def _ask(self, hook: str, function: Callable[[], Any]) -> Any:
+        answer = self._call(hook, function)
+        if answer is None:
+            raise self._unanswered(hook)
+        return answer
+
+    def _unanswered(self, hook: str) -> PluginError:
+        return PluginError(
+            f"{self._who} does not answer the hook {hook}, which every architecture must; its "
+            f"author has to add it to '{self.installed.value}'"
+        )

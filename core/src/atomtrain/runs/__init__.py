@@ -1,0 +1,22 @@
+"""One training from options to ``model.pt``: what the command line, Python and the conformance kit run.
+
+:func:`plan` checks what the options say, :func:`prepare` reads the data and makes a model ready, ``train_model``
+of the architecture trains it, :func:`finish` exports it and says how good it is. ``start`` has the three ways a
+model begins, ``directory`` is what lies in the folder of a run, ``workplace`` the machine and the processes.
+"""
+
+from atomtrain.runs.finish import TrainingResult, finish
+from atomtrain.runs.plan import Plan, plan
+from atomtrain.runs.prepare import Prepared, prepare
+from atomtrain.runs.workplace import Workplace, workplace
+
+__all__ = [
+    "Plan",
+    "Prepared",
+    "TrainingResult",
+    "Workplace",
+    "finish",
+    "plan",
+    "prepare",
+    "workplace",
+]

@@ -1,0 +1,115 @@
+"""After a training: the final checkpoint, the exported model, its errors on every set, and the summary."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atomtrain.model.export import describe_checkpoint, save_model
+from atomtrain.report.classification import (
+    Classified,
+    classified,
+    write_confusions,
+    write_reports,
+)
+from atomtrain.runs.directory import deliver
+from atomtrain.runs.prepare import Prepared
+from atomtrain.training.checkpoint import save_checkpoint
+from atomtrain.training.evaluate import Samples, errors_on
+from atomtrain.training.observers import Errors
+from atomtrain.training.run import TrainingOutcome
+from atomtrain.training.units import errors_line
+
+log = logging.getLogger("atomtrain")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where the results of a training are, and its errors by set (``train``, ``test``, ...)."""
+
+    model: Path | None
+    checkpoint: Path
+    directory: Path
+    errors: dict[str, Errors] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def finish(
+    prepared: Prepared,
+    outcome: TrainingOutcome,
+    output: Path,
+    extensions: str | Path | None = None,
+) -> TrainingResult:
+    """Export what a training gave to ``output``, the checkpoint beside it, and say how good it is.
+
+    Only the main process does; one that a signal stopped only says how to go on.
+    """
+    directory = prepared.run.directory
+    if not prepared.run.processes.is_main:
+        path = directory / "model.ckpt"
+        return TrainingResult(None, path, directory, interrupted=outcome.interrupted)
+    if outcome.interrupted:
+        path = directory / "interrupted.ckpt"
+        log.warning("stopped by a signal; go on with: atomtrain train ... --restart %s", path)
+        return TrainingResult(None, path, directory, interrupted=True)
+    _export(prepared, outcome, extensions)
+    checkpoint = output.with_suffix(".ckpt")
+    deliver(directory / "model.ckpt", checkpoint)
+    deliver(directory / "model.pt", output)
+    errors: dict[str, Errors] = {}
+    pictures: list[Path] = []
+    if prepared.plan.options.final_eval:
+        errors, pictures = _evaluate(prepared)
+    log.info(
+        "done%s; best epoch %s",
+        " (stopped early)" if outcome.stopped_early else "",
+        outcome.checkpoint["trainer"]["best_epoch"],
+    )
+    log.info("  model       %s (for ASE, LAMMPS, i-PI, torch-sim)", output)
+    log.info("  checkpoint  %s (for restart, fine-tuning, export)", checkpoint)
+    log.info("  run         %s (log, train.csv, options, splits, checkpoints)", directory)
+    if pictures:
+        log.info("  pictures    %s", ", ".join(map(str, pictures)))
+    log.info("next: atomtrain show %s; atomtrain eval %s eval.yaml", output, output)
+    return TrainingResult(output, checkpoint, directory, errors)
+
+
+def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path | None) -> None:
+    """Write checkpoint and model into the run's directory; the predictor has the best weights then."""
+    architecture, run = prepared.plan.architecture, prepared.run
+    save_checkpoint(outcome.checkpoint, run.directory / "model.ckpt")
+    run.predictor.model.load_state_dict(outcome.best_weights)
+    metadata = describe_checkpoint(outcome.checkpoint, architecture.info)
+    exported = architecture.export_model(run.predictor, metadata)
+    foreign = save_model(exported, run.directory / "model.pt", extensions=extensions)
+    if foreign:
+        log.warning("the model needs the libraries in '%s' beside it", extensions)
+
+
+def _evaluate(prepared: Prepared) -> tuple[dict[str, Errors], list[Path]]:
+    """Errors of the best model by set, and the pictures that were made."""
+    run, data, info = prepared.run, prepared.data, prepared.run.dataset_info
+
+    def said(found: Errors) -> str:
+        return errors_line(info, found, ("rmse", "mae"), run.hypers.per_structure_targets)
+
+    errors: dict[str, Errors] = {}
+    classes: dict[str, dict[str, Classified]] = {}
+    predictor = copy.deepcopy(run.predictor)
+    for name, store in data.sets.items():
+        if store is None:
+            continue
+        samples = Samples()
+        sums, groups = errors_on(predictor, store, run, samples=samples)
+        confusions = sums.confusions()
+        write_confusions(run.directory, name, confusions, info)
+        classes[name] = classified(samples, confusions, info)
+        errors[name] = sums.results()
+        log.info("final %s errors of the best model: %s", name, said(errors[name]))
+        for group, part in groups.items():
+            line = said(part.results())
+            if line:
+                log.info("  %s: %s", group, line)
+    return errors, write_reports(run.directory, classes, info)

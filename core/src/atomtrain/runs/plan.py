@@ -1,0 +1,149 @@
+"""What a training is asked for, checked as far as that is possible before data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from atomtrain.contract import component
+from atomtrain.errors import (
+    AtomtrainError,
+    CheckpointError,
+    OptionsError,
+    PluginError,
+    TargetError,
+)
+from atomtrain.model.heads import split_targets
+from atomtrain.options import (
+    DatasetSection,
+    Options,
+    TrainerHypers,
+    check_units,
+    complete,
+    load_options,
+    target_info,
+    validate_hypers,
+)
+from atomtrain.plugins import Architecture, open_architecture
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.training.checkpoint import Checkpoints
+from atomtrain.training.observers import Observer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options of a training with the architecture they name, its hypers, and what they name beside.
+
+    ``checkpoints`` are those that hypers name, opened; ``observers`` the loggers and callbacks of packages.
+    """
+
+    options: Options
+    architecture: Architecture
+    model_hypers: BaseModel
+    hypers: TrainerHypers
+    checkpoints: Checkpoints
+    observers: list[Observer]
+
+    @cached_property
+    def completed(self) -> dict[str, Any]:
+        """The options with every default filled in, as plain data."""
+        return complete(self.options, self.model_hypers, self.hypers)
+
+
+def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
+    """Read options (a file, or a dictionary of the same keys) and check everything but the data.
+
+    Raises OptionsError with file, line and key, PluginError, TargetError or CheckpointError.
+    """
+    loaded = load_options(options, overrides)
+    architecture = open_architecture(loaded.architecture.name)
+    model = validate_hypers(
+        architecture.model_hypers_class(),
+        loaded.architecture.model,
+        ("architecture", "model"),
+        loaded.source,
+    )
+    hypers = validate_hypers(
+        architecture.trainer_hypers_class(),
+        loaded.architecture.training,
+        ("architecture", "training"),
+        loaded.source,
+    )
+    if not isinstance(hypers, TrainerHypers):
+        raise PluginError(
+            f"architecture '{architecture.info.name}' ({architecture.installed.origin}): trainer_hypers "
+            f"gives {type(hypers).__name__}, which is no subclass of atomtrain.options.TrainerHypers"
+        )
+    check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
+    _check_targets(architecture, loaded, hypers)
+    checkpoints = _open_checkpoints(loaded, hypers)
+    return Plan(loaded, architecture, model, hypers, checkpoints, _make_observers(loaded))
+
+
+def _check_targets(architecture: Architecture, options: Options, hypers: TrainerHypers) -> None:
+    """Raise OptionsError or TargetError unless architecture and hypers suit the targets."""
+    targets: dict[str, TargetInfo] = {}
+    extra_data: set[str] = set()
+    for section in options.training_set:
+        for name, target in section.targets.items():
+            try:
+                targets[name] = target_info(name, target, architecture.info.default_kind)
+            except TargetError as error:
+                raise OptionsError(f"{section.where('targets', name)}: {error}") from None
+        extra_data.update(section.extra_data)
+    split_targets(
+        DatasetInfo("", (), targets), architecture.info.target_kinds, architecture.info.name
+    )
+    problems = hypers.check_targets(targets, extra_data)
+    if problems:
+        path, message = problems[0]
+        where = options.source.where(("architecture", "training", *path))
+        raise OptionsError(f"{where}: {message}")
+
+
+def _open_checkpoints(options: Options, hypers: TrainerHypers) -> Checkpoints:
+    """The checkpoints that hypers name; CheckpointError for one that cannot be read."""
+    named: dict[tuple[str, ...], Any] = {("atomic_baseline",): hypers.atomic_baseline}
+    if hypers.finetune is not None:
+        named["finetune", "read_from"] = hypers.finetune.read_from
+    checkpoints = Checkpoints()
+    for path, file in named.items():
+        if isinstance(file, str):
+            try:
+                checkpoints.open(file)
+            except CheckpointError as error:
+                where = options.source.where(("architecture", "training", *path))
+                raise CheckpointError(f"{where}: {error}") from error
+    return checkpoints
+
+
+def _make_observers(options: Options) -> list[Observer]:
+    """The loggers and callbacks of packages that the options name.
+
+    Raises PluginError for one that is not installed or broken, OptionsError for wrong arguments.
+    """
+    wanted = dict(options.observers)
+    if options.wandb is not None:
+        wanted["wandb"] = options.wandb
+    made: list[Observer] = []
+    for name, arguments in wanted.items():
+        path = ("wandb",) if name == "wandb" and options.wandb is not None else ("observers", name)
+        where = options.source.where(path)
+        try:
+            factory = component("register_observers", name).load()
+        except AtomtrainError as error:
+            raise PluginError(f"{where}: {error}") from error
+        except Exception as error:
+            raise PluginError(
+                f"{where}: the observer '{name}' cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        try:
+            made.append(factory(**arguments))
+        except Exception as error:  # whatever a package's own check raises
+            raise OptionsError(f"{where}: {error}") from error
+    return made

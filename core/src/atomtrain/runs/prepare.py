@@ -1,0 +1,94 @@
+"""From a plan to a training that can begin: data read, a model made, everything written down."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from atomtrain._version import __version__
+from atomtrain.data import Datasets, build_datasets
+from atomtrain.options import dump_yaml
+from atomtrain.runs.directory import write_splits
+from atomtrain.runs.plan import Plan
+from atomtrain.runs.start import begin
+from atomtrain.runs.workplace import Workplace
+from atomtrain.training.checkpoint import checkpoint_header
+from atomtrain.training.run import TrainingOutcome, TrainingRun
+
+log = logging.getLogger("atomtrain")
+LARGE = 100_000
+"""structures in all of which ``print_stats: auto`` prints no statistics"""
+
+
+@dataclass
+class Prepared:
+    """A training that is ready: ``run`` is what ``train_model`` gets, ``data`` has the test set too."""
+
+    plan: Plan
+    data: Datasets
+    run: TrainingRun
+
+    def train(self) -> TrainingOutcome:
+        """Train, in the architecture's own way or by the core's engine."""
+        return self.plan.architecture.train_model(self.run.predictor.model, self.run)
+
+
+def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> Prepared:
+    """Read the data and make the model ready, as ``restart``, fine-tuning or neither want it.
+
+    ``restart`` is a checkpoint to go on from, or ``auto`` for the newest of these options beside the
+    place's folder. Raises DataError, OptionsError, TargetError, CheckpointError or PluginError.
+    """
+    _say_what(plan)
+    options = plan.options
+    data = build_datasets(options, plan.architecture.info.default_kind)
+    for note in data.notes:
+        log.info("%s", note)
+    if options.print_stats is True or (options.print_stats == "auto" and len(data) <= LARGE):
+        for line in data.statistics():
+            log.info("%s", line)
+
+    start = begin(plan, data, restart, place.directory.parent.parent)
+    plan.checkpoints.forget()
+    if place.processes.is_main:
+        dump_yaml(plan.completed, place.directory / "options.yaml")
+        write_splits(data.splits, place.directory)
+    header = checkpoint_header(
+        architecture=plan.architecture.identity(),
+        options=plan.completed,
+        model_hypers=start.model_hypers,
+        dataset_info=start.predictor.dataset_info,
+        splits=data.splits,
+        fingerprint=data.fingerprint,
+    )
+    run = TrainingRun(
+        predictor=start.predictor,
+        dataset_info=start.predictor.dataset_info,
+        hypers=plan.hypers,
+        train=data.train,
+        validation=data.validation,
+        device=place.device,
+        dtype=place.dtype,
+        seed=options.seed,
+        directory=place.directory,
+        header=header,
+        processes=place.processes,
+        checkpoint=start.checkpoint,
+        observers=list(plan.observers),
+    )
+    return Prepared(plan, data, run)
+
+
+def _say_what(plan: Plan) -> None:
+    identity, info = plan.architecture.identity(), plan.architecture.info
+    log.info(
+        "atomtrain %s, %s (%s %s, %s)",
+        __version__,
+        identity["name"],
+        identity["distribution"],
+        identity["version"],
+        info.stage,
+    )
+    if plan.architecture.notice is not None:
+        log.warning("%s", plan.architecture.notice)

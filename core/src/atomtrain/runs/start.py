@@ -1,0 +1,233 @@
+"""How a training starts: from scratch, from a checkpoint of the same run, or from other weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atomtrain.contract import BuildContext
+from atomtrain.data import Datasets
+from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
+from atomtrain.model.base import Model
+from atomtrain.model.heads import retarget, split_targets
+from atomtrain.model.predictor import Predictor
+from atomtrain.options import Finetune
+from atomtrain.plugins.restore import Restored, build_model, restore
+from atomtrain.runs.directory import newest_checkpoint
+from atomtrain.runs.plan import Plan
+from atomtrain.sections.names import symbols
+from atomtrain.targets import DatasetInfo
+from atomtrain.training.affine import copy_affine, correct_composition, fit_affines
+from atomtrain.training.checkpoint import load_checkpoint
+
+log = logging.getLogger("atomtrain")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A predictor to be trained, the hypers its model has, and the checkpoint to go on from if any."""
+
+    predictor: Predictor
+    model_hypers: dict[str, Any]
+    checkpoint: dict[str, Any] | None = None
+
+
+def begin(plan: Plan, data: Datasets, restart: str | Path | None, outputs: Path) -> Start:
+    """The predictor of a training; ``restart`` is a checkpoint, or ``auto``: the newest in ``outputs``."""
+    checkpoint, path = checkpoint_to_restart(plan, restart, outputs)
+    if checkpoint is not None:
+        start = from_restart(plan, data, checkpoint)
+        log.info("restarting from '%s'", path)
+        return start
+    finetune = plan.hypers.finetune
+    if finetune is not None:
+        start = from_finetune(plan, data, finetune)
+        log.info("fine-tuning '%s' (%s)", finetune.read_from, finetune.method)
+        return start
+    return from_scratch(plan, data)
+
+
+def from_scratch(plan: Plan, data: Datasets) -> Start:
+    """A fresh model with compositions and scales fitted to the training data."""
+    torch.manual_seed(plan.options.seed)
+    context = BuildContext("train", plan.hypers)
+    model = build_model(plan.architecture, plan.model_hypers, data.info, context)
+    predictor = Predictor(model, data.info)
+    fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
+    return Start(predictor, plan.model_hypers.model_dump(mode="json"))
+
+
+def checkpoint_to_restart(
+    plan: Plan, restart: str | Path | None, outputs: Path
+) -> tuple[dict[str, Any] | None, str]:
+    """The checkpoint to go on from and where it is; None if there is none."""
+    if restart is None:
+        return None, ""
+    if str(restart) == "auto":
+        found = newest_checkpoint(outputs, plan.completed, plan.architecture.upgrade_checkpoint)
+        if found is None:
+            log.info("no checkpoint of these options below '%s': starting from scratch", outputs)
+            return None, ""
+        path, checkpoint = found
+    else:
+        path = Path(restart)
+        checkpoint = load_checkpoint(path)
+    _check_architecture(plan, checkpoint, f"'{path}'")
+    return checkpoint, str(path)
+
+
+def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Start:
+    """The model of an earlier run with its last weights, compositions and scales.
+
+    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise.
+    """
+    restored = restore(checkpoint, "restart", plan.hypers)
+    before = restored.checkpoint["hypers"]["model"]
+    now = plan.model_hypers.model_dump(mode="json")
+    if before != now:
+        changed = ", ".join(
+            f"{path}: {old!r} in the checkpoint, {new!r} in the options"
+            for path, old, new in _differences(before, now)
+        )
+        raise CheckpointError(
+            f"cannot restart with another model ({changed}); use the checkpoint's values, or "
+            "train anew without --restart"
+        )
+    old, info = restored.predictor.dataset_info, data.info
+    if old.atomic_types != info.atomic_types or old.targets != info.targets:
+        raise CheckpointError(
+            "cannot restart on other targets or elements than the checkpoint's "
+            f"({', '.join(old.targets)}; atomic numbers {list(old.atomic_types)}); to train it "
+            "further on new data use architecture.training.finetune.read_from"
+        )
+    if restored.checkpoint.get("fingerprint") != data.fingerprint:
+        log.warning(
+            "the data are not those the checkpoint was trained on; baselines and scales stay "
+            "those of the checkpoint"
+        )
+    return Start(restored.predictor, before, restored.checkpoint)
+
+
+def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
+    """The model of another run with its best weights, made ready for these targets and data.
+
+    Elements may be fewer than the checkpoint's, not others. Targets it knows keep their heads,
+    new ones get fresh heads (or copies, ``inherit_heads``). The composition of a known target is
+    corrected by what the network leaves unexplained, so that data of another reference energy start
+    well.
+    """
+    checkpoint = plan.checkpoints.open(finetune.read_from)
+    where = f"architecture.training.finetune.read_from: '{finetune.read_from}'"
+    _check_architecture(plan, checkpoint, where)
+    torch.manual_seed(plan.options.seed)
+    restored = restore(checkpoint, "finetune", plan.hypers)
+    source = restored.predictor
+    _check_data(data.info, source.dataset_info, finetune.read_from)
+    info = DatasetInfo(data.info.length_unit, source.dataset_info.atomic_types, data.info.targets)
+    model = _for_targets(plan, restored, info, finetune)
+    predictor = Predictor(model, info)
+    known = [t for t in info.targets if t in source.dataset_info.targets]
+    if finetune.method == "encoder":
+        known = []
+    for target in known:
+        copy_affine(predictor, source, target)
+        if target in plan.hypers.fixed_scaling_weights:
+            log.warning(
+                "fixed_scaling_weights of '%s' are not used: the checkpoint's heads were trained on "
+                "its own scale, which stays",
+                target,
+            )
+    new = [t for t in info.targets if t not in known]
+    fit_affines(predictor, data.train, plan.hypers, new, plan.checkpoints)
+    correct_composition(predictor, data.train, plan.hypers, known, plan.checkpoints)
+    return Start(predictor, restored.checkpoint["hypers"]["model"])
+
+
+def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> None:
+    name = checkpoint["architecture"]["name"]
+    if not plan.architecture.answers_to(name):
+        raise CheckpointError(
+            f"{what} holds a model of '{name}', but the options train "
+            f"'{plan.architecture.info.name}'"
+        )
+
+
+def _check_data(info: DatasetInfo, source: DatasetInfo, path: str) -> None:
+    """Raise unless the data have the elements and the length unit of the checkpoint in ``path``."""
+    unknown = sorted(set(info.atomic_types) - set(source.atomic_types))
+    if unknown:
+        raise DataError(
+            f"the training data contain {symbols(unknown)}, which the checkpoint '{path}' was not "
+            f"trained for (it knows {symbols(source.atomic_types)}); fine-tune on data with these "
+            "elements only, or train anew"
+        )
+    if info.length_unit != source.length_unit:
+        raise TargetError(
+            f"the data are in '{info.length_unit}', the checkpoint in '{source.length_unit}': give "
+            "both the same length_unit"
+        )
+
+
+def _for_targets(plan: Plan, restored: Restored, info: DatasetInfo, finetune: Finetune) -> Model:
+    """The restored model with heads for the targets of ``info``, trained, fresh or inherited."""
+    model, architecture = restored.predictor.model, plan.architecture
+    before = restored.predictor.dataset_info
+    trained = {n: p.detach().clone() for n, p in model.state_dict().items()}
+    if info.targets != before.targets or finetune.method == "encoder":
+        fits = (architecture.info.target_kinds, architecture.info.name)
+        own_before, _ = split_targets(before, *fits)
+        model = retarget(model, own_before, *split_targets(info, *fits))
+    if finetune.method == "encoder":  # heads start anew
+        context = BuildContext("train", plan.hypers, restored.checkpoint)
+        hypers = architecture.model_hypers(restored.checkpoint)
+        fresh = build_model(architecture, hypers, info, context).state_dict()
+        own = model.state_dict()
+        for n, p in fresh.items():
+            if model.is_head(n):
+                own[n].copy_(p)
+    _inherit_heads(model, trained, finetune.inherit_heads, info)
+    return model
+
+
+def _inherit_heads(
+    model: torch.nn.Module,
+    trained: dict[str, torch.Tensor],
+    inherit: dict[str, str],
+    info: DatasetInfo,
+) -> None:
+    """Start the head of each new target from a trained one, by the targets' names in the weights."""
+    own = model.state_dict()
+    for new, old in inherit.items():
+        if new not in info.targets:
+            raise OptionsError(
+                f"architecture.training.finetune.inherit_heads: there is no target '{new}'"
+            )
+        copied = 0
+        for name, value in trained.items():
+            parts = name.split(".")
+            if old not in parts:
+                continue
+            counterpart = ".".join(new if part == old else part for part in parts)
+            # the encoder is inside where there are heads of the core, here or there
+            for place in (counterpart, f"encoder.{counterpart}", counterpart[len("encoder.") :]):
+                if place in own and own[place].shape == value.shape:
+                    own[place].copy_(value)
+                    copied += 1
+                    break
+        if not copied:
+            raise OptionsError(
+                f"architecture.training.finetune.inherit_heads: the checkpoint has no head "
+                f"'{old}' that fits '{new}'"
+            )
+
+
+def _differences(a: Any, b: Any, path: str = "model") -> list[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [
+            d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{path}.{k}")
+        ]
+    return [] if a == b else [(path, a, b)]

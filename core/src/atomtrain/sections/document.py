@@ -1,0 +1,363 @@
+"""Reading a YAML file with the place of every key, and ``-r a.b.c=value`` overrides on top of it.
+
+YAML as metatrain's users know it (OmegaConf's dialect): ``on/off/yes/no`` are booleans, ``1e-3`` is
+a number, dates are text, a key given twice is an error, ``${...}`` refers to other values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from typing import Any
+
+import yaml
+
+from atomtrain.errors import OptionsError
+from atomtrain.sections.names import current_name
+
+Path = tuple[str | int, ...]
+
+_MAX_NODES = 200_000  # a file of aliases to aliases could describe more keys than memory holds
+
+
+@dataclass
+class Source:
+    """Where options came from: answers 'which line is this key on' for messages.
+
+    Two sources compare equal always, so that options from different files can be compared.
+    """
+
+    name: str = ""
+    """the file as the user named it"""
+    values: Any = None
+    """what the file and the overrides said, before completion"""
+    positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """line and column (from 1) of every key"""
+    overrides: dict[Path, str] = field(default_factory=dict)
+    """the override that set a key, as typed"""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source)
+
+    def where(self, path: Sequence[str | int]) -> str:
+        """``options.yaml:12: training_set.targets.energy.key`` (or the override that set it)."""
+        real, shown = self._resolve(path)
+        keys = ".".join(str(part) for part in shown)
+        for length in range(len(real), 0, -1):
+            if real[:length] in self.overrides:
+                return f"override '{self.overrides[real[:length]]}': {keys}"
+            if real[:length] in self.positions:
+                break
+        place = f"{self.name}:{self.line(path)}" if self.name and self.positions else self.name
+        return ": ".join(part for part in (place, keys) if part)
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """Line of a key, or of the nearest section around it that is in the file."""
+        real, _ = self._resolve(path)
+        for length in range(len(real), 0, -1):
+            if real[:length] in self.positions:
+                return self.positions[real[:length]][0]
+        return 1
+
+    def error(self, path: Sequence[str | int], message: str) -> OptionsError:
+        """An error about the key at ``path``."""
+        return OptionsError(f"{self.where(path)}: {message}")
+
+    def _resolve(self, path: Sequence[str | int]) -> tuple[Path, Path]:
+        """The path as far as the file has it, and the path to show.
+
+        Completed options are longer than the file: a single section became a list of one, a path
+        became a section, an old name today's.
+        """
+        node = self.values
+        real: list[str | int] = []
+        for k, part in enumerate(path):
+            if isinstance(node, dict):
+                key = _key_of(node, part)
+                if key is not None:
+                    node = node[key]
+                    real.append(key)
+                    continue
+                if isinstance(part, int):
+                    continue
+            elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+                node = node[part]
+                real.append(part)
+                continue
+            rest = list(path[k:])
+            if not isinstance(node, list):
+                rest = rest[1:] if rest and rest[0] == 0 else rest
+            return tuple(real), (*real, *rest)
+        return tuple(real), tuple(real)
+
+
+def _key_of(node: dict[Any, Any], part: str | int) -> Any:
+    if part in node:
+        return part
+    for key in node:
+        if str(key) == str(part) or (isinstance(key, str) and current_name(key) == part):
+            return key
+    return None
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(("float", "timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^[-+]?(?: [0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+                    | [0-9][0-9_]*[eE][-+]?[0-9]+
+                    | \.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+                    | \.(?:inf|Inf|INF) )$
+            | ^\.(?:nan|NaN|NAN)$""",
+        re.VERBOSE,
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_document(
+    document: str | PathLike[str] | Mapping[str, Any] | list[Any], overrides: Sequence[str] = ()
+) -> Source:
+    """Read a YAML file whose top level is a mapping or a list; apply overrides and ``${...}``.
+
+    Instead of a path, what such a file holds. Raises :class:`~atomtrain.errors.OptionsError` with
+    file and line for anything unreadable.
+    """
+    if isinstance(document, (str, PathLike)):
+        source = _read(fspath(document))
+    else:
+        source = Source("", _plain(document))
+    for override in overrides:
+        _apply(override, source)
+    source.values = _interpolate(source)
+    return source
+
+
+def _plain(value: Any) -> Any:
+    """A copy as YAML would have given it: a program may hand over paths and tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def _read(name: str) -> Source:
+    try:
+        with open(name, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise OptionsError(f"options file '{name}' does not exist") from None
+    except IsADirectoryError:
+        raise OptionsError(f"'{name}' is a directory, not an options file") from None
+    except UnicodeDecodeError:
+        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+    except OSError as error:
+        raise OptionsError(f"cannot read options file '{name}': {error.strerror}") from None
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> Source:
+    """The values and key positions of a YAML text."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            raise OptionsError(f"'{name}' is empty; an options file holds 'key: value' lines")
+        _refuse_duplicates(node, name)
+        values = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
+        raise OptionsError(f"{name}{line}: not valid YAML: {error.problem}{hint}") from None
+    except yaml.YAMLError:
+        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+    except (ValueError, RecursionError) as error:
+        raise OptionsError(f"'{name}' is not valid YAML: {error}") from None
+    positions: dict[Path, tuple[int, int]] = {}
+    _locate(node, (), positions, (), loader, name)
+    return Source(name, values, positions)
+
+
+def parse_value(text: str) -> Any:
+    """A single value as YAML reads it. Raises yaml.YAMLError or ValueError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _refuse_duplicates(node: yaml.Node, name: str, seen: set[int] | None = None) -> None:
+    seen = set() if seen is None else seen
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(item, name, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line, what = key.start_mark.line + 1, (key.tag, key.value)
+                if what in lines:
+                    raise OptionsError(
+                        f"{name}:{line}: key '{key.value}' is given twice "
+                        f"(first on line {lines[what]})"
+                    )
+                lines[what] = line
+            _refuse_duplicates(value, name, seen)
+
+
+def _locate(
+    node: yaml.Node,
+    path: Path,
+    positions: dict[Path, tuple[int, int]],
+    above: tuple[int, ...],
+    loader: _Loader,
+    name: str,
+) -> None:
+    if id(node) in above or len(positions) > _MAX_NODES:
+        raise OptionsError(
+            f"{name}:{node.start_mark.line + 1}: these YAML aliases refer to themselves or describe "
+            "too many keys"
+        )
+    above = (*above, id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inside = (*path, loader.construct_object(key, deep=True))
+            positions[inside] = (key.start_mark.line + 1, key.start_mark.column + 1)
+            _locate(value, inside, positions, above, loader, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for k, item in enumerate(node.value):
+            positions[(*path, k)] = (item.start_mark.line + 1, item.start_mark.column + 1)
+            _locate(item, (*path, k), positions, above, loader, name)
+
+
+# ---- overrides ---------------------------------------------------------------------------------
+
+
+def _apply(override: str, source: Source) -> None:
+    """Set ``a.b.0.c=value`` in the values; sections are merged, everything else is replaced."""
+
+    def error(message: str) -> OptionsError:
+        return OptionsError(f"override '{override}': {message}")
+
+    keys, equals, text = override.partition("=")
+    keys = re.sub(r"\[(\d+)\]", r".\1", keys.strip())
+    if not equals or not keys or "" in keys.split("."):
+        raise error("expected key=value, for instance architecture.training.num_epochs=10")
+    try:
+        value = parse_value(text)
+    except (yaml.YAMLError, ValueError):
+        raise error(f"'{text}' is not a YAML value") from None
+    if not isinstance(source.values, dict):
+        raise error("the options file has no keys to override")
+
+    node: Any = source.values
+    path: list[str | int] = []
+    parts = keys.split(".")
+    for k, part in enumerate(parts):
+        last = k == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise error(
+                    f"{'.'.join(map(str, path))} is a list of {len(node)}; '{part}' is not one of "
+                    f"its indices (0 to {len(node) - 1})"
+                )
+            key: Any = int(part)
+        elif isinstance(node, dict):
+            if part == "0" and len(path) == 1 and str(path[0]).endswith("_set"):
+                continue  # a single section is a list of one
+            key = _key_of(node, part)
+            key = parse_key(part) if key is None else key
+            node.setdefault(key, None)
+        else:
+            raise error(f"{'.'.join(map(str, path))} is {node!r}, which has no key '{part}'")
+        path.append(key)
+        if last:
+            if isinstance(value, dict) and isinstance(node[key], dict):
+                _merge(node[key], value)
+            else:
+                node[key] = value
+            _mark(tuple(path), value, override, source)
+        else:
+            if node[key] is None:
+                node[key] = {}
+                source.overrides[tuple(path)] = override
+            node = node[key]
+
+
+def parse_key(text: str) -> Any:
+    """A mapping key from an override: text, or the number of an atomic type."""
+    return int(text) if text.isdigit() else text
+
+
+def _merge(old: dict[Any, Any], new: dict[Any, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            _merge(old[key], value)
+        else:
+            old[key] = value
+
+
+def _mark(path: Path, value: Any, override: str, source: Source) -> None:
+    source.overrides[path] = override
+    source.positions.pop(path, None)
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            _mark((*path, key), inside, override, source)
+
+
+# ---- interpolation -----------------------------------------------------------------------------
+
+
+def _interpolate(source: Source) -> Any:
+    """Resolve ``${...}`` with OmegaConf (imported only if there is one)."""
+    used = [path for path, value in _strings(source.values) if "${" in value]
+    if not used:
+        return source.values
+    try:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError:
+        raise source.error(
+            used[0], "'${...}' needs the package omegaconf: pip install omegaconf"
+        ) from None
+    defaults = {"base_precision": 32, "seed": 0}
+    wrapped = source.values
+    if isinstance(wrapped, dict):
+        wrapped = {**{k: v for k, v in defaults.items() if k not in wrapped}, **wrapped}
+    config = OmegaConf.create(wrapped)
+    problems = []
+    for path in used:
+        node = config
+        try:
+            for part in path:
+                node = node[part]
+        except OmegaConfBaseException as error:
+            text = str(error).splitlines()[0].rstrip(".")
+            problems.append(f"{source.where(path)}: {text}")
+    if problems:
+        raise OptionsError("\n".join(problems))
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    if isinstance(source.values, dict):
+        values = {key: values[key] for key in source.values}
+    return values
+
+
+def _strings(node: Any, path: Path = ()) -> list[tuple[Path, str]]:
+    if isinstance(node, str):
+        return [(path, node)]
+    if isinstance(node, dict):
+        return [found for key, value in node.items() for found in _strings(value, (*path, key))]
+    if isinstance(node, list):
+        return [found for k, value in enumerate(node) for found in _strings(value, (*path, k))]
+    return []

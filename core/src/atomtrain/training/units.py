@@ -1,0 +1,135 @@
+"""Errors as people of the field write them: meV per atom, meV/A, meV/A^3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from atomtrain.targets import DatasetInfo
+from atomtrain.tasks import task_of
+
+if TYPE_CHECKING:
+    from atomtrain.training.observers import EpochRecord
+
+ERRORS = ("rmse", "mae")
+"""metrics that have the unit of the target"""
+LENGTHS = {"angstrom": "A", "a": "A", "bohr": "bohr", "nm": "nm", "nanometer": "nm"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How the errors of one label are shown: its name, a factor, the unit after it."""
+
+    key: str
+    name: str
+    factor: float
+    unit: str
+
+    def show(self, value: float) -> str:
+        """``12.3 meV/A``; four significant digits."""
+        number = f"{value * self.factor:.4g}"
+        return f"{number} {self.unit}".strip()
+
+    def show_metric(self, metric: str, found: Mapping[str, float]) -> str:
+        """``12.3 meV/A`` for errors, a bare number for accuracies and the like."""
+        return self.show(found[metric]) if metric in ERRORS else f"{found[metric]:.4g}"
+
+
+def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity]:
+    """How to show the error of every label key and every block, in order.
+
+    Per-structure targets count per atom, but for those in ``totals``.
+    """
+    length = LENGTHS.get(info.length_unit.lower(), info.length_unit)
+    shown = []
+    for name, target in info.targets.items():
+        own = task_of(target.kind).error_unit(target, length)
+        head, slash, rest = own.partition("/")
+        milli = head.lower() == "ev"
+        unit, factor = (f"meV{slash}{rest}", 1e3) if milli else (own, 1.0)
+        title = name.removeprefix("mtt::")
+        if target.per_atom or target.per_volume or target.pooled or name in totals:
+            shown.append(Quantity(name, title, factor, unit))
+        else:
+            per_atom = f"{unit}/atom" if unit else ""
+            suffix = "" if unit else " (per atom)"
+            shown.append(Quantity(name, title + suffix, factor, per_atom))
+        whole = shown[-1]
+        for block in target.blocks if len(target.blocks) > 1 else ():
+            key, part = (f"{text} ({block.title})" for text in (name, title))
+            shown.append(replace(whole, key=key, name=whole.name.replace(title, part, 1)))
+        prefix = "" if name == "energy" else f"{title} "
+        for gradient in target.gradients:
+            if gradient == "forces":
+                per = f"{unit}/{length}" if unit else ""
+                shown.append(Quantity(f"{name}:forces", f"{prefix}forces", factor, per))
+            else:
+                per = f"{unit}/{length}^3" if unit else ""
+                shown.append(Quantity(f"{name}:strain", f"{prefix}stress", factor, per))
+    return shown
+
+
+def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float]:
+    """The errors of an epoch as a flat row: ``validation forces RMSE [meV/A]`` -> value.
+
+    A number is NaN where it was not computed (training errors, usually).
+    """
+    row: dict[str, float] = {}
+    for part, errors in (
+        ("training", record.train_errors),
+        ("validation", record.validation_errors),
+    ):
+        for q in shown:
+            for metric in record.validation_errors.get(q.key, {}):
+                if metric != "count":
+                    is_error = metric in ERRORS
+                    unit = f" [{q.unit}]" if q.unit and is_error else ""
+                    value = errors.get(q.key, {}).get(metric, math.nan)
+                    name = f"{part} {q.name} {title(metric)}{unit}"
+                    row[name] = value * q.factor if is_error else value
+    return row
+
+
+def errors_line(
+    info: DatasetInfo,
+    errors: dict[str, dict[str, float]],
+    kinds: tuple[str, ...] = ("rmse",),
+    totals: Collection[str] = (),
+) -> str:
+    """``energy RMSE 0.71 meV/atom, forces RMSE 36.9 meV/A`` for what was counted.
+
+    ``kinds`` of errors are for numbers; other targets show what their tasks say.
+    """
+    parts = []
+    whole = quantities(info, totals)
+    numbers = [q for q in whole if q.key not in info.targets or not _own(info, q.key)]
+    others = [q for q in whole if q not in numbers]
+    for kind in kinds:
+        parts += [
+            f"{q.name} {kind.upper()} {q.show(errors[q.key][kind])}"
+            for q in numbers
+            if q.key in errors and errors[q.key]["count"] > 0
+        ]
+    for q in others:
+        found = errors.get(q.key)
+        if found and found["count"] > 0:
+            shown = [m for m in task_of(info.targets[q.key].kind).shown if m in found]
+            parts += [
+                f"{q.name} {title(metric)} {q.show_metric(metric, found)}" for metric in shown
+            ]
+    return ", ".join(parts)
+
+
+def title(metric: str) -> str:
+    """A metric as people write it."""
+    return {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "relative rmse": "relative RMSE"}.get(
+        metric, metric
+    )
+
+
+def _own(info: DatasetInfo, key: str) -> bool:
+    """Whether the task of a target has metrics of its own."""
+    target = info.targets[key]
+    return task_of(target.kind).metric_size(target) > 0

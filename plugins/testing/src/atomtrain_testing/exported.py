@@ -1,0 +1,160 @@
+"""The exported model: it compiles, says what training said, and runs where engines run it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from atomtrain.graph import n_structures, sum_over_structures
+from atomtrain.model import Predictor
+from atomtrain.model.export import load_model, save_model
+from atomtrain_testing import structures
+from atomtrain_testing.checks import (
+    NotApplicable,
+    check,
+    expect_equal,
+    require,
+)
+from atomtrain_testing.predictions import graph_of, predict, predict_one
+from atomtrain_testing.subject import Subject
+
+
+@check("moves")
+def torchscript(subject: Subject) -> None:
+    """The model compiles with TorchScript, saves, and loads without any library beside it."""
+    path = _exported(subject)
+    model = load_model(path)
+    offered = set(model.capabilities().outputs)
+    lacking = sorted({subject.main.name} - offered)
+    require(not lacking, f"the exported model does not offer {', '.join(lacking)}")
+
+
+@check("torchscript", "lonely_atoms")
+def export(subject: Subject) -> None:
+    """The exported model predicts what the model predicts in training."""
+    from atomtrain.evaluation import evaluate_model
+    from atomtrain.options import DatasetSection
+
+    predictor = subject.predictors[subject.main.name]
+    frames = structures.awkward(subject.atomic_types)
+    # five times the molecule: TorchScript compiles anew after the first calls
+    chosen = [frames[k] for k in ("molecule", *frames, "molecule", "crystal", "molecule")]
+    data = subject.new_folder("export") / "structures.xyz"
+    ase.io.write(data, chosen, format="extxyz")
+    section = DatasetSection.model_validate({"systems": str(data)})
+    for size in (1, len(chosen)):
+        (result,) = evaluate_model(
+            _exported(subject), [section], None, batch_size=size, check_consistency=True
+        )
+        wanted = _in_batches(predictor, chosen, size)
+        for key, value in wanted.items():
+            what = f"exported against training, {size} structure(s) at once: '{key}'"
+            expect_equal(result.predictions[key], value, 10 * subject.tolerance, what)
+
+
+@check("export")
+def ase_calculator(subject: Subject) -> None:
+    """The exported model runs in ASE, with the energy, forces and stress of training."""
+    name = subject.energy
+    calculator = _calculator(subject)
+    predictor = subject.predictors[subject.main.name]
+    for title in ("molecule", "crystal", "small cell"):
+        atoms = structures.awkward(subject.atomic_types)[title]
+        atoms.calc = calculator
+        wanted = predict_one(predictor, atoms)
+        energy = torch.tensor([_quietly(atoms.get_potential_energy)], dtype=torch.float64)
+        expect_equal(energy, wanted.total(name), 10 * subject.tolerance, f"{title}: energy in ASE")
+        assert wanted.forces is not None and wanted.strain is not None
+        forces = torch.from_numpy(_quietly(atoms.get_forces)).double()
+        expect_equal(forces, wanted.forces, 10 * subject.tolerance, f"{title}: forces in ASE")
+        if atoms.pbc.all():
+            stress = torch.from_numpy(_quietly(lambda a=atoms: a.get_stress(voigt=False))).double()
+            matrix = wanted.strain.detach().reshape(3, 3) / atoms.get_volume()
+            matrix = 0.5 * (matrix + matrix.T)  # ASE keeps six numbers
+            expect_equal(stress, matrix, 10 * subject.tolerance, f"{title}: stress in ASE")
+
+
+@check("ase_calculator")
+def selected_atoms(subject: Subject) -> None:
+    """The exported model gives selected atoms what it gives them among all."""
+    from metatensor.torch import Labels
+    from metatomic.torch import ModelOutput
+
+    name = subject.main.name
+    if subject.info(subject.main).targets[name].pooled:
+        raise NotApplicable("the target belongs to whole structures")
+    calculator = _calculator(subject)
+    molecule = structures.some_molecule(subject.atomic_types)
+    outputs = {name: ModelOutput(sample_kind="atom")}
+    whole = _run(calculator, [molecule, molecule], outputs, None)[name].block(0)
+    chosen = torch.tensor([[0, 1], [0, 4], [1, 7]], dtype=torch.int32)
+    selection = Labels(["system", "atom"], chosen)
+    part = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0)
+    require(
+        part.samples.values.tolist() == chosen.tolist(),
+        f"asked for 3 atoms, the exported model returns {len(part.samples)} samples",
+    )
+    rows = [1, 4, len(molecule) + 7]
+    expect_equal(part.values, whole.values[rows], subject.tolerance, "values of selected atoms")
+    outputs = {name: ModelOutput(sample_kind="system")}
+    total = _run(calculator, [molecule, molecule], outputs, selection)[name].block(0).values
+    wanted = torch.stack([part.values[:2].sum(0), part.values[2]])
+    expect_equal(total, wanted, subject.tolerance, "the sum over selected atoms")
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+
+
+def _in_batches(predictor: Predictor, frames: list[Atoms], size: int) -> dict[str, Tensor]:
+    """All targets in the form of :class:`atomtrain.evaluation.Evaluation`'s predictions."""
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(frames), size):
+        graph = graph_of(predictor.model, frames[start : start + size])
+        found = predict(predictor, graph)
+        for name, target in predictor.dataset_info.targets.items():
+            flat = torch.cat([b.detach().flatten(1) for b in found.blocks[name]], dim=1)
+            if not (target.per_atom or target.pooled):
+                flat = sum_over_structures(flat, graph.structure, n_structures(graph))
+            parts.setdefault(name, []).append(flat)
+            if target.is_energy:
+                assert found.forces is not None and found.strain is not None
+                parts.setdefault(f"{name}:forces", []).append(found.forces.detach())
+                parts.setdefault(f"{name}:strain", []).append(found.strain.detach())
+    return {key: torch.cat(values) for key, values in parts.items()}
+
+
+def _exported(subject: Subject) -> Path:
+    """The file of the exported model, written once."""
+    path = subject.folder / "exported.pt"
+    if not path.exists():
+        metadata: dict[str, Any] = {"name": f"{subject.name}, untrained"}
+        model = subject.architecture.export_model(subject.predictors[subject.main.name], metadata)
+        save_model(model, path)
+    return path
+
+
+def _calculator(subject: Subject) -> Any:
+    try:
+        from metatomic_ase import MetatomicCalculator
+    except ImportError as error:
+        raise NotApplicable(
+            "needs ASE's calculator for exported models: pip install metatomic-ase"
+        ) from error
+    return _quietly(lambda: MetatomicCalculator(str(_exported(subject)), device="cpu"))
+
+
+def _run(calculator: Any, frames: list[Any], outputs: Any, selected: Any) -> Any:
+    return _quietly(lambda: calculator.run_model(frames, outputs, selected))
+
+
+def _quietly(function: Any) -> Any:
+    """Call without the warnings of libraries about themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function()

@@ -1,0 +1,325 @@
+"""From the first epoch to a checkpoint years later: fitting, restarting, fine-tuning, upgrading."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.errors import CheckpointError, DataError, TargetError
+from atomtrain.model import Predictor
+from atomtrain.plugins.restore import restore
+from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain_testing import structures
+from atomtrain_testing.checks import (
+    ConformanceError,
+    NotApplicable,
+    check,
+    expect_equal,
+    require,
+)
+from atomtrain_testing.examples import ENERGY, ENERGY_ALONE, Example
+from atomtrain_testing.golden import check_golden, golden_files
+from atomtrain_testing.predictions import graph_of
+from atomtrain_testing.subject import Subject, environment
+from atomtrain_testing.training import options, train, trained
+
+
+@check("builds")
+def fits(subject: Subject) -> None:
+    """Training on one batch of four structures brings the loss to near zero."""
+    example = ENERGY_ALONE if subject.main is ENERGY else subject.main
+    given: dict[str, Any] = {"n": 4, "batch_size": 4, "num_epochs": subject.fit_epochs}
+    if "learning_rate" not in subject.training_hypers:
+        given["learning_rate"] = 0.01
+    done = train(subject, [example], **given)
+    require(
+        len(done.losses) > 1,
+        "no observer heard of the epochs: train_model must tell run.observers (on_epoch)",
+    )
+    left = min(done.losses) / max(done.losses[0], 1e-12)
+    require(
+        left <= subject.fit_ratio,
+        f"after {len(done.losses)} epochs {left:.1%} of the loss is left ({done.losses[0]:.3g} at "
+        f"first, {min(done.losses):.3g} at best; allowed: {subject.fit_ratio:.1%}). Do gradients "
+        "reach the weights? Else raise fit_epochs, or learning_rate in training_hypers",
+    )
+
+
+@check("builds")
+def target_kinds(subject: Subject) -> None:
+    """Every declared kind of target builds, trains, and has the shapes of its layout."""
+    for kind in subject.kinds:
+        for k, example in enumerate(subject.examples_of(kind)):
+            name = f"kind '{kind}', target '{example.name}'"
+            try:
+                info = subject.info(example)
+                model = subject.build(info).eval()
+            except TargetError as error:
+                require(k > 0, f"{name} is refused though it is declared: {error}")
+                continue
+            molecule = structures.some_molecule(subject.atomic_types)
+            graph = graph_of(model, [molecule], subject.dtype)
+            found = model.to(subject.dtype)(graph, [example.name])[example.name]
+            shapes = [tuple(b.shape[1:]) for b in found]
+            wanted = [b.shape for b in info.targets[example.name].blocks]
+            require(shapes == wanted, f"{name}: shapes {shapes} instead of {wanted} for an atom")
+            done = train(subject, [example], num_epochs=2)
+            require(
+                all(torch.isfinite(torch.tensor(done.losses))),
+                f"{name}: the loss is {done.losses}",
+            )
+            require(
+                any(bool((done.weights[n] != w).any()) for n, w in done.start.items()),
+                f"{name}: two epochs of training leave every weight as it was",
+            )
+
+
+@check("target_kinds")
+def core_heads(subject: Subject) -> None:
+    """Classes and other targets the architecture does not know get heads of the core."""
+    model = subject.build()
+    if "feature" not in model.feature_outputs():
+        raise NotApplicable(
+            "the model offers no output 'feature' (Model.feature_outputs), on which the core's heads "
+            "work"
+        )
+    width = model.feature_outputs()["feature"]
+    molecule = structures.some_molecule(subject.atomic_types)
+    graph = graph_of(model, [molecule], subject.dtype)
+    found = model.to(subject.dtype)(graph, ["feature"])
+    require(
+        "feature" in found and tuple(found["feature"][0].shape) == (len(molecule), width),
+        f"'feature' must be one block of shape {(len(molecule), width)} (atoms, width)",
+    )
+    others = [kind for kind in ("classes", "scalar") if kind not in subject.kinds]
+    if not others:
+        raise NotApplicable("the architecture declares the kinds that are looked at here")
+    example = subject.examples_of(others[0])[-1]
+    done = train(subject, [example], num_epochs=2)
+    require(
+        bool(torch.isfinite(torch.tensor(done.losses)).all()),
+        f"the loss of '{example.name}' is {done.losses}",
+    )
+    again = restore(load_checkpoint(done.checkpoint), "export").predictor
+    values = _values(again, molecule)[example.name]
+    require(bool(torch.isfinite(values).all()), f"'{example.name}' is not finite")
+
+
+@check("builds")
+def checkpoints(subject: Subject) -> None:
+    """A checkpoint that is written and read gives the same model in all three contexts."""
+    done = trained(subject)
+    molecule = structures.some_molecule(subject.atomic_types)
+    for purpose, weights in (
+        ("restart", done.weights),
+        ("finetune", done.outcome.best_weights),
+        ("export", done.outcome.best_weights),
+    ):
+        again = restore(load_checkpoint(done.checkpoint), purpose).predictor  # type: ignore[arg-type]
+        done.predictor.model.load_state_dict(weights)
+        found, wanted = (_values(p, molecule) for p in (again, done.predictor))
+        for name, value in wanted.items():
+            expect_equal(
+                found[name],
+                value,
+                1e-12,
+                f"'{name}' of the model loaded for {purpose}. Is something that training or "
+                "building decided neither in the state_dict nor in the hypers?",
+            )
+    done.predictor.model.load_state_dict(done.weights)
+
+
+@check("checkpoints")
+def restart(subject: Subject) -> None:
+    """A training stopped and restarted ends with the same weights, bit for bit."""
+    whole = trained(subject)
+    halfway = whole.folder / "model_2.ckpt"
+    require(
+        halfway.exists(),
+        "train_model wrote no checkpoint after 2 of 4 epochs (checkpoint_interval: 2)",
+    )
+    resumed = train(subject, [subject.main], restart=halfway, num_epochs=4, checkpoint_interval=2)
+    require(
+        len(resumed.losses) == len(whole.losses) - 2,
+        f"restarted after 2 of 4 epochs, the training did {len(resumed.losses)} more",
+    )
+    for name, weight in whole.weights.items():
+        require(
+            bool(torch.equal(resumed.weights[name], weight)),
+            f"'{name}' ends elsewhere after a restart. Is there state that the checkpoint lacks, or "
+            "an operation that is not repeatable (indexing with tensors: use index_select)?",
+        )
+
+
+@check("checkpoints")
+def finetune(subject: Subject) -> None:
+    """Fine-tuning starts from the trained weights, and 'heads' leaves the encoder as it is."""
+    before = trained(subject)
+    best = before.outcome.best_weights
+    source = {"read_from": str(before.checkpoint)}
+    done = train(subject, [subject.main], finetune=source, num_epochs=1, seed=2)
+    for name, weight in best.items():
+        require(
+            bool(torch.equal(done.start[name].to(weight.dtype), weight)),
+            f"'{name}' is not that of the checkpoint when fine-tuning starts",
+        )
+    model = before.predictor.model
+    heads = [n for n, _ in model.named_parameters() if model.is_head(n)]
+    if not heads:
+        return
+    source = {**source, "method": "heads"}
+    done = train(subject, [subject.main], finetune=source, num_epochs=1, seed=2)
+    for name, parameter in done.predictor.model.named_parameters():
+        if name not in done.start:
+            continue  # inside a frozen backbone, which brings its own checkpoint
+        moved = not torch.equal(parameter.detach(), done.start[name].to(parameter.dtype))
+        require(
+            not moved or model.is_head(name),
+            f"'{name}' was trained with 'method: heads'",
+        )
+
+
+@check("finetune")
+def new_targets(subject: Subject) -> None:
+    """A trained model takes new targets beside the old ones, or refuses them clearly."""
+    extra = _second(subject)
+    before = trained(subject)
+    info = subject.info(subject.main, extra)
+    predictor = restore(load_checkpoint(before.checkpoint), "finetune").predictor
+    model = predictor.model.eval()
+    dtype = next((p.dtype for p in model.parameters()), subject.dtype)
+    graph = graph_of(model, [structures.some_molecule(subject.atomic_types)], dtype)
+    wanted = model(graph, [subject.main.name])[subject.main.name]
+    try:
+        model.retarget(info)
+    except TargetError as error:
+        raise NotApplicable(f"the architecture takes no new targets: {error}") from error
+    found = model.eval()(graph, list(info.targets))
+    require(extra.name in found, f"after retarget there is no '{extra.name}'")
+    for old, new in zip(wanted, found[subject.main.name], strict=True):
+        what = f"'{subject.main.name}' after '{extra.name}' was added: retarget must leave what is "
+        expect_equal(new, old, 1e-6, what + "trained as it is")
+    source = {"read_from": str(before.checkpoint)}
+    train(subject, [subject.main, extra], finetune=source, num_epochs=1, seed=2)
+    stranger = 118 if 118 not in subject.atomic_types else 117
+    data = type(info)(info.length_unit, (*info.atomic_types, stranger), info.targets)
+    try:
+        model.retarget(data)
+    except (DataError, TargetError) as error:
+        require(bool(str(error)), "new elements are refused without a message")
+
+
+@check("builds")
+def future_versions(subject: Subject) -> None:
+    """A checkpoint of a later version than the plugin's is refused, naming both versions."""
+    checkpoint = load_checkpoint(trained(subject).checkpoint)
+    info = subject.architecture.info
+    for part, version in (("model", info.model_version), ("trainer", info.trainer_version)):
+        identity = {**checkpoint["architecture"], f"{part}_version": version + 1}
+        try:
+            restore({**checkpoint, "architecture": identity}, "export")
+        except CheckpointError as error:
+            require(
+                str(version) in str(error) and str(version + 1) in str(error),
+                f"version {version + 1} of the {part} is refused without naming both versions",
+            )
+            continue
+        raise ConformanceError(f"a checkpoint of version {version + 1} of the {part} was loaded")
+
+
+@check("checkpoints")
+def golden(subject: Subject) -> None:
+    """Checkpoints of every version that was ever released load, predict the same, and go on."""
+    info = subject.architecture.info
+    files = golden_files(subject)
+    how = f"atomtrain check {info.name} --hypers ... --write-golden DIR"
+    if not files:
+        require(
+            info.stage != "stable" or subject.golden is None,
+            f"a stable architecture keeps golden checkpoints, '{subject.golden}' has none; write "
+            f"one with: {how}",
+        )
+        raise NotApplicable(f"there are no golden checkpoints yet; write one with: {how}")
+    versions = [check_golden(subject, path) for path in files]
+    for part, current, seen in (
+        ("model", info.model_version, {model for model, _ in versions}),
+        ("trainer", info.trainer_version, {trainer for _, trainer in versions}),
+    ):
+        for version in range(1, current + 1):
+            require(
+                version in seen,
+                f"no golden checkpoint holds version {version} of the {part} (current: {current}); "
+                f"write one for the current versions with: {how}",
+            )
+
+
+@check("batch_independence", "torchscript")
+def two_processes(subject: Subject) -> None:
+    """Two processes that train together end where one ends."""
+    given: dict[str, Any] = {"num_epochs": 2, "base_precision": 64, "n": 5}
+    folder = subject.new_folder("two-processes")
+    options(subject, folder, [subject.main], **given)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    logs = [folder / f"rank-{rank}.log" for rank in ("0", "1")]
+    processes = []
+    for rank, log in zip(("0", "1"), logs, strict=True):
+        with open(log, "w", encoding="utf-8") as stream:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
+                    cwd=folder,
+                    env=environment(**place, RANK=rank, LOCAL_RANK=rank),
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    try:
+        one = train(subject, [subject.main], **given).weights  # while they start
+        until = time.monotonic() + 300
+        while any(p.poll() is None for p in processes) and time.monotonic() < until:
+            if any(p.poll() for p in processes):
+                break  # the other would wait for it
+            time.sleep(0.1)
+        ended = [process.poll() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for log, code in zip(logs, ended, strict=True):
+        last = (log.read_text(encoding="utf-8").strip().splitlines() or ["nothing"])[-1]
+        require(not code, f"'atomtrain train' failed: {last}")
+    require(None not in ended, "two processes were not done after five minutes")
+    two = load_checkpoint(folder / "model.ckpt")["model"]["last"]
+    for name, weight in one.items():
+        if weight.is_floating_point():
+            expect_equal(two[name], weight, 1e-7, f"'{name}' after training by two processes")
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+
+
+def _values(predictor: Predictor, atoms: Any) -> dict[str, Tensor]:
+    """All targets of all atoms, flat, in the precision of the weights."""
+    model = predictor.model.eval()
+    dtype = next((p.dtype for p in model.parameters()), torch.get_default_dtype())
+    found = predictor(graph_of(model, [atoms], dtype), list(predictor.dataset_info.targets))
+    return {n: torch.cat([b.detach().flatten(1) for b in bs], dim=1) for n, bs in found.items()}
+
+
+def _second(subject: Subject) -> Example:
+    """A target beside the main one: the same once more under another name."""
+    main = subject.main
+    name = "energy/second" if main.name == "energy" else f"{main.name}_second"
+    section = {**main.section, "key": main.key, "forces": False, "stress": False}
+    if main is not ENERGY:
+        section = {**main.section, "key": main.key}
+    return Example(name, section, main.label)

@@ -1,0 +1,358 @@
+"""The conformance kit: a sound architecture passes, and one fault fails the check meant for it."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_arch
+from atomtrain_testing import (
+    CHECKS,
+    ArchitectureTests,
+    Example,
+    Outcome,
+    Subject,
+    all_checks,
+    run_all,
+    run_check,
+)
+from core_structures import install
+
+from atomtrain.plugins import Architecture
+
+SOURCE = Path(tiny_arch.__file__).read_text()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def plugin(site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subject]:
+    """Installs the made-up architecture (its source changed if need be), quick to train."""
+    import sys
+
+    def made(fault: str = "", replace: tuple[str, str] = ("", ""), add: str = "") -> Subject:
+        assert replace[0] in SOURCE
+        install(site, "tiny", SOURCE.replace(*replace) + add)
+        monkeypatch.delitem(sys.modules, "tiny", raising=False)
+        return Subject("tiny", {"fault": fault}, {"learning_rate": 0.03}, fit_epochs=120)
+
+    return made
+
+
+def failures(subject: Subject, meant: str) -> dict[str, str]:
+    """Names of the checks that fail, with their messages.
+
+    Those that take long count as passed unless they are meant; all of them run on the sound plugin.
+    """
+    slow = ["description", "picklable", "fits", "two_processes"]
+    slow += ["export", "ase_calculator", "selected_atoms"]
+    if CHECKS[meant].theme != "life_cycle":  # what trains is not in question
+        slow += [one.name for one in all_checks() if one.theme == "life_cycle"]
+    for name in slow:
+        if name != meant:
+            subject.outcomes[name] = Outcome(CHECKS[name], "passed")
+    return {o.check.name: o.message for o in run_all(subject) if o.verdict == "failed"}
+
+
+def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
+    subject = plugin()
+    for name in ("picklable", "two_processes"):  # SOAP-BPNN's tests run them
+        subject.outcomes[name] = Outcome(CHECKS[name], "passed")
+    outcomes = {o.check.name: o for o in run_all(subject)}
+    assert list(outcomes) == [one.name for one in all_checks()]
+    assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    assert {n for n, o in outcomes.items() if o.verdict == "skipped"} == {
+        "constants",
+        "golden",
+        "core_heads",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "meant", "message"),
+    [
+        ("Jumps", "smoothness", "the energy jumps by"),
+        ("Kinks", "smoothness", "the forces jump by"),
+        ("NotExtensive", "extensivity", "a periodic box repeated twice"),
+        ("LooksUp", "rotation", "molecule, rotated: 'energy': differs by"),
+        ("Handed", "inversion", "molecule, inverted: 'energy'"),
+        ("CountsAtoms", "permutation", "atoms in another order: 'energy'"),
+        ("KnowsItsPlace", "translation", "molecule, moved: 'energy'"),
+        ("SeesTheBatch", "batch_independence", "among 6 structures"),
+        ("WrongForces", "gradients", "detached from the pair vectors"),
+        ("WrongTrainingGradients", "training_gradients", "autograd says"),
+        ("ShortSighted", "interaction_range", "the stated interaction range 1 away"),
+        ("NoImages", "small_cells", "one crystal in cells of"),
+        ("Lonely", "lonely_atoms", "without neighbours is not finite"),
+        ("WrongConstants", "constants", "with its constants"),
+        ("SinglePrecision", "moves", "Double"),
+        ("LeavesBehind", "moves", "'table' is a tensor but no parameter or buffer"),
+        ("WrongShape", "builds", "a block has shape"),
+        ("Unscriptable", "torchscript", "cannot be compiled by TorchScript"),
+        ("Unpicklable", "picklable", "cannot be pickled"),
+        ("Forgetful", "checkpoints", "neither in the state_dict nor in the hypers"),
+        ("CannotLearn", "fits", "of the loss is left"),
+        ("ForgetsHeads", "new_targets", "retarget must leave what is trained"),
+    ],
+)
+def test_a_faulty_model(
+    plugin: Callable[..., Subject], fault: str, meant: str, message: str
+) -> None:
+    found = failures(plugin(fault), meant)
+    assert set(found) == {meant}, found
+    assert message in found[meant]
+    assert f"Explained in docs/conformance.md#{meant.replace('_', '-')}" in found[meant]
+
+
+TRAINER = """
+
+@hookimpl
+def train_model(model: Any, run: Any) -> Any:
+    import torch
+
+    from atomtrain.training.distributed import Processes
+    from atomtrain.training.engine import train
+
+    {change}
+    return train(model, run)
+"""
+EXPORT = """
+
+@hookimpl
+def export_model(predictor: Any, metadata: Any) -> Any:
+    import copy
+
+    import tiny_model
+    from atomtrain.model.export import export_predictor
+
+    {change}
+"""
+
+
+@pytest.mark.parametrize(
+    ("replace", "add", "meant", "message"),
+    [
+        (
+            ("from typing import Any", "from typing import Any\n\nimport torch"),
+            "",
+            "description",
+            "describing the plugin imports torch",
+        ),
+        (("summary=", 'default_kind="spherical", summary='), "", "description", "default_kind"),
+        (('handle="somebody"', 'handle=""'), "", "stage", "needs a maintainer"),
+        (("summary=", 'stage="stable", summary='), "", "stage", "needs a description"),
+        (("summary=", 'stage="deprecated", summary='), "", "description", "no deprecation"),
+        (
+            ("tiny_hypers.Hypers", "tiny_hypers.Undocumented"),
+            "",
+            "hypers_documented",
+            "architecture.model.width has no documentation",
+        ),
+        (
+            ("tiny_hypers.Hypers", "tiny_hypers.WithoutDefault"),
+            "",
+            "hypers_documented",
+            "architecture.model.fault has no default",
+        ),
+        (
+            ("tiny_hypers.Hypers", "tiny_hypers.Lax"),
+            "",
+            "hypers_strict",
+            "architecture.model accepts the unknown key",
+        ),
+        (
+            ('("scalar", "cartesian")', '("scalar", "spherical")'),
+            "",
+            "target_kinds",
+            "kind 'spherical', target 'mtt::tensor' is refused though it is declared",
+        ),
+        (
+            ("", ""),
+            TRAINER.format(change="run.checkpoint = None"),
+            "restart",
+            "the training did 4 more",
+        ),
+        (
+            ("", ""),
+            TRAINER.format(change="run.hypers.finetune = None"),
+            "finetune",
+            "was trained with 'method: heads'",
+        ),
+        (
+            ("", ""),
+            EXPORT.format(change="predictor = copy.deepcopy(predictor)\n    "
+            "predictor.affine[0].scale *= 1.01\n    return export_predictor(predictor, {})"),
+            "export",
+            "exported against training",
+        ),
+        (
+            ("", ""),
+            EXPORT.format(change="return export_predictor(predictor, {}, devices=['cuda'])"),
+            "ase_calculator",
+            "cpu",
+        ),
+        (
+            ("", ""),
+            EXPORT.format(change="return tiny_model.deaf(export_predictor(predictor, {}))"),
+            "selected_atoms",
+            "the exported model returns 18 samples",
+        ),
+    ],
+)  # fmt: skip
+def test_a_faulty_plugin(
+    plugin: Callable[..., Subject],
+    replace: tuple[str, str],
+    add: str,
+    meant: str,
+    message: str,
+) -> None:
+    found = failures(plugin("", replace, add), meant)
+    assert set(found) == {meant}, found
+    assert message in found[meant]
+
+
+KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal_system denoising"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "skipped"),
+    [
+        (tuple(KINDS.split()), {"core_heads"}),
+        (("classes",), {"gradients", "training_gradients", "smoothness", "extensivity",
+                        "interaction_range", "ase_calculator", "selected_atoms"}),
+    ],
+)  # fmt: skip
+def test_every_kind_of_target(
+    plugin: Callable[..., Subject], kinds: tuple[str, ...], skipped: set[str]
+) -> None:
+    """An architecture that describes atoms and declares every kind, or classes alone."""
+    declared = ('("scalar", "cartesian")', f'{kinds}, default_kind="{kinds[0]}"')
+    subject = plugin("Level1", declared)
+    if "spherical" in kinds:  # degree 1 is all it has
+        vector = {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1}]}}
+        label = Example("mtt::tensor", {"key": "dipole", "type": vector}, lambda a: a.positions[0])
+        subject.examples = {"spherical": [label]}
+    for name in ("picklable", "fits", "two_processes"):
+        subject.outcomes[name] = Outcome(CHECKS[name], "passed")
+    outcomes = {o.check.name: o for o in run_all(subject)}
+    assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    found = {n for n, o in outcomes.items() if o.verdict == "skipped"}
+    assert found == skipped | {"constants", "golden"}
+
+
+def test_processes_that_do_not_share_their_gradients(plugin: Callable[..., Subject]) -> None:
+    # all else stays as it is: both would write the same files if they were alone
+    alone = 'object.__setattr__(run.processes, "sum_gradients", lambda parameters: None)'
+    subject = plugin("", ("", ""), TRAINER.format(change=alone))
+    assert "after training by two processes" in run_check(subject, "two_processes").message
+
+
+def test_a_core_that_loads_checkpoints_from_the_future(
+    plugin: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No plugin can do that; the check is tested on a core that does."""
+    subject = plugin()
+    monkeypatch.setattr(Architecture, "upgrade_checkpoint", lambda self, checkpoint: checkpoint)
+    message = run_check(subject, "future_versions").message
+    assert "a checkpoint of version 2 of the model was loaded" in message
+
+
+def test_what_is_not_promised_is_not_checked(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("LooksUp")
+    subject.equivariant = False
+    subject.exempt = {"permutation": "known, to be mended in 0.2"}
+    for name, reason in (
+        ("rotation", "is not promised to be equivariant"),
+        ("permutation", "exempt: known, to be mended in 0.2"),
+    ):
+        outcome = run_check(subject, name)
+        assert outcome.verdict == "skipped" and reason in outcome.message
+
+
+def test_what_needs_a_failed_check_is_skipped(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("WrongShape")
+    assert run_check(subject, "ase_calculator").message == "needs 'builds', which failed"
+    plugin_outcome = run_check(Subject("no-such-architecture"), "rotation")
+    assert plugin_outcome.message == "needs 'description', which failed"
+
+
+def test_kinds_the_kit_does_not_know(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("", ('("scalar", "cartesian")', '("scalar", "odour")'))
+    assert "knows no target of kind 'odour'" in run_check(subject, "target_kinds").message
+
+
+def test_the_class_that_authors_subclass(plugin: Callable[..., Subject]) -> None:
+    plugin()
+
+    class Mine(ArchitectureTests):
+        architecture = "tiny"
+        model_hypers = {"fault": "Handed"}
+        exempt = {"rotation": "tested elsewhere"}
+
+    tests = [name for name in dir(Mine) if name.startswith("test_")]
+    assert sorted(tests) == sorted(f"test_{name}" for name in CHECKS)
+    mine = Mine()
+    mine.test_translation()  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match=r"tiny fails 'inversion' .*\nExplained in docs"):
+        mine.test_inversion()  # type: ignore[attr-defined]
+    with pytest.raises(unittest.SkipTest, match="tested elsewhere"):
+        mine.test_rotation()  # type: ignore[attr-defined]
+    assert mine.subject() is mine.subject()
+    assert mine.subject().golden == Path(__file__).parent / "golden"
+
+
+def test_the_command(
+    plugin: Callable[..., Subject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from atomtrain.cli.app import app
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["check", "tiny", *arguments])
+
+    plugin()
+    hypers = tmp_path / "hypers.yaml"
+    hypers.write_text("model: {fault: Handed}\ntraining: {batch_size: 2}\n")
+    done = run("--only", "translation", "--hypers", str(hypers))
+    assert done.exit_code == 0 and "1 passed, 0 failed, 0 skipped" in done.stdout, done.output
+    done = run("--only", "inversion", "--only", "rotation", "--hypers", str(hypers))
+    assert done.exit_code == 1
+    assert "tiny fails 'inversion'" in done.stdout and "1 passed, 1 failed" in done.stdout
+    assert "Explained in docs/conformance.md#inversion" in done.stdout
+
+    hypers.write_text("architecture: {name: tiny, model: {}, training: {learning_rate: 0.02}}\n")
+    golden = str(tmp_path / "golden")
+    done = run("--write-golden", golden, "--hypers", str(hypers))
+    assert done.exit_code == 0 and "v1-1.ckpt" in done.stdout
+    done = run("--golden", golden, "--only", "golden", "--hypers", str(hypers))
+    assert "1 passed" in done.stdout, done.output
+
+    assert "did you mean 'rotation'?" in str(run("--only", "rotatoin").exception)
+    hypers.write_text("equivariant: false\nexempt: {small-cells: issue 7}\n")
+    done = run("--only", "inversion", "--only", "small_cells", "--hypers", str(hypers))
+    assert done.exit_code == 0 and "2 skipped" in done.stdout and "issue 7" in done.stdout
+    hypers.write_text("model: {}\ntolerence: 1.0\n")
+    message = str(run("--hypers", str(hypers)).exception)
+    assert "hypers.yaml:2: tolerence: unknown key; did you mean 'tolerance'?" in message
+    missing = str(tmp_path / "none.yaml")
+    assert "none.yaml' does not exist" in str(run("--hypers", missing).exception)
+
+
+def test_every_check_is_explained() -> None:
+    page = Path(__file__).parents[3] / "docs" / "conformance.md"
+    headings = [line[3:] for line in page.read_text().splitlines() if line.startswith("## ")]
+    wanted: list[Any] = [name.replace("_", "-") for name in CHECKS]
+    assert sorted(h for h in headings if h in wanted) == sorted(wanted)
+    for one in all_checks():
+        assert one.summary.endswith("."), one.name
+        assert set(one.needs) <= set(CHECKS)
+    for attribute in ArchitectureTests.__annotations__:
+        assert f"`{attribute}`" in page.read_text(), attribute
