@@ -39,12 +39,19 @@ EPS = 1e-5  # of the layer norm, torch's default
 
 
 class SoapBpnn(Model):
-    closed: ScalarsAndGradients
+    """Features of each atom's SOAP power spectrum, a network on them, and a head for each target.
 
-    """See the hypers for what can be chosen. ``plain`` makes eager calls use plain operations too.
+    See the hypers for what can be chosen. Four ways lead to the same numbers, and :meth:`_way` chooses:
 
-    The fast path gives energies and their first derivatives; set ``plain`` for higher ones.
+    - ``closed form``: exported, single scalars; brings its first derivatives itself;
+    - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
+    - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
+    - ``fast``: in training, everything else; the descriptor and its first derivatives are kept or explicit.
+
+    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
     """
+
+    closed: ScalarsAndGradients
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
         super().__init__()
@@ -102,17 +109,15 @@ class SoapBpnn(Model):
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        # two branches: TorchScript drops the others only for a bare is_scripting()
-        if torch.jit.is_scripting():
-            if self._has_closed_form(outputs):
-                return self._closed_form(graph, species, outputs)
-            features, densities = self.plain_features(graph, species)
-        elif self.plain:
-            features, densities = self.plain_features(graph, species)
-        elif self._has_closed_form(outputs) and len(outputs) == 1:
+        way = self._way(outputs)
+        if way == "closed form":
+            return self._closed_form(graph, species, outputs)
+        if way == "fast scalar":
             return self._fast_scalars(graph, species, outputs[0])
-        else:
+        if way == "fast":
             features, densities = self._fast_features(graph, species)
+        else:
+            features, densities = self.plain_features(graph, species)
 
         if self.legacy:
             layout = by_species(species, self.n_species)
@@ -138,6 +143,15 @@ class SoapBpnn(Model):
                 if last_layer in outputs:
                     predictions[last_layer] = [self._by_atom(last, layout)]
         return predictions
+
+    def _way(self, outputs: List[str]) -> str:
+        """Which of the four ways (see the class) leads to these outputs."""
+        scalars = self._has_closed_form(outputs)
+        if torch.jit.is_scripting():
+            return "closed form" if scalars else "plain"
+        if self.plain:
+            return "plain"
+        return "fast scalar" if scalars and len(outputs) == 1 else "fast"
 
     def _has_closed_form(self, outputs: List[str]) -> bool:
         """Whether the outputs are single scalars whose derivatives need no autograd."""
