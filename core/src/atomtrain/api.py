@@ -27,9 +27,10 @@ from atomtrain.options import check_units, load_eval_options
 from atomtrain.plugins import open_architecture
 from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
-from atomtrain.report.show import describe, describe_model
+from atomtrain.report.show import describe, describe_model, differing
 from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
 from atomtrain.runs.directory import check_writable
+from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import fetched, load_checkpoint, save_checkpoint
 
 log = logging.getLogger("atomtrain")
@@ -140,7 +141,7 @@ def show(path: str | Path) -> dict[str, Any]:
             raise
         described = describe_model(load_model(path))
     if described.get("architecture"):
-        described["installed"] = _installed(described["architecture"])
+        described.update(_today(described))
     return described
 
 
@@ -158,15 +159,31 @@ def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> AtomisticModel:
     return model
 
 
-def _installed(identity: dict[str, Any]) -> dict[str, Any]:
-    """What is known today of the architecture of a file: version, stage, or how to get it."""
+def _today(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known today of the architecture of a file: version, stage, or how to get it.
+
+    With it the hypers that differ from today's defaults, if the architecture is the same.
+    """
+    identity = described["architecture"]
     try:
         origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
         architecture = open_architecture(identity["name"], origin)
     except PluginError as error:
-        return {"problem": str(error)}
+        return {"installed": {"problem": str(error)}}
     known = {"version": architecture.installed.version, "stage": architecture.info.stage}
-    return {**known, "notice": architecture.notice} if architecture.notice else known
+    if architecture.notice:
+        known["notice"] = architecture.notice
+    hypers = described.get("hypers") or {}
+    classes = {
+        "model": architecture.model_hypers_class(),
+        "trainer": architecture.trainer_hypers_class(),
+    }
+    changed = {
+        part: differing(hypers[part], defaults_of(cls))
+        for part, cls in classes.items()
+        if part in hypers
+    }
+    return {"installed": known, "changed_hypers": changed}
 
 
 __all__ = [

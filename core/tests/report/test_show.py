@@ -7,13 +7,17 @@ import torch
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
 from rich.console import Console
 
-from atomtrain.report.show import describe_model, table
+from atomtrain.report.show import describe_model, differing, table
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 
 def shown(model: AtomisticModel) -> str:
+    return printed(describe_model(model))
+
+
+def printed(described) -> str:
     out = io.StringIO()
-    Console(file=out, width=120).print(table(describe_model(model), "m.pt"))
+    Console(file=out, width=120).print(table(described, "m.pt"))
     return out.getvalue()
 
 
@@ -80,7 +84,25 @@ def test_one_of_ours():
         "target energy scalar, per structure, forces, in eV",
         "energy RMSE 1 meV/atom, forces RMSE 36.9 meV/A",
         "epochs 7, best 5",
-        '"cutoff": 5.0',
+        "cutoff: 5.0",
     ):
         assert words in text, (words, text)
     assert "metadata" not in text
+
+
+def test_texts_of_users_are_no_markup():
+    told = {
+        "what": "checkpoint",
+        "hypers": {"trainer": {"batch_atom_bounds": [None, None], "note": "[bold]x[/bold] [/]"}},
+        "metadata": {"description": "per [/atom] of [Cu]"},
+    }
+    text = printed(told)
+    for words in ("batch_atom_bounds:", "- null", "[bold]x[/bold] [/]", "per [/atom] of [Cu]"):
+        assert words in text
+
+
+def test_only_hypers_that_are_not_the_defaults():
+    hypers = {"soap": {"max_angular": 3, "max_radial": 7}, "zbl": False}
+    defaults = {"soap": {"max_angular": 6, "max_radial": 7}, "zbl": False}
+    assert differing(hypers, defaults) == {"soap": {"max_angular": 3}}
+    assert "the defaults" in printed({"what": "checkpoint", "changed_hypers": {"model": {}}})

@@ -18,7 +18,8 @@ def architectures(
     """List what is installed, or show one architecture."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    # no markup: names and texts are those of plugins, whatever brackets they have
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     if name is None:
         _list(console)
     else:
@@ -27,6 +28,7 @@ def architectures(
 
 def _list(console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from atomtrain.contract import catalog
     from atomtrain.errors import PluginError
@@ -55,7 +57,8 @@ def _list(console: Console) -> None:
                 summary += f" (until {info.deprecation.until}; use {info.deprecation.instead})"
         except PluginError as error:
             summary = str(error)
-        grid.add_row(one.name, one.distribution, one.version, stage, summary)
+        cells = (one.name, one.distribution, one.version, stage, summary)
+        grid.add_row(*map(Text, cells))
     console.print(grid)
 
 
@@ -64,21 +67,22 @@ def _show(console: Console, name: str) -> None:
 
     architecture = open_architecture(name)
     info, installed = architecture.info, architecture.installed
-    console.print(f"[bold]{info.name}[/] ({installed.origin}, {info.stage}): {info.summary}")
+    console.print(info.name, style="bold", end=" ")
+    console.print(f"({installed.origin}, {info.stage}): {info.summary}")
     if architecture.notice is not None:
-        console.print(architecture.notice, markup=False)
+        console.print(architecture.notice)
     if info.description:
         console.print(info.description)
     for title, rows in _facts(info):
         if rows:
-            console.print(f"\n[bold]{title}[/]")
+            console.print(f"\n{title}", style="bold")
             for row in rows:
-                console.print(f"  {row}", markup=False)
+                console.print(f"  {row}")
     for title, cls in (
         ("architecture.model", architecture.model_hypers_class()),
         ("architecture.training", architecture.trainer_hypers_class()),
     ):
-        console.print(f"\n[bold]{title}[/]")
+        console.print(f"\n{title}", style="bold")
         _hypers(console, cls, 1)
 
 
@@ -108,11 +112,11 @@ def _hypers(console: Console, cls: Any, depth: int) -> None:
         default = field.get_default(call_default_factory=True)
         text = " ".join((field.description or "").split())
         if isinstance(default, BaseModel):
-            console.print(f"{'  ' * depth}{name}:  {text}", markup=False)
+            console.print(f"{'  ' * depth}{name}:  {text}")
             _hypers(console, type(default), depth + 1)
         else:
             shown = "(required)" if field.is_required() else _yaml(default)
-            console.print(f"{'  ' * depth}{name}: {shown}  {text}", markup=False)
+            console.print(f"{'  ' * depth}{name}: {shown}  {text}")
 
 
 def _yaml(value: Any) -> str:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rich.table import Table
+from rich.text import Text
 
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import GRADIENT_NAMES, DatasetInfo
 from atomtrain.training.units import errors_line
 
 if TYPE_CHECKING:
@@ -82,65 +84,109 @@ def describe_model(model: AtomisticModel) -> dict[str, Any]:
 
 
 def table(described: Mapping[str, Any], path: str) -> Table:
-    """The description as a two-column table."""
+    """The description as a two-column table. Texts of users are shown as they are, not as markup."""
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    grid.add_row("file", f"{path} ({described['what']})")
+    rows = [("file", f"{path} ({described['what']})")]
+    for part in (_origin, _data_set, _capabilities, _training):
+        rows += part(described)
+    for title, text in rows:
+        grid.add_row(Text(title), Text(text))
+    return grid
+
+
+Rows = list[tuple[str, str]]
+
+
+def _origin(described: Mapping[str, Any]) -> Rows:
+    rows: Rows = []
     architecture = described.get("architecture") or {}
     if architecture:
-        grid.add_row(
-            "architecture",
-            f"{architecture.get('name')} ({architecture.get('distribution')} "
-            f"{architecture.get('version')}, model version {architecture.get('model_version')}, "
-            f"trainer version {architecture.get('trainer_version')})",
+        known = architecture.get
+        said = (
+            f"{known('name')} ({known('distribution')} {known('version')}, model version "
+            f"{known('model_version')}, trainer version {known('trainer_version')})"
         )
+        rows.append(("architecture", said))
     installed = described.get("installed") or {}
     if "problem" in installed:
-        grid.add_row("installed", installed["problem"])
+        rows.append(("installed", installed["problem"]))
     elif installed:
-        grid.add_row("installed", f"version {installed['version']}, {installed['stage']}")
+        rows.append(("installed", f"version {installed['version']}, {installed['stage']}"))
         if "notice" in installed:
-            grid.add_row("", installed["notice"])
+            rows.append(("", installed["notice"]))
     if "atomtrain_version" in described:
-        grid.add_row("written by", f"atomtrain {described['atomtrain_version']}")
-    if "dataset_info" in described:
-        info = DatasetInfo.from_dict(described["dataset_info"])
-        grid.add_row("elements", symbols(info.atomic_types, " "))
-        grid.add_row("length unit", info.length_unit)
-        for name, target in info.targets.items():
-            also = {"forces": "forces", "strain": "stress"}
-            parts = [target.kind, "per atom" if target.per_atom else "per structure"]
-            parts += [also[g] for g in target.gradients]
-            if target.unit:
-                parts.append(f"in {target.unit}")
-            if target.description:
-                parts.append(target.description)
-            grid.add_row(f"target {name}", ", ".join(parts))
-        errors = (described.get("metrics") or {}).get("best_errors")
-        if errors:
-            trained = (described.get("hypers") or {}).get("trainer") or {}
-            totals = trained.get("per_structure_targets") or ()
-            grid.add_row("best validation", errors_line(info, errors, totals=totals))
+        rows.append(("written by", f"atomtrain {described['atomtrain_version']}"))
+    return rows
+
+
+def _data_set(described: Mapping[str, Any]) -> Rows:
+    if "dataset_info" not in described:
+        return []
+    info = DatasetInfo.from_dict(described["dataset_info"])
+    rows = [("elements", symbols(info.atomic_types, " ")), ("length unit", info.length_unit)]
+    for name, target in info.targets.items():
+        parts = [target.kind, "per atom" if target.per_atom else "per structure"]
+        parts += [GRADIENT_NAMES[g] for g in target.gradients]
+        if target.unit:
+            parts.append(f"in {target.unit}")
+        if target.description:
+            parts.append(target.description)
+        rows.append((f"target {name}", ", ".join(parts)))
+    errors = (described.get("metrics") or {}).get("best_errors")
+    if errors:
+        trained = (described.get("hypers") or {}).get("trainer") or {}
+        totals = trained.get("per_structure_targets") or ()
+        rows.append(("best validation", errors_line(info, errors, totals=totals)))
+    return rows
+
+
+def _capabilities(described: Mapping[str, Any]) -> Rows:
     capabilities = described.get("capabilities")
-    if capabilities:
-        unit = capabilities["length_unit"]
-        if "dataset_info" not in described:  # a file of another program
-            grid.add_row("elements", symbols(capabilities["atomic_types"], " "))
-            for name, output_unit in capabilities["outputs"].items():
-                grid.add_row(f"output {name}", f"in {output_unit}" if output_unit else "")
-        cutoffs = ", ".join(f"{cutoff:g}" for cutoff in capabilities["cutoffs"])
-        reach = f"{capabilities['interaction_range']:g}"
-        grid.add_row("cutoff", f"{cutoffs or 'none'} {unit} (interaction range {reach} {unit})")
-        grid.add_row("precision", capabilities["dtype"])
-        grid.add_row("devices", ", ".join(capabilities["devices"]))
+    if not capabilities:
+        return []
+    rows: Rows = []
+    unit = capabilities["length_unit"]
+    if "dataset_info" not in described:  # a file of another program
+        rows.append(("elements", symbols(capabilities["atomic_types"], " ")))
+        for name, output_unit in capabilities["outputs"].items():
+            rows.append((f"output {name}", f"in {output_unit}" if output_unit else ""))
+    cutoffs = ", ".join(f"{cutoff:g}" for cutoff in capabilities["cutoffs"]) or "none"
+    reach = f"{capabilities['interaction_range']:g}"
+    return [
+        *rows,
+        ("cutoff", f"{cutoffs} {unit} (interaction range {reach} {unit})"),
+        ("precision", capabilities["dtype"]),
+        ("devices", ", ".join(capabilities["devices"])),
+    ]
+
+
+def _training(described: Mapping[str, Any]) -> Rows:
+    rows: Rows = []
     if "structures" in described:
         sizes = ", ".join(f"{n} {name}" for name, n in described["structures"].items())
-        grid.add_row("structures", sizes)
+        rows.append(("structures", sizes))
     if "epoch" in described:
-        grid.add_row("epochs", f"{described['epoch']}, best {described.get('best_epoch', '?')}")
-    for part, hypers in (described.get("hypers") or {}).items():
-        grid.add_row(f"{part} hypers", json.dumps(hypers))
+        rows.append(("epochs", f"{described['epoch']}, best {described.get('best_epoch', '?')}"))
+    changed = described.get("changed_hypers") or described.get("hypers") or {}
+    for part, hypers in changed.items():
+        rows.append((f"{part} hypers", _yaml(hypers) if hypers else "the defaults"))
     if "metadata" in described:
-        grid.add_row("metadata", json.dumps(described["metadata"]))
-    return grid
+        rows.append(("metadata", _yaml(described["metadata"])))
+    return rows
+
+
+def differing(hypers: Any, defaults: Any) -> Any:
+    """What of ``hypers`` is not as in ``defaults``, section by section: plain data."""
+    if not isinstance(hypers, Mapping) or not isinstance(defaults, Mapping):
+        return hypers
+    return {
+        key: differing(value, defaults.get(key))
+        for key, value in hypers.items()
+        if key not in defaults or value != defaults[key]
+    }
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()

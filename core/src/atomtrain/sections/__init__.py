@@ -7,6 +7,16 @@ targets. Nothing here knows which sections there are.
 
 from atomtrain.sections.document import Path, Source, read_document
 from atomtrain.sections.problems import Problems, fail, shown, translate
-from atomtrain.sections.section import Section
+from atomtrain.sections.section import Section, defaults_of
 
-__all__ = ["Path", "Problems", "Section", "Source", "fail", "read_document", "shown", "translate"]
+__all__ = [
+    "Path",
+    "Problems",
+    "Section",
+    "Source",
+    "defaults_of",
+    "fail",
+    "read_document",
+    "shown",
+    "translate",
+]

@@ -54,6 +54,12 @@ class Section(BaseModel):
             cls.model_rebuild(force=True)
 
 
+def defaults_of(cls: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a section as plain data; keys that are required are not there."""
+    made: dict[str, Any] = cls.model_construct().model_dump(mode="json", warnings=False)
+    return made
+
+
 def _admits_none(annotation: Any) -> bool:
     if annotation is None or annotation is Any or annotation is type(None):
         return True

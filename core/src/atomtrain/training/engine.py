@@ -12,6 +12,7 @@ import copy
 import logging
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,7 +120,8 @@ class Engine:
     # -- the loop ------------------------------------------------------------------------------
 
     def train(self) -> TrainingOutcome:
-        run, hypers = self.run, self.hypers
+        """Go through the epochs that are left."""
+        hypers = self.hypers
         self._say_start()
         stopped_early = False
         start, first_epoch = time.monotonic(), self.epoch
@@ -130,40 +132,17 @@ class Engine:
             train_loss, train_errors = self._train_epoch(with_errors=logged)
             if self.interruption.requested:
                 break
-            validation_loss, errors = self._validate()
-            chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
-            value = score(hypers.best_model_metric, validation_loss, chosen_by, run.dataset_info)
-            is_best = value < self.best_score
-            if is_best:
-                self.best_score, self.best_epoch = value, self.epoch
-                self.best_weights = self._validated_weights()
-            self.metrics = {
-                "epoch": self.epoch,
-                "train_loss": train_loss,
-                "validation_loss": validation_loss,
-                "validation_errors": errors,
-                "best_epoch": self.best_epoch,
-                "best_score": self.best_score,
-                "best_errors": errors if is_best else self.metrics.get("best_errors", errors),
-            }
-            if self.schedule is not None:
-                self.schedule.step(validation_loss)
+            record = self._judge(train_loss)
             now = time.monotonic()
-            done = self.epoch - first_epoch + 1
-            record = EpochRecord(
-                epoch=self.epoch,
-                num_epochs=hypers.num_epochs,
-                learning_rate=self.optimizer.param_groups[0]["lr"],
-                train_loss=train_loss,
-                validation_loss=validation_loss,
+            seconds = now - epoch_start
+            per_epoch = (now - start) / (self.epoch - first_epoch + 1)
+            record = replace(
+                record,
                 train_errors=train_errors,
-                validation_errors=errors,
-                score=value,
-                is_best=is_best,
                 to_be_logged=logged or self.epoch == hypers.num_epochs - 1,
-                seconds=now - epoch_start,
-                structures_per_second=len(run.train) / max(now - epoch_start, 1e-9),
-                seconds_left=(now - start) / done * (hypers.num_epochs - self.epoch - 1),
+                seconds=seconds,
+                structures_per_second=len(self.run.train) / max(seconds, 1e-9),
+                seconds_left=per_epoch * (hypers.num_epochs - self.epoch - 1),
             )
             self.epoch += 1
             self.step_in_epoch, self.loss_sum = 0, 0.0
@@ -184,6 +163,38 @@ class Engine:
         )
         self.observers.tell(lambda o: o.on_end(outcome))
         return outcome
+
+    def _judge(self, train_loss: float) -> EpochRecord:
+        """Validate, and keep the weights if they are the best so far."""
+        info = self.run.dataset_info
+        loss, errors = self._validate()
+        chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
+        value = score(self.hypers.best_model_metric, loss, chosen_by, info)
+        is_best = value < self.best_score
+        if is_best:
+            self.best_score, self.best_epoch = value, self.epoch
+            self.best_weights = self._validated_weights()
+        self.metrics = {
+            "epoch": self.epoch,
+            "train_loss": train_loss,
+            "validation_loss": loss,
+            "validation_errors": errors,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+            "best_errors": errors if is_best else self.metrics.get("best_errors", errors),
+        }
+        if self.schedule is not None:
+            self.schedule.step(loss)
+        return EpochRecord(
+            epoch=self.epoch,
+            num_epochs=self.hypers.num_epochs,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            train_loss=train_loss,
+            validation_loss=loss,
+            validation_errors=errors,
+            score=value,
+            is_best=is_best,
+        )
 
     def begin_epoch(self) -> None:
         """Called before every epoch, ``self.epoch`` being the one to come. To be overridden."""

@@ -54,16 +54,17 @@ def _report(outcomes: Iterable[Outcome]) -> bool:
     """Print every outcome as it comes; whether nothing failed."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     styles = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
     counts = dict.fromkeys(styles, 0)
     for outcome in outcomes:
         counts[outcome.verdict] += 1
         style = styles[outcome.verdict]
-        console.print(f"[{style}]{outcome.verdict:8}[/] {outcome.check.name}", end="")
-        console.print(f"  [dim]{outcome.check.summary}[/]")
+        console.print(f"{outcome.verdict:8}", style=style, end=" ")
+        console.print(outcome.check.name, end="  ")
+        console.print(outcome.check.summary, style="dim")
         if outcome.message:
             for line in outcome.message.splitlines():
-                console.print(f"         {line}", markup=False)
+                console.print(f"         {line}")
     console.print(", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
     return counts["failed"] == 0
