@@ -1,6 +1,7 @@
-"""Sessions: ``tests`` (what CI runs), ``lint``, ``types``, ``docs``, ``template``; each in its own
-environment.
+"""Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``build``, each in an
+environment of its own; ``dev`` makes one to work in. CONTRIBUTING.md says how long they take.
 
+All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
 the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
 trained.
@@ -8,30 +9,39 @@ trained.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
 nox.options.sessions = ["lint", "types", "tests"]
+nox.options.pythons = [PYTHON]  # unless --python says otherwise
 nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
     "./core[symmetry]",
+    "./plugins/testing",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/classifier",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",
 )
+FOLDERS = tuple(distribution.split("[")[0] for distribution in DISTRIBUTIONS)
 TESTING = ("pytest", "pytest-xdist", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
-
+LINTING = ("ruff", "import-linter")
+TYPING = ("mypy", "types-PyYAML", "nox")
 
 LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
 
 
-@nox.session
+@nox.session(python=tuple(dict.fromkeys((*PYTHONS, PYTHON))))
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
@@ -40,22 +50,25 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *shared, *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def lint(session: nox.Session) -> None:
-    """Style and common mistakes."""
-    session.install("ruff==0.17.5")
+    """Style, common mistakes, and which room may import which (``.importlinter``)."""
+    session.install(*CONSTRAINTS, *LINTING)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    # found, not imported: the sources will do, without what they depend on
+    sources = os.pathsep.join(str(Path(folder, "src").resolve()) for folder in FOLDERS)
+    session.run("lint-imports", env={"PYTHONPATH": sources})
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def types(session: nox.Session) -> None:
     """Static types of the core and the plugins."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mypy", "types-PyYAML", "nox")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TYPING)
     session.run("mypy")
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def docs(session: nox.Session) -> None:
     """The documentation site, in ``site/``; a warning is an error."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
@@ -63,10 +76,10 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
-@nox.session
+@nox.session(python=PYTHON)
 def template(session: nox.Session) -> None:
     """All levels of the template and the guide's architecture, with all their own tests."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff==0.17.5", "mypy")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "metatomic-ase", "ruff", "mypy")
     folder = Path(session.create_tmp())
     names = [f"tried-{level}" for level in LEVELS]
     # of an environment that is used again: 'new' refuses names that are installed
@@ -96,3 +109,28 @@ def template(session: nox.Session) -> None:
             session.run("atomtrain", "train", "options.yaml", *more, env=quiet)
     session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
     session.run("atomtrain", "architectures")
+
+
+@nox.session(python=PYTHON)
+def build(session: nox.Session) -> None:
+    """What a release publishes, in ``dist/``; ``nox -s build -- 0.2.0`` refuses any other version."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    for folder in FOLDERS:
+        session.run("python", "-m", "build", "--outdir", "dist", folder)
+    made = sorted(Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *map(str, made))
+    for version in session.posargs:
+        endings = (f"-{version}.tar.gz", f"-{version}-py3-none-any.whl")
+        other = [file.name for file in made if not file.name.endswith(endings)]
+        if other:
+            session.error(f"not of version {version}: {', '.join(other)}")
+
+
+@nox.session(python=PYTHON, venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """``.venv`` to work in: all distributions as editable installs, and all tools."""
+    session.run(sys.executable, "-m", "venv", ".venv")
+    editable = [word for distribution in DISTRIBUTIONS for word in ("-e", distribution)]
+    tools = (*TESTING, *LINTING, *TYPING, "pre-commit")
+    session.run(".venv/bin/python", "-m", "pip", "install", *CONSTRAINTS, *editable, *tools)

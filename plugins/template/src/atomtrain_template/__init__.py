@@ -3,3 +3,5 @@
 ``project/`` is the cookiecutter template (its files are no Python until they are rendered),
 ``render`` fills it in, ``command`` asks for what has to be filled in. No architecture lives here.
 """
+
+__version__ = "0.1.0"

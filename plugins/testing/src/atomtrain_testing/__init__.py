@@ -31,6 +31,8 @@ from atomtrain_testing.golden import write_golden
 from atomtrain_testing.pytest_class import ArchitectureTests
 from atomtrain_testing.subject import Subject
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CHECKS",
     "ArchitectureTests",

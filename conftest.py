@@ -1,0 +1,29 @@
+"""Which warnings are errors: pytest.ini names our packages, and this file our tests and their helpers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FOLDERS = ("core/tests", "plugins/*/tests", "examples/*/tests", "tests", "docs/_pages")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add their names to the filters, after ``default`` and before what is ignored on purpose."""
+    names = sorted({name for folder in FOLDERS for name in _names(folder)})
+    line = rf"error:::({'|'.join(map(re.escape, names))})\Z"
+    config.getini("filterwarnings").insert(1, line)
+
+
+def _names(folder: str) -> Iterator[str]:
+    """All names that modules of a folder may have, whoever imports them: ``test_x``, ``tests.test_x``."""
+    for file in HERE.glob(f"{folder}/**/*.py"):
+        parts = file.relative_to(HERE).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        for start in range(len(parts)):
+            yield ".".join(parts[start:])
