@@ -60,6 +60,7 @@ def test_files(projects: dict[str, Path], level: str) -> None:
     assert (
         f'own-{level} = "atomtrain_own_{level}.plugin"' in (project / "pyproject.toml").read_text()
     )
+    assert '"atomtrain-testing' in (project / "pyproject.toml").read_text()  # the kit of its tests
     assert "Ada Example" in (project / "LICENSE").read_text()
 
 
