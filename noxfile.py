@@ -19,6 +19,7 @@ nox.options.error_on_missing_interpreters = False
 CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
     "./core[symmetry]",
+    "./plugins/testing",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/classifier",
     "./plugins/wandb",
