@@ -17,6 +17,7 @@ import atomtrain
 from atomtrain.contract import BuildContext
 from atomtrain.errors import CheckpointError, DataError, OptionsError
 from atomtrain.plugins import open_architecture
+from atomtrain.plugins.restore import restore
 from atomtrain_template.names import LEVELS
 from atomtrain_template.render import TEMPLATE
 
@@ -176,7 +177,7 @@ def test_a_wrapper_without_its_model(installed: dict[str, Path], tmp_path: Path)
     info = mine.info(mine.main)
 
     def build(info: Any = info, checkpoint: Any = None, **hypers: Any) -> Any:
-        context = BuildContext("train", mine.trainer_hypers(**hypers), checkpoint)
+        context = BuildContext("train", mine.trainer_hypers(**hypers), checkpoint, restore)
         return mine.architecture.build_model(mine.hypers(), info, context)
 
     with pytest.raises(OptionsError, match=r"training.backbone: give the path of a trained model"):
