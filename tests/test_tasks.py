@@ -167,7 +167,10 @@ def test_eval_gives_names_and_the_same_metrics(
         np.testing.assert_array_equal(frame.arrays["mtt_site"], labelled(100 + k).arrays["site"])
 
 
-def test_one_pass_for_each_distinct_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def passes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, targets: dict[str, Any]
+) -> list[tuple[Any, list[str]]]:
+    """Positions and wanted outputs of every call of the model in an epoch of training."""
     seen: list[tuple[Any, list[str]]] = []
     forward = SoapBpnn.forward
 
@@ -176,10 +179,16 @@ def test_one_pass_for_each_distinct_input(folder: Path, monkeypatch: pytest.Monk
             seen.append((graph.positions.detach().clone(), list(outputs)))
         return forward(self, graph, outputs)
 
-    monkeypatch.setattr(SoapBpnn, "forward", counting)
+    with monkeypatch.context() as patch:
+        patch.setattr(SoapBpnn, "forward", counting)
+        patch.setattr("atomtrain.api.finish", lambda *a, **k: None)  # no export of the counter
+        train(folder, patch, "passes", targets, num_epochs=1)
+    return seen
+
+
+def test_one_pass_for_each_distinct_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {name: ALL[name] for name in ("energy", "mtt::metal", "mtt::gold", "mtt::noise")}
-    monkeypatch.setattr("atomtrain.api.finish", lambda *a, **k: None)  # no export of the counter
-    train(folder, monkeypatch, "passes", chosen, num_epochs=1)
+    seen = passes(folder, monkeypatch, chosen)
     n_steps = (N - 8) // 8
     assert len(seen) == 2 * n_steps
     for (clean, first), (noisy, second) in zip(seen[::2], seen[1::2], strict=True):
@@ -355,27 +364,75 @@ def test_mistakes_in_schedulers(
         train(folder, monkeypatch, "wrong", {"mtt::metal": ALL["mtt::metal"]}, scheduler=scheduler)
 
 
-def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def package(folder: Path) -> Path:
+    """A package with two tasks, to be put on the path: ``ordinal`` and ``moved``."""
     source = Path(__file__).parents[1] / "core" / "tests" / "ordinal_task.py"
-    assert len(source.read_text().splitlines()) < 60
+    assert len(source.read_text().splitlines()) < 140  # it is what the guide shows to authors
     site = folder / "site"
     info = site / "ordinal-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ordinal\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[atomtrain.components]\nordinal = ordinal_task\n")
     (site / "ordinal_task.py").write_text(source.read_text())
+    return site
+
+
+GRADE = {"mtt::grade": {"key": "gold", "type": {"ordinal": {"grades": 3}}}}
+MOVED = {"mtt::shift": {"type": {"moved": {"by": 0.05}}}}
+
+
+def test_a_task_of_a_package(folder: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    target = {"mtt::grade": {"key": "gold", "type": {"ordinal": {"grades": 3}}}}
     with pytest.raises(Exception, match="unknown kind of target 'ordinal'"):
-        train(folder, monkeypatch, "grade", target)
-    monkeypatch.syspath_prepend(str(site))
-    found = train(folder, monkeypatch, "grade", target)
+        train(folder, monkeypatch, "grade", GRADE)
+    monkeypatch.syspath_prepend(str(package))
+    found = train(folder, monkeypatch, "grade", GRADE, num_epochs=5)
     assert found.errors["test"]["mtt::grade"]["accuracy"] == 1.0
-    Path("eval.yaml").write_text(yaml.safe_dump({"systems": "test.xyz", "targets": target}))
+
+    log = (found.directory / "train.log").read_text()
+    assert "target 'mtt::grade': grade 0: 19, grade 1: 21, grade 2: 0" in log
+    assert "final test errors of the best model: grade MAE 0 grades, grade accuracy 1" in log
+    assert "grade: calibration error on the test set" in log
+    rows = list(csv.DictReader((found.directory / "train.csv").open()))
+    assert float(rows[0]["validation grade MAE [grades]"]) <= 1.0
+    matrix = list(csv.reader((found.directory / "confusion_grade_test.csv").open()))
+    assert matrix == [["label / predicted", "0", "1", "2"], ["0", "8", "0", "0"],
+                      ["1", "0", "8", "0"], ["2", "0", "0", "0"]]  # fmt: skip
+    assert "test,1,8,1,1,1" in (found.directory / "classes_grade.csv").read_text()
+
+    output = api.load(found.model).capabilities().outputs["mtt::grade"]
+    assert output.description == "probabilities of at least grade 1, 2"
+    Path("eval.yaml").write_text(yaml.safe_dump({"systems": "test.xyz", "targets": GRADE}))
     (result,) = api.evaluate("grade.pt", "eval.yaml", output="grade.xyz")
-    assert result.errors["mtt::grade"]["grade error"] == 0.0
+    assert result.errors["mtt::grade"]["mae"] == 0.0
     probabilities = result.predictions["mtt::grade"]
     assert bool((probabilities >= 0).all()) and bool((probabilities <= 1).all())
+    for frame, row in zip(ase.io.read("grade.xyz", ":"), probabilities, strict=True):
+        assert frame.info["mtt::grade"] == int((row > 0.5).sum())
+        np.testing.assert_allclose(frame.info["mtt::grade_thresholds"], row, atol=1e-7)
+
+
+def test_a_task_of_a_package_that_moves_atoms(
+    folder: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(package))
+    seen = passes(folder, monkeypatch, {"energy": ALL["energy"], **MOVED})
+    for (still, first), (moved, second) in zip(seen[::2], seen[1::2], strict=True):
+        assert (first, second) == (["energy"], ["mtt::shift"])
+        # of four atoms, whose mean displacement is taken off
+        off = float((moved - still).square().mean().sqrt()) / (3 / 4) ** 0.5
+        assert off == pytest.approx(0.05, rel=0.3)
+
+    found = train(folder, monkeypatch, "moved", MOVED, num_epochs=1)
+    scale = load_checkpoint(found.checkpoint)["core"]["affine"]["affine.0.reference"]
+    assert torch.equal(scale, torch.full_like(scale, 0.05))
+    log = (found.directory / "train.log").read_text()
+    assert "target 'mtt::shift': displacements of 0.05 along each axis" in log
+    rows = list(csv.DictReader((found.directory / "train.csv").open()))
+    # hardly learnt in one epoch: the error is the displacement, in the unit of length
+    error = float(rows[-1]["validation shift RMSE [A]"])
+    assert error == pytest.approx(0.05 * (3 / 4) ** 0.5, rel=0.3)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import atomtrain
 from atomtrain.contract import BuildContext
 from atomtrain.errors import CheckpointError, DataError, OptionsError
 from atomtrain.plugins import open_architecture
+from atomtrain.plugins.restore import restore
 from atomtrain_template.names import LEVELS
 from atomtrain_template.render import TEMPLATE
 
@@ -60,6 +61,7 @@ def test_files(projects: dict[str, Path], level: str) -> None:
     assert (
         f'own-{level} = "atomtrain_own_{level}.plugin"' in (project / "pyproject.toml").read_text()
     )
+    assert '"atomtrain-testing' in (project / "pyproject.toml").read_text()  # the kit of its tests
     assert "Ada Example" in (project / "LICENSE").read_text()
 
 
@@ -175,7 +177,7 @@ def test_a_wrapper_without_its_model(installed: dict[str, Path], tmp_path: Path)
     info = mine.info(mine.main)
 
     def build(info: Any = info, checkpoint: Any = None, **hypers: Any) -> Any:
-        context = BuildContext("train", mine.trainer_hypers(**hypers), checkpoint)
+        context = BuildContext("train", mine.trainer_hypers(**hypers), checkpoint, restore)
         return mine.architecture.build_model(mine.hypers(), info, context)
 
     with pytest.raises(OptionsError, match=r"training.backbone: give the path of a trained model"):

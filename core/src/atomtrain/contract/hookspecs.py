@@ -100,7 +100,7 @@ class ComponentHooks:
         """Offer readers of further data formats (``reader: name`` in the options).
 
         ``load()`` gives a function ``(path, where)`` that returns a list of
-        :class:`atomtrain.data.readers.Frame` and raises DataError, its message beginning with
+        :class:`atomtrain.data.Frame` and raises DataError, its message beginning with
         ``where``, for a file it cannot read.
         """
         raise NotImplementedError

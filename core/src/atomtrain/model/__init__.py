@@ -1,4 +1,4 @@
-"""Models and what surrounds them at prediction: base classes, baselines, gradients, export.
+"""Models and what surrounds them at prediction: base classes, composition and scale, gradients, export.
 
 Nothing here reads data files or trains. An architecture author needs :class:`Model` (or one of the
 easier levels) and nothing else.

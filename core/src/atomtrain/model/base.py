@@ -2,7 +2,7 @@
 
 TorchScript cannot branch on types, so every level ends in the same ``forward``:
 an :class:`~atomtrain.graph.AtomGraph` and the names of the wanted outputs go in, per-atom blocks
-come out. Nothing here computes gradients, baselines or scales: the engine and the
+come out. Nothing here computes gradients, compositions or scales: the engine and the
 :class:`~atomtrain.model.predictor.Predictor` do that around any model.
 
 No ``from __future__ import annotations`` here: TorchScript reads the attribute annotations of the

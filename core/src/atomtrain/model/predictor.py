@@ -1,7 +1,7 @@
 """Predictor: a model together with what turns its outputs into physical quantities.
 
-Networks are trained on dimensionless targets: the model's own baseline, if it has one, and that of
-the composition are subtracted and the rest divided by a scale. The predictor puts all of them back.
+Networks are trained on dimensionless targets: the baseline of the model, if it has one, and the
+composition are subtracted and the rest divided by a scale. The predictor puts all of them back.
 It is what is evaluated and exported.
 """
 

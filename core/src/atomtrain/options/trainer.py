@@ -80,12 +80,12 @@ class TrainerHypers(Section):
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
     """Epochs between checkpoints; 0 for none but the last."""
     atomic_baseline: dict[str, float | dict[int, float]] | str = {}
-    """What each atom contributes to a target whatever its surroundings: by target a number (0: no
-    baseline) or ``{type: number}``, types as numbers or symbols; types that are not named are
+    """The composition: what each atom contributes to a target whatever its surroundings. By target a
+    number (0: none) or ``{type: number}``, types as numbers or symbols; types that are not named are
     fitted to the training set. Tensors have one only in their invariant parts. Or the path of a
-    checkpoint to take all baselines from. It is subtracted in training and added in prediction."""
+    checkpoint to take all compositions from. It is subtracted in training and added in prediction."""
     scale_targets: bool = True
-    """Whether targets are divided by the size of what the baseline leaves: the root mean square,
+    """Whether targets are divided by the size of what the composition leaves: the root mean square,
     per atom for targets of structures (but see ``per_structure_targets``), by type of atom for
     targets of atoms. Where a target has several properties or blocks, the model's output for each
     is scaled to that one's own size as well."""
@@ -243,7 +243,7 @@ class TrainerHypers(Section):
             if name not in names
         ]
         for name, target in targets.items():
-            problems += self._check_baseline(target)
+            problems += self._check_affine(target)
             loss = self.loss_for(target)
             where = ("loss",) if isinstance(self.loss, LossSpec) else ("loss", name)
             if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
@@ -270,12 +270,13 @@ class TrainerHypers(Section):
             ]
         return problems
 
-    def _check_baseline(self, target: TargetInfo) -> list[tuple[tuple[str, ...], str]]:
+    def _check_affine(self, target: TargetInfo) -> list[tuple[tuple[str, ...], str]]:
+        """What is wrong with the given composition and scale of a target."""
         problems: list[tuple[tuple[str, ...], str]] = []
         if isinstance(self.atomic_baseline, dict) and target.blocks:
             given = self.atomic_baseline.get(target.name, 0.0)
             if task_of(target.kind).scaled is False and target.name in self.atomic_baseline:
-                problem = f"a target of type '{target.kind}' has no baseline"
+                problem = f"a target of type '{target.kind}' has no composition"
                 problems.append((("atomic_baseline", target.name), problem))
                 return problems
             some = any(given.values()) if isinstance(given, dict) else given != 0.0

@@ -165,7 +165,7 @@ class Architecture:
     def build_model(
         self, hypers: BaseModel, dataset_info: DatasetInfo, context: BuildContext
     ) -> Model:
-        """See :meth:`.hookspecs.ArchitectureHooks.build_model`."""
+        """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.build_model`."""
         model: Model = self._ask(
             "build_model",
             lambda: self._hooks.build_model(
@@ -175,14 +175,14 @@ class Architecture:
         return model
 
     def train_model(self, model: Model, run: TrainingRun) -> TrainingOutcome:
-        """See :meth:`.hookspecs.ArchitectureHooks.train_model`. Errors pass unchanged."""
+        """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.train_model`. Errors pass unchanged."""
         outcome: TrainingOutcome = self._hooks.train_model(model=model, run=run)
         if outcome is None:
             raise PluginError(f"{self._who}: train_model returned nothing")
         return outcome
 
     def export_model(self, predictor: Predictor, metadata: dict[str, Any]) -> Any:
-        """See :meth:`.hookspecs.ArchitectureHooks.export_model`."""
+        """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.export_model`."""
         return self._ask(
             "export_model",
             lambda: self._hooks.export_model(predictor=predictor, metadata=metadata),

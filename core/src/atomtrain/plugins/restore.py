@@ -54,7 +54,7 @@ def build_model(
 def restore(
     checkpoint: dict[str, Any], purpose: Purpose, trainer_hypers: BaseModel | None = None
 ) -> Restored:
-    """Build the architecture's model from a checkpoint and load its weights and baselines.
+    """Build the architecture's model from a checkpoint and load its weights, compositions and scales.
 
     ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
@@ -96,6 +96,7 @@ def _load_affine(predictor: Predictor, state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
         if name not in own or own[name].shape != value.shape:
             raise CheckpointError(
-                f"the checkpoint's baselines do not fit its own data set information ({name})"
+                "the checkpoint's compositions and scales do not fit its own data set "
+                f"information ({name})"
             )
         own[name].copy_(value)

@@ -106,8 +106,8 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
         )
     if restored.checkpoint.get("fingerprint") != data.fingerprint:
         log.warning(
-            "the data are not those the checkpoint was trained on; baselines and scales stay "
-            "those of the checkpoint"
+            "the data are not those the checkpoint was trained on; compositions and scales "
+            "stay those of the checkpoint"
         )
     return Start(restored.predictor, before, restored.checkpoint)
 

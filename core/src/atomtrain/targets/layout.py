@@ -62,7 +62,7 @@ class Block:
 
     @property
     def invariant(self) -> bool:
-        """Whether rotations and inversion leave it unchanged (a baseline may then be subtracted)."""
+        """Whether rotations and inversion leave it unchanged (only then has it a composition)."""
         return not self.components or dict(self.key) == {"o3_lambda": 0, "o3_sigma": 1}
 
 

@@ -41,12 +41,12 @@ class Task:
     kind: the word of the options file.
     arguments: pydantic class of what may follow the word.
     pooling: how values of atoms become one of a structure unless the options say otherwise.
-    scaled: whether labels have a composition baseline and a scale, as regressions do.
+    scaled: whether labels have a composition and a scale that are fitted, as regressions do.
     losses: the core's losses that make sense, the first being the default; ``("task",)`` where
         :meth:`loss` gives one of its own.
     shown: metrics for the lines of the log, in order.
     measure: the metric that stands for an error where the best model is chosen; small is good.
-    classification: whether the columns of a label are the target's ``classes``.
+    classification: whether it tells the target's ``classes`` apart.
     """
 
     kind: str = ""
@@ -100,11 +100,14 @@ class Task:
     # -- training ------------------------------------------------------------------------------
 
     def input_noise(self, info: TargetInfo) -> float:
-        """Standard deviation of the noise that the model's input has and whose label it is; 0: none."""
+        """Standard deviation of noise in the positions the model sees, for which the noise is the label; 0: none.
+
+        Labels are the noise over its standard deviation; :meth:`fixed_scale` gives them their size.
+        """
         return 0.0
 
     def fixed_scale(self, info: TargetInfo) -> float:
-        """What the model's output is multiplied by where no scale is fitted (``scaled`` is False)."""
+        """What the model's output, and noise that is the label, is multiplied by if ``scaled`` is False."""
         return 1.0
 
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:

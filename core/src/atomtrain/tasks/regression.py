@@ -1,4 +1,4 @@
-"""Numbers: scalars, cartesian and spherical tensors. Baselines, scales and errors are the core's."""
+"""Numbers: scalars, cartesian and spherical tensors. Composition, scale and errors are the core's."""
 
 from __future__ import annotations
 

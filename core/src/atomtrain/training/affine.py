@@ -65,7 +65,7 @@ def fit_affines(
 def _affine_from(
     path: str, target: TargetInfo, info: DatasetInfo, checkpoints: Checkpoints
 ) -> Affine:
-    """Baseline and scale of a target in another checkpoint, for the elements of ``info``."""
+    """Composition and scale of a target in another checkpoint, for the elements of ``info``."""
     where = f"architecture.training.atomic_baseline: '{path}'"
     source, affine = affine_of_checkpoint(checkpoints.open(path), target.name)
     if affine is None:
@@ -162,7 +162,7 @@ def _by_index(values: float | dict[int, float] | None, types: tuple[int, ...]) -
 def affine_of_checkpoint(
     checkpoint: dict[str, Any], target: str
 ) -> tuple[DatasetInfo, Affine | None]:
-    """What a checkpoint is for, and a target's baseline and scale (None: it has no such target).
+    """What a checkpoint is for, and a target's composition and scale (None: it has no such target).
 
     Its architecture need not be installed.
     """
@@ -178,5 +178,5 @@ def affine_of_checkpoint(
 
 
 def copy_affine(target: Predictor, source: Predictor, name: str) -> None:
-    """Take over the baseline and scale of a target that both predictors have."""
+    """Take over the composition and scale of a target that both predictors have."""
     target.affine_of(name).load_state_dict(source.affine_of(name).state_dict())

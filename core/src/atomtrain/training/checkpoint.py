@@ -10,7 +10,7 @@ A checkpoint is a dict of tensors, numbers, strings, lists and dicts::
     splits, fingerprint
     model          {last, best, average}: state dicts of the architecture's module (best, average
                    may be None)
-    core           {version, affine}: baselines and scales
+    core           {version, affine}: compositions and scales
     trainer        optimiser, step, epoch, random state, best metric ... (None: nothing to go on)
     embedded       {name: checkpoint}: trained models inside the model, each by its own checkpoint
     metrics, metadata

@@ -448,7 +448,7 @@ class Engine:
         self.run.processes.barrier()
 
     def _resume(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the training state; weights and baselines were loaded when the model was."""
+        """Take up the training state; weights, compositions and scales were loaded when the model was."""
         state = checkpoint["trainer"]
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None and state["average"] is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]) -> Samples:
-    """The labels of one target as the baselines want them."""
+    """The labels of one target as composition and scale are fitted to them."""
     label = store.labels[target.name]
     mask = label.mask if label.mask is not None else torch.ones_like(label.values, dtype=torch.bool)
     index = torch.full((max(types) + 1,), -1, dtype=torch.int64)
@@ -38,7 +38,7 @@ def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]
 def normalised_store(store: StructureStore, predictor: Predictor) -> StructureStore:
     """The same structures with the labels a network is trained on.
 
-    First the model's own baseline is subtracted. Values: residual over the reference scale, per
+    First the model's baseline is subtracted. Values: residual over the reference scale, per
     atom where the target is a sum; forces over the reference; strain derivative over the reference,
     per atom.
     """

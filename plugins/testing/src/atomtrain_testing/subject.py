@@ -147,7 +147,7 @@ class Subject:
         return self.architecture.build_model(self.hypers(), info or self.info(self.main), context)
 
     def predictor(self, *examples: Example) -> Predictor:
-        """A float64 predictor whose weights, baselines and scales are away from their start."""
+        """A float64 predictor whose weights, compositions and scales are away from their start."""
         info = self.info(*(examples or (self.main,)))
         predictor = Predictor(self.build(info), info).eval()
         predictor.model.double()

@@ -20,7 +20,7 @@ class ExportedModel(nn.Module):
     """A :class:`~atomtrain.model.Predictor` behind metatomic's ``ModelInterface``.
 
     Pair vectors are taken from the neighbour list block, because that is where metatomic hangs the
-    gradient with respect to positions and cell. Sums over atoms are done in float64 (baselines may
+    gradient with respect to positions and cell. Sums over atoms are done in float64 (compositions may
     be thousands of eV), the results are in the dtype of the systems. A run on one small molecule is
     all overhead, hence the path without concatenation and the labels kept between calls.
     """

@@ -289,7 +289,7 @@ class _Rearranged:
 
 
 def affine(found: Mapping[str, Any], info: DatasetInfo) -> dict[str, Tensor]:
-    """Baselines and scales, as the core keeps them."""
+    """Compositions and scales, as the core keeps them."""
     state: dict[str, Tensor] = {}
     types = found["atomic_types"]
     order = sorted(range(len(types)), key=types.__getitem__)
@@ -314,7 +314,7 @@ def _table(blocks: Any, target: TargetInfo, n_types: int, default: float) -> Ten
             parts.append(torch.full((n_types, block.n_properties), default, dtype=torch.float64))
             continue
         values = values.to(torch.float64)
-        while values.dim() > 2:  # one component, as far as a baseline exists
+        while values.dim() > 2:  # one component, as far as a composition exists
             values = values.select(1, 0)
         parts.append(values.expand(n_types, block.n_properties).clone())
     return torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""What every architecture must be able to do: the core's test kit on this one."""
+"""What every architecture must be able to do: atomtrain's conformance kit on this one."""
 
 {% if cookiecutter.level == "wrapper" -%}
 import tempfile
