@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from crossing import atomtrain, write_crystal, write_options
+from helpers.alloy import atomtrain, write_crystal, write_options
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import ase.io
 import pytest
 from atomtrain_testing import run_check
 from atomtrain_testing.checks import all_checks
-from crossing import atomtrain, environment
+from helpers.alloy import atomtrain, environment
 
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "examples" / "architecture"

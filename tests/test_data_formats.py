@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from crossing import atomtrain, crystal, options
+from helpers.alloy import atomtrain, crystal, options
 from typer.testing import CliRunner
 
 from atomtrain import api

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from ase.build import make_supercell
-from crossing import atomtrain, crystal, environment
+from helpers.alloy import atomtrain, crystal, environment
 from metatomic.torch import ModelOutput
 from metatomic_ase import MetatomicCalculator
 

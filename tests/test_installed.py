@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from crossing import environment
+from helpers.alloy import environment
 
 from atomtrain_template.render import render
 

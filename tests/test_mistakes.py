@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
-from crossing import atomtrain, options, write_crystal
+from helpers.alloy import atomtrain, options, write_crystal
 
 
 def failing(folder: Path, *arguments: str, **env: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from crossing import atomtrain, environment, options, write_crystal
+from helpers.alloy import atomtrain, environment, options, write_crystal
 
 from atomtrain.errors import CheckpointError
 from atomtrain.training.checkpoint import load_checkpoint

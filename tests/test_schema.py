@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from core_structures import install
-from crossing import atomtrain
-from schema_check import refusals, validator
-from test_core_contract import good
+from helpers.alloy import atomtrain
+from helpers.models import good, install
+from helpers.schema import refusals, validator
 
 from atomtrain.errors import AtomtrainError
 from atomtrain.options import load_options, validate_hypers

@@ -16,7 +16,7 @@ import yaml
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from crossing import crystal
+from helpers.alloy import crystal
 
 from atomtrain import api
 from atomtrain.errors import DataError, OptionsError, TargetError
@@ -356,7 +356,7 @@ def test_mistakes_in_schedulers(
 
 
 def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Path(__file__).parents[1] / "core" / "tests" / "ordinal_task.py"
+    source = Path(__file__).parent / "made_up" / "ordinal_task.py"
     assert len(source.read_text().splitlines()) < 60
     site = folder / "site"
     info = site / "ordinal-1.0.dist-info"

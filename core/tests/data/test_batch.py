@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from data_frames import awkward, source_of, store_of
+from helpers.frames import awkward, source_of, store_of
 
 from atomtrain.data import Batch, Label, StructureStore
 from atomtrain.graph import AtomGraph, pair_vectors

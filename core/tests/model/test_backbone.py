@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 from ase.build import molecule
-from core_structures import Pairwise, energy_info, store_of
-from equivariant_model import Moments
+from helpers.equivariant import Moments
+from helpers.models import Pairwise, energy_info, store_of
 from torch import Tensor, nn
 
 from atomtrain.data import BatchSource

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from ase.build import molecule
-from core_structures import store_of
-from equivariant_model import Moments
+from helpers.equivariant import Moments
+from helpers.models import store_of
 from torch import Tensor
 
 from atomtrain.data import BatchSource

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import covalent_radii
-from core_structures import Pairwise, energy_info, store_of
+from helpers.models import Pairwise, energy_info, store_of
 
 from atomtrain.data import BatchSource, Label, StructureStore
 from atomtrain.errors import PluginError, TargetError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classifier_runs import Run, options, section, write
+from helpers.classes import Run, options, section, write
 
 import atomtrain
 from atomtrain.api import TrainingResult

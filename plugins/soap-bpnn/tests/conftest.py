@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ase import Atoms
-from soap_structures import graph_of, structures
+from helpers.soap import graph_of, structures
 
 from atomtrain.graph import AtomGraph
 

@@ -18,10 +18,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+from helpers.soap import graph_of, info, store_of
 from metatomic_ase import MetatomicCalculator
 from pydantic import ValidationError
-from soap_structures import graph_of, store_of
-from test_soap_descriptor import info
 
 from atomtrain import api
 from atomtrain.data import BatchSource

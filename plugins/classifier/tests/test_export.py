@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from classifier_runs import Run
+from helpers.classes import Run
 from metatomic.torch import ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
 from metatomic_ase import MetatomicCalculator
 

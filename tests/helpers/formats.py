@@ -11,12 +11,12 @@ import metatensor.torch as mts
 import numpy as np
 import torch
 from ase import Atoms
-from data_frames import build, labelled
 from metatensor.torch import Labels, TensorBlock, TensorMap
 
 from atomtrain.data import Label, StructureStore
 from atomtrain.data.writers import Predictions, choose_output
 from atomtrain.options import DatasetSection, target_info
+from helpers.frames import build, labelled
 
 SPHERICAL = {
     "spherical": {"irreps": [{"o3_lambda": 2, "o3_sigma": 1, "num": 2}, {"o3_lambda": 0, "o3_sigma": 1}]}

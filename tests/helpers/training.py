@@ -12,9 +12,9 @@ import pytest
 import tables_arch
 import yaml
 from ase import Atoms
-from core_structures import install
 
 from atomtrain import api
+from helpers.models import install
 
 
 def write_data(path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from core_structures import install
-from logged_training import train
+from helpers.models import install
+from helpers.training import train
 
 from atomtrain.options import TrainerHypers
 from atomtrain.training import distributed

@@ -1,4 +1,4 @@
-"""Batches of awkward structures, made here: no data files are needed."""
+"""SOAP-BPNN and batches of awkward structures for it, made here: no data files are needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from ase.build import bulk, molecule
 
 from atomtrain.data import BatchSource, StructureStore
 from atomtrain.graph import AtomGraph
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain_soap_bpnn.hypers import ModelHypers
+from atomtrain_soap_bpnn.model import SoapBpnn
 
 
 def store_of(frames: list[Atoms]) -> StructureStore:
@@ -53,3 +56,16 @@ def structures() -> list[Atoms]:
     for atoms in frames[:4]:
         atoms.positions += 0.05 * rng.normal(size=atoms.positions.shape)
     return frames
+
+
+TYPES = (1, 6, 8)
+
+
+def info(types: tuple[int, ...] = TYPES) -> DatasetInfo:
+    target = TargetInfo("energy", quantity="energy", gradients=("forces", "strain"))
+    return DatasetInfo("angstrom", types, {"energy": target})
+
+
+def build(legacy: bool = True, **hypers: object) -> SoapBpnn:
+    torch.manual_seed(0)
+    return SoapBpnn(ModelHypers(legacy=legacy, **hypers), info()).to(torch.float64)

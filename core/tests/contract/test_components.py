@@ -13,8 +13,8 @@ from typing import Any
 
 import ase.io
 import pytest
-from core_structures import install
-from logged_training import train
+from helpers.models import install
+from helpers.training import train
 
 from atomtrain import api
 from atomtrain.contract import catalog, component

@@ -5,27 +5,14 @@ from __future__ import annotations
 import pytest
 import sphericart.torch
 import torch
+from helpers.soap import TYPES, build
 from spex import SphericalExpansion
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import with_leaves
-from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
 from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, group_pairs
-from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-
-TYPES = (1, 6, 8)
-
-
-def info(types: tuple[int, ...] = TYPES) -> DatasetInfo:
-    target = TargetInfo("energy", quantity="energy", gradients=("forces", "strain"))
-    return DatasetInfo("angstrom", types, {"energy": target})
-
-
-def build(legacy: bool = True, **hypers: object) -> SoapBpnn:
-    torch.manual_seed(0)
-    return SoapBpnn(ModelHypers(legacy=legacy, **hypers), info()).to(torch.float64)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from soap_structures import graph_of
+from helpers.soap import graph_of
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
@@ -187,8 +187,8 @@ def test_features(graph: AtomGraph, legacy: bool) -> None:
 
 def test_exported(frames: list[Atoms]) -> None:
     """Names, shapes and values through metatomic, per atom and per structure."""
+    from helpers.soap import store_of
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
-    from soap_structures import store_of
 
     from atomtrain.evaluation import _systems
 

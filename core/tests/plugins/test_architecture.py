@@ -6,35 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_structures import install
+from helpers.models import good, install
 
 from atomtrain.contract import catalog, components
 from atomtrain.errors import CheckpointError, PluginError
 from atomtrain.plugins import open_architecture
-
-GOOD = """
-from atomtrain.contract import ArchitectureInfo, hookimpl
-def hypers():
-    from atomtrain.options import Section
-    return Section
-@hookimpl
-def describe_architecture():
-    return ArchitectureInfo(name="{name}", summary="s", model_hypers=hypers,
-                            trainer_hypers=hypers, aliases=("old-name",), model_version=3)
-@hookimpl
-def build_model(hypers):
-    {build}
-"""
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
-
-
-def good(name: str, build: str = "return 1") -> str:
-    return GOOD.format(name=name, build=build)
 
 
 def test_names_are_normalised(site: Path) -> None:

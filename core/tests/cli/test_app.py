@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from core_structures import install
-from test_core_contract import good
+from helpers.models import good, install
 
 
 def run(

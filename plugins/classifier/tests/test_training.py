@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from classifier_runs import Run, options
+from helpers.classes import Run, options
 
 import atomtrain
 from atomtrain.data import Kept

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import tables_arch
 import yaml
-from core_structures import install
-from logged_training import train, write_data
+from helpers.models import install
+from helpers.training import train, write_data
 from typer.testing import CliRunner
 
 import atomtrain

@@ -12,7 +12,7 @@ from typing import Any
 import ase.io
 import pytest
 import torch
-from soap_structures import store_of
+from helpers.soap import store_of
 from typer.testing import CliRunner
 
 from atomtrain.data import BatchSource
@@ -22,7 +22,7 @@ from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain_soap_bpnn.metatrain.command import app, convert, unpack
 
-GOLDEN = Path(__file__).parent / "metatrain"
+GOLDEN = Path(__file__).parent
 
 
 def golden(name: str) -> dict[str, Any]:

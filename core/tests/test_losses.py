@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from core_structures import energy_info, install
+from helpers.models import energy_info, install
 
 from atomtrain.contract import catalog
 from atomtrain.errors import OptionsError

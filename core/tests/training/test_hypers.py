@@ -15,7 +15,7 @@ import tables_arch
 import torch
 import yaml
 from ase import Atoms
-from core_structures import install, store_of
+from helpers.models import install, store_of
 
 from atomtrain import api
 from atomtrain.data import BatchSource

@@ -9,7 +9,7 @@ import grown_arch
 import pytest
 import torch
 from atomtrain_testing import Outcome, Subject, run_check, write_golden
-from core_structures import install
+from helpers.models import install
 
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.plugins import open_architecture

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.soap import build, graph_of, info
 from pydantic import ValidationError
-from soap_structures import graph_of
-from test_soap_descriptor import build, info
 
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph

@@ -66,3 +66,22 @@ def install(
     (info / "METADATA").write_text(metadata)
     (info / "entry_points.txt").write_text(f"[{group}]\n{entry or name} = {module}\n")
     (site / f"{module}.py").write_text(source)
+
+
+GOOD = """
+from atomtrain.contract import ArchitectureInfo, hookimpl
+def hypers():
+    from atomtrain.options import Section
+    return Section
+@hookimpl
+def describe_architecture():
+    return ArchitectureInfo(name="{name}", summary="s", model_hypers=hypers,
+                            trainer_hypers=hypers, aliases=("old-name",), model_version=3)
+@hookimpl
+def build_model(hypers):
+    {build}
+"""
+
+
+def good(name: str, build: str = "return 1") -> str:
+    return GOOD.format(name=name, build=build)

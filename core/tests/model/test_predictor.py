@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
-from core_structures import Pairwise, energy_info, store_of
+from helpers.models import Pairwise, energy_info, store_of
 
 from atomtrain.data import BatchSource, Label
 from atomtrain.errors import TargetError

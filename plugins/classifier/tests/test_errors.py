@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from classifier_runs import Run, write
+from helpers.classes import Run, write
 
 from atomtrain.errors import (
     CheckpointError,

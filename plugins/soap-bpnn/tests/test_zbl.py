@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from helpers.soap import graph_of, store_of
 from metatomic_ase import MetatomicCalculator
-from soap_structures import graph_of, store_of
 
 from atomtrain import api
 from atomtrain.data import BatchSource

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from core_structures import energy_info
+from helpers.models import energy_info
 
 from atomtrain.errors import CheckpointError, DeviceError, OutputError
 from atomtrain.files import replacing
