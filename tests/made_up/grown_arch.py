@@ -1,4 +1,4 @@
-"""An architecture with a history: three versions, a weight renamed and reshaped, a new name.
+"""An architecture with a history: three versions, a hyper and a weight renamed, a weight reshaped, a new name.
 
 Installed with ``VERSION`` and ``NAME`` replaced by what that release had.
 """
@@ -14,9 +14,9 @@ NAME = "grown-up"
 
 
 def _hypers() -> Any:
-    from atomtrain.options import Section
+    import grown_hypers
 
-    return Section
+    return getattr(grown_hypers, f"Version{VERSION}")
 
 
 def _trainer() -> Any:
@@ -40,16 +40,20 @@ def describe_architecture() -> ArchitectureInfo:
 
 
 @hookimpl
-def build_model(dataset_info: Any) -> Any:
+def build_model(hypers: Any, dataset_info: Any) -> Any:
     import grown_model
 
-    return getattr(grown_model, f"Version{VERSION}")(dataset_info)
+    (amplitude,) = hypers.model_dump().values()
+    return getattr(grown_model, f"Version{VERSION}")(dataset_info, amplitude)
 
 
 @hookimpl
 def upgrade_checkpoint(checkpoint: dict[str, Any], part: str, from_version: int) -> dict[str, Any]:
     if part == "trainer":
         return checkpoint  # version 2 only trained differently
+    hypers = checkpoint["hypers"]
+    if from_version == 1:  # size was renamed
+        hypers = {**hypers, "model": {"amplitude": hypers["model"]["size"]}}
     states = {}
     for name, state in checkpoint["model"].items():
         state = dict(state)
@@ -66,4 +70,4 @@ def upgrade_checkpoint(checkpoint: dict[str, Any], part: str, from_version: int)
             for k, one in optimizer["state"].items()
         }
         trainer = {**trainer, "optimizer": {**optimizer, "state": moments}}
-    return {**checkpoint, "model": states, "trainer": trainer}
+    return {**checkpoint, "hypers": hypers, "model": states, "trainer": trainer}

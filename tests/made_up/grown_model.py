@@ -8,28 +8,34 @@ from atomtrain.graph import AtomGraph
 from atomtrain.targets import DatasetInfo
 
 
-class Version1(Tiny):
-    def __init__(self, dataset_info: DatasetInfo) -> None:
+class Grown(Tiny):
+    def __init__(self, dataset_info: DatasetInfo, amplitude: float) -> None:
         super().__init__(dataset_info)
+        self.amplitude = amplitude
+
+
+class Version1(Grown):
+    def __init__(self, dataset_info: DatasetInfo, amplitude: float) -> None:
+        super().__init__(dataset_info, amplitude)
         self.strength = nn.Parameter(torch.linspace(0.5, 1.5, 120))
 
     def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
-        return values * self.strength.index_select(0, graph.types).unsqueeze(1)
+        return self.amplitude * values * self.strength.index_select(0, graph.types).unsqueeze(1)
 
 
-class Version2(Tiny):
-    def __init__(self, dataset_info: DatasetInfo) -> None:
-        super().__init__(dataset_info)
+class Version2(Grown):
+    def __init__(self, dataset_info: DatasetInfo, amplitude: float) -> None:
+        super().__init__(dataset_info, amplitude)
         self.factors = nn.Parameter(torch.linspace(0.5, 1.5, 120))
 
     def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
-        return values * self.factors.index_select(0, graph.types).unsqueeze(1)
+        return self.amplitude * values * self.factors.index_select(0, graph.types).unsqueeze(1)
 
 
-class Version3(Tiny):
-    def __init__(self, dataset_info: DatasetInfo) -> None:
-        super().__init__(dataset_info)
+class Version3(Grown):
+    def __init__(self, dataset_info: DatasetInfo, amplitude: float) -> None:
+        super().__init__(dataset_info, amplitude)
         self.factors = nn.Parameter(torch.linspace(0.5, 1.5, 120).unsqueeze(1))
 
     def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
-        return values * self.factors.index_select(0, graph.types)
+        return self.amplitude * values * self.factors.index_select(0, graph.types)

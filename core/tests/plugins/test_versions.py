@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import grown_arch
 import pytest
 import torch
 from atomtrain_testing import Outcome, Subject, run_check, write_golden
 from helpers.models import install
+from helpers.training import write_data
 
+from atomtrain import api
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.plugins import open_architecture
 from atomtrain.plugins.restore import restore
@@ -112,3 +116,84 @@ def test_a_file_that_is_not_golden(history: Path, monkeypatch: pytest.MonkeyPatc
     del checkpoint["golden"]
     save_checkpoint(checkpoint, history / "golden" / "v1-1.ckpt")
     assert "was not written by 'atomtrain check --write-golden'" in golden(subject).message
+
+
+# -- a training goes on where an earlier version stopped -------------------------------------------
+
+
+def options(hypers: dict[str, float], **training: Any) -> dict[str, Any]:
+    target = {"unit": "eV", "forces": False, "stress": False}
+    return {
+        "architecture": {
+            "name": "grown",
+            "model": hypers,
+            "training": {"num_epochs": 2, "batch_size": 3, **training},
+        },
+        "training_set": {"systems": "data.xyz", "targets": {"energy": target}},
+        "validation_set": 0.25,
+    }
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ``old.ckpt`` and the outputs of a training by version 1; none is installed."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "data.xyz")
+    with monkeypatch.context() as patch:
+        release(tmp_path, patch, 1)
+        api.train(options({"size": 0.5}), output="old.pt")
+    return tmp_path
+
+
+def as_written(path: Path) -> dict[str, Any]:
+    """A checkpoint of which identity, options and hypers say the same."""
+    found = load_checkpoint(path)
+    assert found["hypers"]["model"] == {"amplitude": 0.5}
+    return found
+
+
+@pytest.mark.parametrize("restart", ["old.ckpt", "auto"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_restart_after_a_hyper_was_renamed(
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    restart: str,
+    version: int,
+) -> None:
+    caplog.set_level(logging.INFO, "atomtrain")
+    release(trained, monkeypatch, version)
+    result = api.train(options({"amplitude": 0.5}, num_epochs=3), restart=restart)
+    assert "restarting from" in caplog.text
+    found = as_written(result.checkpoint)
+    assert found["architecture"]["model_version"] == version
+    assert found["options"]["architecture"]["model"] == {"amplitude": 0.5}
+    assert api.export("model.ckpt", output="again.pt").exists()
+
+
+def test_a_restart_with_another_value(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(trained, monkeypatch, 2)
+    with pytest.raises(CheckpointError, match=r"model.amplitude: 0.5 in the checkpoint, 0.6 in"):
+        api.train(options({"amplitude": 0.6}), restart="old.ckpt")
+
+
+@pytest.mark.parametrize("method", ["full", "heads", "encoder"])
+def test_a_finetune_after_a_hyper_was_renamed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    release(trained, monkeypatch, 2)
+    finetune = {"read_from": "old.ckpt", "method": method}
+    result = api.train(options({}, finetune=finetune), output="tuned.pt")
+    found = as_written(result.checkpoint)
+    assert found["architecture"]["model_version"] == 2
+    assert api.export("tuned.ckpt", output="again.pt").exists()
+    for file in ("tuned.ckpt", "again.pt"):
+        assert api.show(file)["hypers"]["model"] == {"amplitude": 0.5}
+    again = {"read_from": "tuned.ckpt", "method": method}
+    as_written(api.train(options({}, finetune=again)).checkpoint)
+
+
+def test_an_old_checkpoint_is_exported(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(trained, monkeypatch, 3)
+    path = api.export("old.ckpt", output="new.pt")
+    assert api.show(path)["hypers"]["model"] == {"amplitude": 0.5}
