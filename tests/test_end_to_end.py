@@ -13,7 +13,9 @@ import pytest
 import torch
 import yaml
 from ase.build import make_supercell
-from helpers.alloy import atomtrain, crystal, environment
+from atomtrain_testing.subject import environment
+from helpers.alloy import crystal
+from helpers.processes import atomtrain
 from metatomic.torch import ModelOutput
 from metatomic_ase import MetatomicCalculator
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.alloy import atomtrain, environment, options, write_crystal
+from atomtrain_testing.subject import environment
+from helpers.alloy import options, write_crystal
+from helpers.processes import atomtrain
 
 from atomtrain.errors import CheckpointError
 from atomtrain.training.checkpoint import load_checkpoint

@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.alloy import crystal
+from helpers.installing import install
 
 from atomtrain import api
 from atomtrain.errors import DataError, OptionsError, TargetError
@@ -359,11 +360,7 @@ def test_a_task_of_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     source = Path(__file__).parent / "made_up" / "ordinal_task.py"
     assert len(source.read_text().splitlines()) < 60
     site = folder / "site"
-    info = site / "ordinal-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ordinal\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[atomtrain.components]\nordinal = ordinal_task\n")
-    (site / "ordinal_task.py").write_text(source.read_text())
+    install(site, "ordinal", group="atomtrain.components", target="ordinal_task")
     monkeypatch.chdir(folder)
     target = {"mtt::grade": {"key": "gold", "type": {"ordinal": {"grades": 3}}}}
     with pytest.raises(Exception, match="unknown kind of target 'ordinal'"):

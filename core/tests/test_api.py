@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tables_arch
 import yaml
-from helpers.models import install
+from helpers.installing import install
 from helpers.training import train, write_data
 from typer.testing import CliRunner
 
@@ -119,7 +118,7 @@ def test_the_command_line_only_calls_it(
 
 OLD = """
 from atomtrain.contract import Deprecation
-import tables as base
+import tables_arch as base
 from atomtrain.contract import ArchitectureInfo, hookimpl
 from dataclasses import replace
 
@@ -136,7 +135,7 @@ NOTICE = "architecture 'old' is deprecated since 0.3 and goes away in 0.5; use t
 
 
 def install_old(folder: Path, stage: str) -> None:
-    install(folder / "site", "tables", Path(tables_arch.__file__).read_text())
+    install(folder / "site", "tables", target="tables_arch")
     install(folder / "site", "old-dist", OLD.replace("{stage}", stage), entry="old")
 
 

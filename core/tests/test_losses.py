@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.models import energy_info, install
+from helpers.installing import install
+from helpers.models import energy_info
 
 from atomtrain.contract import catalog
 from atomtrain.errors import OptionsError

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,21 +63,3 @@ def options(**changes: Any) -> dict[str, Any]:
 
 def write_options(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(options(**changes)))
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """The environment of a child process: one thread is enough, and no launcher is inherited."""
-    env = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
-    return {**env, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **changes}
-
-
-def atomtrain(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in ``folder``."""
-    return subprocess.run(
-        [sys.executable, "-m", "atomtrain", *arguments],
-        cwd=folder,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from atomtrain.data import BatchSource, Datasets, StructureStore, build_datasets
+from atomtrain.data import Datasets, build_datasets
 from atomtrain.options import load_options
 
 
@@ -52,34 +51,6 @@ def awkward() -> dict[str, Atoms]:
         "outside the cell": Atoms("SiC", [[0, 0, 0], [100, -50, 31]], cell=[4, 4, 4], pbc=True),
         "far outside the cell": Atoms("SiC", [[0, 0, 0], [8e4, 0.5, 1]], cell=[4, 4, 4], pbc=True),
     }
-
-
-def store_of(frames: list[Atoms]) -> StructureStore:
-    """Structures without labels; cell vectors are zero where not periodic."""
-    counts = np.cumsum([0] + [len(a) for a in frames])
-    return StructureStore(
-        torch.from_numpy(np.concatenate([a.positions for a in frames])),
-        torch.from_numpy(np.concatenate([a.numbers for a in frames]).astype(np.int64)),
-        torch.from_numpy(np.stack([a.cell.array * a.pbc[:, None] for a in frames])),
-        torch.from_numpy(np.stack([a.pbc for a in frames])),
-        torch.from_numpy(counts.astype(np.int64)),
-    )
-
-
-def source_of(store: StructureStore, **changes: Any) -> BatchSource:
-    """Batches cut at 5 angstrom, on the CPU, in float64, everything kept."""
-    return BatchSource(
-        store,
-        **{
-            "cutoff": 5.0,
-            "dtype": torch.float64,
-            "constants": None,
-            "device": torch.device("cpu"),
-            "memory_budget": 1 << 28,
-            "num_workers": 0,
-            **changes,
-        },
-    )
 
 
 def section(path: str, **energy: Any) -> dict[str, Any]:

@@ -7,37 +7,9 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from atomtrain.data import BatchSource, StructureStore
-from atomtrain.graph import AtomGraph
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-
-
-def store_of(frames: list[Atoms]) -> StructureStore:
-    """Structures without labels."""
-    counts = np.cumsum([0] + [len(a) for a in frames])
-    return StructureStore(
-        torch.from_numpy(np.concatenate([a.positions for a in frames])),
-        torch.from_numpy(np.concatenate([a.numbers for a in frames]).astype(np.int64)),
-        torch.from_numpy(np.stack([np.array(a.cell.array) for a in frames])),
-        torch.from_numpy(np.stack([a.pbc for a in frames])),
-        torch.from_numpy(counts.astype(np.int64)),
-    )
-
-
-def graph_of(frames: list[Atoms], dtype: torch.dtype = torch.float64) -> AtomGraph:
-    """One batch of all frames, cut at 5 angstrom."""
-    source = BatchSource(
-        store_of(frames),
-        cutoff=5.0,
-        dtype=dtype,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=0,
-        num_workers=0,
-    )
-    return source.batch(torch.arange(len(frames))).graph
 
 
 def structures() -> list[Atoms]:

@@ -9,12 +9,11 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-import tables_arch
 import yaml
 from ase import Atoms
 
 from atomtrain import api
-from helpers.models import install
+from helpers.installing import install
 
 
 def write_data(path: Path) -> None:
@@ -38,16 +37,11 @@ def train(
     ``package`` brings components; where it is only on the path, it is installed beside.
     """
     site = folder / "site"
-    site.mkdir(exist_ok=True)
-    if not (site / "tables.py").exists():
-        install(site, "tables", Path(tables_arch.__file__).read_text())
+    install(site, "tables", target="tables_arch")
     module = f"{package}.plugin"
     if package and module not in {p.value for p in entry_points(group="atomtrain.components")}:
         name = package.replace("_", "-")
-        install(site, name, "", "atomtrain.components")
-        (site / f"{package}.py").unlink()
-        points = site / f"{package}-1.0.dist-info" / "entry_points.txt"
-        points.write_text(f"[atomtrain.components]\n{package} = {module}\n")
+        install(site, name, group="atomtrain.components", entry=package, target=module)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.chdir(folder)
     write_data(folder / "data.xyz")

@@ -1,6 +1,6 @@
 """The smallest architecture that fits every kind of target: tables by element, not equivariant.
 
-Installed by ``install(site, "tables", Path(tables_arch.__file__).read_text())``.
+Installed by ``install(site, "tables", target="tables_arch")``.
 """
 
 from typing import Any

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers.models import good, install
+from atomtrain_testing.subject import environment
+from helpers.installing import good, install
 
 
 def run(
-    code: str, *arguments: str, site: Path | None = None, **environment: str
+    code: str, *arguments: str, site: Path | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONWARNINGS": "ignore", "COLUMNS": "200", **environment}
-    if site is not None:
-        env["PYTHONPATH"] = os.pathsep.join([str(site), env.get("PYTHONPATH", "")])
+    env = environment(*filter(None, [site]), **{"COLUMNS": "200", **changes})
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env
     )
@@ -113,9 +111,8 @@ def hello(name: str):
 
 
 def test_commands_of_plugins(tmp_path: Path) -> None:
-    install(tmp_path, "cli-command", COMMAND, "atomtrain.commands")
-    entry = tmp_path / "cli_command-1.0.dist-info" / "entry_points.txt"
-    entry.write_text("[atomtrain.commands]\ngreet = cli_command:app\n")
+    install(tmp_path, "cli-command", COMMAND, "atomtrain.commands", entry="greet",
+            target="cli_command:app")  # fmt: skip
     code = "from atomtrain.cli.app import main; main()"
     helped = run(code, "--help", site=tmp_path)
     assert "greet" in helped.stdout and "imported" not in helped.stdout

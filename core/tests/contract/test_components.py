@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import pytest
-from helpers.models import install
+from helpers.installing import install
+from helpers.processes import atomtrain
 from helpers.training import train
 
 from atomtrain import api
@@ -223,19 +223,11 @@ def test_two_packages_with_one_name(extras: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_commands(tmp_path: Path) -> None:
-    install(tmp_path, "extra-commands", COMMANDS, catalog.COMMANDS)
-    install(tmp_path, "broken-commands", "import no_such_module", catalog.COMMANDS)
-    for name, entry in (("extra", "greet = extra_commands:app"), ("broken", "fail = b:app")):
-        points = tmp_path / f"{name}_commands-1.0.dist-info" / "entry_points.txt"
-        points.write_text(f"[{catalog.COMMANDS}]\n{entry}\n")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return subprocess.run(
-            [sys.executable, "-m", "atomtrain", *arguments], capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
-
+    install(tmp_path, "extra-commands", COMMANDS, catalog.COMMANDS, entry="greet",
+            target="extra_commands:app")  # fmt: skip
+    install(tmp_path, "broken-commands", "import no_such_module", catalog.COMMANDS, entry="fail",
+            target="broken_commands:app")  # fmt: skip
+    run = partial(atomtrain, tmp_path, site=tmp_path)
     listed = run("--help")
     assert "greet" in listed.stdout and "fail" in listed.stdout
     assert run("greet", "you").stdout.strip() == "hello you"

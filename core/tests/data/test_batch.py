@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.frames import awkward, source_of, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.frames import awkward
+from helpers.structures import source_of
 
 from atomtrain.data import Batch, Label, StructureStore
 from atomtrain.graph import AtomGraph, pair_vectors

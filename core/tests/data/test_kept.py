@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from helpers.models import store_of
+from atomtrain_testing.predictions import store_of
 
 from atomtrain.data import BatchSource, Kept, Label
 from atomtrain.data.kept import Tables, structures_key

@@ -7,7 +7,8 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
-from helpers.frames import awkward, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.frames import awkward
 
 from atomtrain.data import pair_list
 from atomtrain.data.neighbors import PairList

@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 from ase.build import molecule
+from atomtrain_testing.predictions import store_of
 from helpers.equivariant import Moments
-from helpers.models import Pairwise, energy_info, store_of
+from helpers.models import Pairwise, energy_info
 from torch import Tensor, nn
 
 from atomtrain.data import BatchSource

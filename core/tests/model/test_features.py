@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from ase.build import molecule
+from atomtrain_testing.predictions import store_of
 from helpers.equivariant import Moments
-from helpers.models import store_of
 from torch import Tensor
 
 from atomtrain.data import BatchSource

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
-from helpers.models import Pairwise, energy_info, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.models import Pairwise, energy_info
 
 from atomtrain.data import BatchSource, Label
 from atomtrain.errors import TargetError

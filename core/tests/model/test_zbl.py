@@ -8,7 +8,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import covalent_radii
-from helpers.models import Pairwise, energy_info, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.models import Pairwise, energy_info
 
 from atomtrain.data import BatchSource, Label, StructureStore
 from atomtrain.errors import PluginError, TargetError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.models import good, install
+from helpers.installing import good, install
 
 from atomtrain.contract import catalog, components
 from atomtrain.errors import CheckpointError, PluginError

@@ -11,7 +11,7 @@ import grown_arch
 import pytest
 import torch
 from atomtrain_testing import Outcome, Subject, run_check, write_golden
-from helpers.models import install
+from helpers.installing import install
 from helpers.training import write_data
 
 from atomtrain import api

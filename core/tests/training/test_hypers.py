@@ -11,11 +11,11 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-import tables_arch
 import torch
 import yaml
 from ase import Atoms
-from helpers.models import install, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.installing import install
 
 from atomtrain import api
 from atomtrain.data import BatchSource
@@ -29,8 +29,7 @@ IRREPS = [{"o3_lambda": 0, "o3_sigma": 1}, {"o3_lambda": 1, "o3_sigma": 1, "num"
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site"
-    folder.mkdir()
-    install(folder, "tables", Path(tables_arch.__file__).read_text())
+    install(folder, "tables", target="tables_arch")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -317,7 +316,7 @@ def test_mistakes_are_found_before_data_are_read(
     def read(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("data were read")
 
-    monkeypatch.setattr("atomtrain.runs.prepare.build_datasets", read)
+    monkeypatch.setattr(ase.io, "read", read)
     monkeypatch.setitem(TARGETS, "mtt::dipole", {"type": {"cartesian": {"rank": 1}}})
     with pytest.raises(AtomtrainError, match=message):
         train(site, ["energy", "mtt::dipole"], **hypers)

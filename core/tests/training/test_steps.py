@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.models import install
+from helpers.installing import install
 from helpers.training import train
 
 from atomtrain.options import TrainerHypers
@@ -18,13 +18,13 @@ from atomtrain.training.optimisation import build_optimizer
 
 # An encoder and heads, and a trainer of its own around the core's.
 TWO_PARTS = """
-import tables
+import tables_arch
 from dataclasses import replace
 from atomtrain.contract import hookimpl
 
 @hookimpl
 def describe_architecture():
-    return replace(tables.describe_architecture(), name="two-parts")
+    return replace(tables_arch.describe_architecture(), name="two-parts")
 
 @hookimpl
 def build_model(dataset_info):
@@ -46,7 +46,7 @@ def build_model(dataset_info):
 @hookimpl
 def export_model(predictor, metadata):
     from atomtrain.model.export import export_predictor
-    predictor.model = tables.build_model(predictor.dataset_info)  # TorchScript needs a file's source
+    predictor.model = tables_arch.build_model(predictor.dataset_info)  # TorchScript needs a file's source
     return export_predictor(predictor, metadata)
 
 @hookimpl

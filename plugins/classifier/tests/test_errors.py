@@ -136,6 +136,6 @@ def test_precision_and_device_are_the_backbones(run: Run, monkeypatch: pytest.Mo
         DeviceError, match=r"'rings' does not compute in bfloat16; set it to 32 or 64"
     ):
         run(changes={"base_precision": 16})
-    monkeypatch.setattr("atomtrain.runs.workplace.choose_device", lambda *a: torch.device("mps"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(DeviceError, match="'mps' is none the backbone 'rings' runs on"):
-        run()
+        run(changes={"device": "mps"})

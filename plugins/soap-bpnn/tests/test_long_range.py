@@ -18,7 +18,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers.soap import graph_of, info, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.soap import info
+from helpers.structures import graph_of
 from metatomic_ase import MetatomicCalculator
 from pydantic import ValidationError
 

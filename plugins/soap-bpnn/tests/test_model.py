@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from helpers.soap import build, graph_of, info
+from helpers.soap import build, info
+from helpers.structures import graph_of
 from pydantic import ValidationError
 
 from atomtrain.errors import DataError, TargetError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from helpers.soap import graph_of
+from helpers.structures import graph_of
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
@@ -187,7 +187,7 @@ def test_features(graph: AtomGraph, legacy: bool) -> None:
 
 def test_exported(frames: list[Atoms]) -> None:
     """Names, shapes and values through metatomic, per atom and per structure."""
-    from helpers.soap import store_of
+    from atomtrain_testing.predictions import store_of
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
 
     from atomtrain.evaluation import _systems

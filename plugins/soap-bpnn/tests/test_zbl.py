@@ -14,7 +14,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from helpers.soap import graph_of, store_of
+from atomtrain_testing.predictions import store_of
+from helpers.structures import graph_of
 from metatomic_ase import MetatomicCalculator
 
 from atomtrain import api

@@ -19,7 +19,7 @@ from atomtrain_testing import (
     run_all,
     run_check,
 )
-from helpers.models import install
+from helpers.installing import install
 
 from atomtrain.plugins import Architecture
 

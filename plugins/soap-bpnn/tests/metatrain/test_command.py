@@ -12,7 +12,7 @@ from typing import Any
 import ase.io
 import pytest
 import torch
-from helpers.soap import store_of
+from atomtrain_testing.predictions import store_of
 from typer.testing import CliRunner
 
 from atomtrain.data import BatchSource
