@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from crossing import atomtrain, write_crystal, write_options
+from helpers.alloy import write_crystal, write_options
+from helpers.processes import atomtrain
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import ase.io
 import pytest
+from helpers.processes import atomtrain
+
 from atomtrain_testing import run_check
 from atomtrain_testing.checks import all_checks
-from crossing import atomtrain, environment
+from atomtrain_testing.subject import environment
 
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "examples" / "architecture"
@@ -90,8 +91,7 @@ def workplace(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guided(folder: Path, site: Path, command: str, *more: str) -> str:
     """Run a command of the guide, with the package on the path; returns what it prints."""
     assert command in commands(), f"the guide does not say '{command}'"
-    path = os.pathsep.join([str(site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    done = atomtrain(folder, *command.split()[1:], *more, PYTHONPATH=path)
+    done = atomtrain(folder, *command.split()[1:], *more, site=site)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain_testing import ArchitectureTests
 from atomtrain_testing.subject import Subject
 from atomtrain_testing.training import train
-
-from atomtrain.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="class", autouse=True)

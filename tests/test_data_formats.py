@@ -9,7 +9,8 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from crossing import atomtrain, crystal, options
+from helpers.alloy import crystal, options
+from helpers.processes import atomtrain
 from typer.testing import CliRunner
 
 from atomtrain import api

@@ -24,9 +24,9 @@ import pytest
 import yaml
 from _pages import pages
 from _pages.options import walk
-from crossing import write_crystal
+from helpers.alloy import write_crystal
+from helpers.schema import validator
 from pydantic import BaseModel
-from schema_check import validator
 
 from atomtrain.contract import catalog, hookspecs
 from atomtrain.options import (

@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 from ase.build import make_supercell
-from crossing import atomtrain, crystal, environment
+from helpers.alloy import crystal
+from helpers.processes import atomtrain
 from metatomic.torch import ModelOutput
 from metatomic_ase import MetatomicCalculator
 
@@ -25,6 +26,7 @@ from atomtrain.model import forces_and_strain, with_leaves
 from atomtrain.options import load_eval_options, load_options
 from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain_testing.subject import environment
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,9 +9,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from crossing import environment
 
 from atomtrain_template.render import render
+from atomtrain_testing.subject import environment
 
 TRAIN = """
 import sys, atomtrain
@@ -44,6 +44,9 @@ done = atomtrain.train("options.yaml", output="more.pt", overrides=more, restart
 print("restarted:", done.checkpoint)
 """
 
+# what is on the path here must not stand in for what is installed there
+ALONE = environment(PYTHONPATH=os.environ.get("PYTHONPATH", ""))
+
 
 class Environment:
     """A virtual environment that also finds what is installed here."""
@@ -61,7 +64,7 @@ class Environment:
         """What a command of this Python prints."""
         done = subprocess.run(
             [str(self.python), *arguments],
-            cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300,
+            cwd=cwd, env=ALONE, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -71,7 +74,7 @@ class Environment:
         done = subprocess.run(
             [sys.executable, "-m", "pip", "--python", str(self.python), *arguments,
              "-q", "--disable-pip-version-check"],
-            capture_output=True, text=True, env=environment(),
+            capture_output=True, text=True, env=ALONE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 

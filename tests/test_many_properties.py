@@ -8,7 +8,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from crossing import crystal, write_options
+from helpers.alloy import crystal, write_options
 
 from atomtrain import api
 from atomtrain.training.checkpoint import load_checkpoint

@@ -13,10 +13,12 @@ import pytest
 import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
-from crossing import atomtrain, options, write_crystal
+from helpers.alloy import options, write_crystal
+from helpers.installing import install
+from helpers.processes import atomtrain
 
 
-def failing(folder: Path, *arguments: str, **env: str) -> str:
+def failing(folder: Path, *arguments: str, **env: Any) -> str:
     """The message of a command that must fail before it trains."""
     done = atomtrain(folder, *(arguments or ("train", "options.yaml")), **env)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -72,17 +74,14 @@ def test_device_not_there(workplace: Path) -> None:
 
 def test_broken_plugin(workplace: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    info = site / "broken_arch-1.2.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-arch\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[atomtrain.architectures]\nbroken = broken_arch\n")
-    (site / "broken_arch.py").write_text("import a_package_nobody_has\n")
+    source = "import a_package_nobody_has\n"
+    install(site, "broken-arch", source, entry="broken", version="1.2")
     message = failing(
-        workplace, "train", "options.yaml", "-r", "architecture.name=broken", PYTHONPATH=str(site)
+        workplace, "train", "options.yaml", "-r", "architecture.name=broken", site=site
     )
     assert "'broken' (broken-arch 1.2) is installed but cannot be imported" in message
     assert "a_package_nobody_has" in message
-    listed = atomtrain(workplace, "architectures", PYTHONPATH=str(site))
+    listed = atomtrain(workplace, "architectures", site=site)
     assert listed.returncode == 0 and "soap-bpnn" in listed.stdout and "broken" in listed.stdout
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from schema_check import refusals
+from helpers.schema import refusals
 
 from atomtrain.options import (
     Options,

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from crossing import atomtrain, environment, options, write_crystal
+from helpers.alloy import options, write_crystal
+from helpers.processes import atomtrain
 
 from atomtrain.errors import CheckpointError
 from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain_testing.subject import environment
 
 EPOCHS = 40
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 import pytest
-from core_structures import install
-from crossing import atomtrain
-from schema_check import refusals, validator
-from test_core_contract import good
+from helpers.installing import good, install
+from helpers.processes import atomtrain
+from helpers.schema import refusals, validator
 
 from atomtrain.errors import AtomtrainError
 from atomtrain.options import load_options, validate_hypers
@@ -53,10 +51,7 @@ def test_examples(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         name = re.search(r'^name = "(.*?)"', text, re.MULTILINE)
         points = re.search(r'architectures"\]\n(\S+) = "(\S+)"', text)
         assert name and points
-        install(tmp_path, name[1], "", entry=points[1])
-        entry = next(tmp_path.glob("*.dist-info")) / "entry_points.txt"
-        entry.write_text(f"[atomtrain.architectures]\n{points[1]} = {points[2]}\n")
-        next(tmp_path.glob("*.py")).unlink()
+        install(tmp_path, name[1], entry=points[1], target=points[2])
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.syspath_prepend(str(file.parent / "src"))
     assert refusals(file, fresh=project.exists()) == []
@@ -216,8 +211,8 @@ def test_what_an_editor_shows() -> None:
     assert legacy["default"] is True and "elements" in legacy["description"]
 
 
-def command(folder: Path, *arguments: str, **env: str) -> str:
-    done = atomtrain(folder, "schema", *arguments, **env)
+def command(folder: Path, *arguments: str, site: Path | None = None) -> str:
+    done = atomtrain(folder, "schema", *arguments, site=site)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -226,7 +221,7 @@ def test_the_command_leaves_out_what_is_broken(tmp_path: Path) -> None:
     site = tmp_path / "site"
     install(site, "schema-good", good("schema-good"))
     install(site, "schema-broken", "import no_such_module")
-    text = command(tmp_path, PYTHONPATH=f"{site}{_inherited()}")
+    text = command(tmp_path, site=site)
     assert "warning: 'schema-broken' is left out: " in text and "no_such_module" in text
     schema = json.loads(text[: text.rindex("}") + 1])
     names = schema["$defs"]["ArchitectureSection"]["properties"]["name"]["anyOf"][0]["enum"]
@@ -249,8 +244,3 @@ def test_vscode_settings_are_merged(tmp_path: Path) -> None:
     done = atomtrain(tmp_path, "schema", "--vscode")
     assert done.returncode == 1 and "comments would be lost" in done.stderr
     assert "what I like" in settings.read_text()
-
-
-def _inherited() -> str:
-    there = os.environ.get("PYTHONPATH")
-    return f"{os.pathsep}{there}" if there else ""

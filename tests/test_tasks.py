@@ -16,7 +16,8 @@ import yaml
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from crossing import crystal
+from helpers.alloy import crystal
+from helpers.installing import install
 
 from atomtrain import api
 from atomtrain.errors import DataError, OptionsError, TargetError
@@ -367,14 +368,10 @@ def test_mistakes_in_schedulers(
 @pytest.fixture(scope="module")
 def package(folder: Path) -> Path:
     """A package with two tasks, to be put on the path: ``ordinal`` and ``moved``."""
-    source = Path(__file__).parents[1] / "core" / "tests" / "ordinal_task.py"
+    source = Path(__file__).parent / "made_up" / "ordinal_task.py"
     assert len(source.read_text().splitlines()) < 140  # it is what the guide shows to authors
     site = folder / "site"
-    info = site / "ordinal-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ordinal\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[atomtrain.components]\nordinal = ordinal_task\n")
-    (site / "ordinal_task.py").write_text(source.read_text())
+    install(site, "ordinal", group="atomtrain.components", target="ordinal_task")
     return site
 
 

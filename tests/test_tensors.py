@@ -15,7 +15,7 @@ import torch
 import yaml
 from ase import Atoms
 from ase.neighborlist import neighbor_list
-from crossing import crystal
+from helpers.alloy import crystal
 
 from atomtrain import api
 

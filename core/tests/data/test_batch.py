@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from data_frames import awkward, source_of, store_of
+from helpers.frames import awkward
+from helpers.structures import source_of
 
 from atomtrain.data import Batch, Label, StructureStore
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
+from atomtrain_testing.predictions import store_of
 
 
 def full_store() -> StructureStore:

@@ -12,7 +12,7 @@ import metatensor.torch as mts
 import numpy as np
 import pytest
 import torch
-from data_formats import (
+from helpers.formats import (
     TARGETS,
     frames,
     read,
@@ -119,7 +119,7 @@ def test_files_of_metatrain(workplace: Path, file: str) -> None:
 
 
 def test_indices_pick_from_every_format(truth: StructureStore) -> None:
-    from data_frames import build
+    from helpers.frames import build
 
     write_store(truth, "d.zip")
     write_store(truth, "d.mts")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from core_structures import store_of
 
 from atomtrain.data import BatchSource, Kept, Label
 from atomtrain.data.kept import Tables, structures_key
 from atomtrain.errors import OutputError
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model import Constants
+from atomtrain_testing.predictions import store_of
 
 EXAMPLES = {"a": torch.zeros(1, 3), "b": torch.zeros(1, dtype=torch.bfloat16)}
 

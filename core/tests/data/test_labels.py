@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from data_frames import build, labelled, section
+from helpers.frames import build, labelled, section
 
 from atomtrain.data import Datasets, StructureStore
 from atomtrain.errors import DataError, OptionsError

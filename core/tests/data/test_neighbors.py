@@ -7,11 +7,12 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
-from data_frames import awkward, store_of
+from helpers.frames import awkward
 
 from atomtrain.data import pair_list
 from atomtrain.data.neighbors import PairList
 from atomtrain.errors import DataError
+from atomtrain_testing.predictions import store_of
 
 
 def rows(i: np.ndarray, j: np.ndarray, s: np.ndarray) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from data_frames import labelled
+from helpers.frames import labelled
 
 from atomtrain.data import Files, Frame
 from atomtrain.errors import DataError

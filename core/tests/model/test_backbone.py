@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 from ase.build import molecule
-from core_structures import Pairwise, energy_info, store_of
-from equivariant_model import Moments
+from helpers.equivariant import Moments
+from helpers.models import Pairwise, energy_info
 from torch import Tensor, nn
 
 from atomtrain.data import BatchSource
@@ -16,6 +16,7 @@ from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Backbone, with_leaves
 from atomtrain.model.backbone import embedded_checkpoints
+from atomtrain_testing.predictions import store_of
 
 CHECKPOINT = {"architecture": {"name": "moments"}}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from ase.build import molecule
-from core_structures import store_of
-from equivariant_model import Moments
+from helpers.equivariant import Moments
 from torch import Tensor
 
 from atomtrain.data import BatchSource
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.targets import DatasetInfo, Irrep, TargetInfo
+from atomtrain_testing.predictions import store_of
 
 ENERGY = TargetInfo("energy", quantity="energy", unit="eV")
 DIPOLE = TargetInfo("mtt::dipole", kind="cartesian", rank=1, num_subtargets=2)

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import covalent_radii
-from core_structures import Pairwise, energy_info, store_of
+from helpers.models import Pairwise, energy_info
 
 from atomtrain.data import BatchSource, Label, StructureStore
 from atomtrain.errors import PluginError, TargetError
@@ -19,6 +19,7 @@ from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.affine import fit_affines
 from atomtrain.training.checkpoint import Checkpoints
 from atomtrain.training.physics import without_baseline
+from atomtrain_testing.predictions import store_of
 
 INFO = energy_info((1, 6, 8, 55))
 

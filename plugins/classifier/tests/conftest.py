@@ -8,24 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from classifier_runs import Run, options, section, write
+from helpers.classes import Run, options, section, write
+from helpers.installing import install
 
 import atomtrain
 from atomtrain.api import TrainingResult
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the architecture ``rings`` is installed."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("rings_plugin", "rings_model"):
-        shutil.copy(HERE / f"{name}.py", folder)
-    info = folder / "rings-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[atomtrain.architectures]\nrings = rings_plugin\n")
+    install(folder, "rings", target="rings_plugin")
     return folder
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from ase import Atoms
-from soap_structures import graph_of, structures
+from helpers.soap import structures
+from helpers.structures import graph_of
 
 from atomtrain.graph import AtomGraph
 

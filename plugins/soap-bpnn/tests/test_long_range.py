@@ -18,10 +18,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
+from helpers.soap import info
+from helpers.structures import graph_of
 from metatomic_ase import MetatomicCalculator
 from pydantic import ValidationError
-from soap_structures import graph_of, store_of
-from test_soap_descriptor import info
 
 from atomtrain import api
 from atomtrain.data import BatchSource
@@ -32,6 +32,7 @@ from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
+from atomtrain_testing.predictions import store_of
 
 torchpme = pytest.importorskip("torchpme")
 from atomtrain_soap_bpnn.long_range import LongRange  # noqa: E402

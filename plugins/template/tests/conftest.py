@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.installing import install
 
 from atomtrain_template.names import LEVELS
 from atomtrain_template.render import render
@@ -40,10 +41,7 @@ def installed(
         points = re.search(r'entry-points\."([^"]+)"\]\n(\S+) = "(\S+)"\n', text)
         name = re.search(r'^name = "(\S+)"', text, re.MULTILINE)
         assert points and name
-        info = site / f"{name[1].replace('-', '_')}-0.1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name[1]}\nVersion: 0.1.0\n")
-        (info / "entry_points.txt").write_text(f"[{points[1]}]\n{points[2]} = {points[3]}\n")
+        install(site, name[1], group=points[1], entry=points[2], target=points[3], version="0.1.0")
     added = [str(site), *(str(project / "src") for project in projects.values())]
     sys.path[:0] = added
     yield projects

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from atomtrain_testing import Subject, run_check, write_golden
 
 import atomtrain
 from atomtrain.contract import BuildContext
@@ -20,6 +19,7 @@ from atomtrain.plugins import open_architecture
 from atomtrain.plugins.restore import restore
 from atomtrain_template.names import LEVELS
 from atomtrain_template.render import TEMPLATE
+from atomtrain_testing import Subject, run_check, write_golden
 
 SMALL: dict[str, Any] = {"cutoff": 4.0, "n_radial": 4, "n_channels": 4}
 MOMENTS = {"moments.py"}

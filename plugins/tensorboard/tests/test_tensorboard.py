@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from logged_training import train
+from helpers.training import train
 
 from atomtrain.errors import AtomtrainError
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import tiny_arch
+from helpers.installing import install
+
+from atomtrain.plugins import Architecture
 from atomtrain_testing import (
     CHECKS,
     ArchitectureTests,
@@ -19,9 +22,6 @@ from atomtrain_testing import (
     run_all,
     run_check,
 )
-from core_structures import install
-
-from atomtrain.plugins import Architecture
 
 SOURCE = Path(tiny_arch.__file__).read_text()
 

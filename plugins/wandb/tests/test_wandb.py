@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from logged_training import train
+from helpers.training import train
 
 from atomtrain.errors import AtomtrainError
 

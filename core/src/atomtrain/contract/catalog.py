@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
 from atomtrain.errors import PluginError, nearest
+
+if TYPE_CHECKING:
+    from atomtrain.contract.architecture import ArchitectureInfo
 
 ARCHITECTURES = "atomtrain.architectures"
 COMPONENTS = "atomtrain.components"
@@ -38,6 +42,16 @@ class Installed:
     def origin(self) -> str:
         """The distribution with its version, for messages."""
         return f"{self.distribution} {self.version}"
+
+    def identity(self, info: ArchitectureInfo) -> dict[str, Any]:
+        """What a checkpoint says of its architecture, which describes itself as ``info``."""
+        return {
+            "name": info.name,
+            "distribution": self.distribution,
+            "version": self.version,
+            "model_version": info.model_version,
+            "trainer_version": info.trainer_version,
+        }
 
 
 def installed(group: str) -> list[Installed]:

@@ -6,7 +6,7 @@ classes it compiles and does not understand strings.
 
 import hashlib
 import json
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     today, so that its own architecture can upgrade it.
 
     Attributes: ``n_features``, ``cutoff`` and ``interaction_range`` as in :class:`Model`, and the
-    ``devices`` and ``dtypes`` its architecture runs on.
+    ``devices`` and ``dtypes`` its architecture runs on and the ``references`` it names.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Backbone(nn.Module):
         trainable: bool = False,
         devices: Tuple[str, ...] = ("cuda", "cpu"),
         dtypes: Tuple[str, ...] = ("float32", "float64"),
+        references: Optional[Mapping[str, Tuple[str, ...]]] = None,
     ) -> None:
         super().__init__()
         widths = model.feature_outputs()
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
         self.frozen = True
         self.devices = list(devices)
         self.dtypes = list(dtypes)
+        self.references = {key: list(value) for key, value in (references or {}).items()}
         self._fingerprint = ""
 
     def forward(self, graph: AtomGraph) -> Tensor:

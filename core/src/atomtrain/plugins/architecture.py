@@ -128,13 +128,7 @@ class Architecture:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its architecture."""
-        return {
-            "name": self.info.name,
-            "distribution": self.installed.distribution,
-            "version": self.installed.version,
-            "model_version": self.info.model_version,
-            "trainer_version": self.info.trainer_version,
-        }
+        return self.installed.identity(self.info)
 
     def model_hypers_class(self) -> type[BaseModel]:
         """The pydantic class of ``architecture.model``."""

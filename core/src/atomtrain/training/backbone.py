@@ -69,6 +69,7 @@ def open_backbone(
             trainable=trainable,
             devices=architecture.info.devices,
             dtypes=architecture.info.dtypes,
+            references=architecture.info.references,
         )
     except TargetError as error:
         raise TargetError(f"{where} (architecture '{architecture.info.name}'): {error}") from error

@@ -11,7 +11,6 @@ from atomtrain.data import Kept
 from atomtrain.errors import DeviceError
 from atomtrain.model import Backbone, Model, Predictor
 from atomtrain.model.export import export_predictor, merge_metadata
-from atomtrain.plugins import open_architecture
 from atomtrain.training.engine import Engine
 from atomtrain.training.engine import train as train_with
 from atomtrain.training.run import TrainingOutcome, TrainingRun
@@ -59,9 +58,7 @@ def export(predictor: Predictor, metadata: dict[str, Any]) -> Any:
     """The metatomic model: the backbone is inside, and its references are named."""
     model = predictor.model
     assert isinstance(model, Classifier)
-    identity = model.backbone.checkpoint["architecture"]
-    inner = open_architecture(identity["name"]).info.references
-    told = {key: list(value) for key, value in inner.items() if value}
+    told = {key: value for key, value in model.backbone.references.items() if value}
     devices = [d for d in ("cuda", "cpu", "mps") if d in model.backbone.devices]
     return export_predictor(
         predictor, merge_metadata({"references": told}, metadata), devices=devices

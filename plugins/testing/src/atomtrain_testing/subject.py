@@ -200,10 +200,13 @@ class Subject:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """For a fresh interpreter that finds the same packages, alone and with one thread."""
+def environment(*first: str | Path, **changes: str) -> dict[str, str]:
+    """For a fresh interpreter that finds the same packages, alone and with one thread.
+
+    What is in the folders ``first`` it finds before them.
+    """
     env = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
-    path = os.pathsep.join(p for p in sys.path if p)
+    path = os.pathsep.join([*map(str, first), *(p for p in sys.path if p)])
     return {
         **env,
         "PYTHONPATH": path,

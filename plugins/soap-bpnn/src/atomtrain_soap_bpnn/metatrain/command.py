@@ -83,11 +83,12 @@ def convert(found: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
     import atomtrain
-    from atomtrain.plugins import open_architecture
+    from atomtrain.contract import catalog
     from atomtrain.training.checkpoint import FORMAT, FORMAT_VERSION
     from atomtrain_soap_bpnn.hypers import ModelHypers
     from atomtrain_soap_bpnn.metatrain import weights
     from atomtrain_soap_bpnn.model import SoapBpnn
+    from atomtrain_soap_bpnn.plugin import describe_architecture
 
     try:
         hypers = ModelHypers.model_validate(found["hypers"])
@@ -97,12 +98,13 @@ def convert(found: dict[str, Any]) -> dict[str, Any]:
         ) from None
     info = weights.dataset_info(found)
     model = SoapBpnn(hypers, info)
-    architecture = open_architecture("soap-bpnn")
+    installed = catalog.find_architecture("soap-bpnn")
+    assert installed is not None, "this package brings it"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "atomtrain_version": atomtrain.__version__,
-        "architecture": architecture.identity(),
+        "architecture": installed.identity(describe_architecture()),
         "options": {},
         "hypers": {"model": hypers.model_dump(mode="json"), "trainer": {}},
         "dataset_info": info.to_dict(),
