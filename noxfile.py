@@ -25,7 +25,15 @@ DISTRIBUTIONS = (
     "./plugins/tensorboard",
     "./plugins/template",
 )
-TESTING = ("pytest", "pytest-xdist", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
+TESTING = (
+    "pytest",
+    "pytest-xdist",
+    "jsonschema",
+    "mkdocs-material",
+    "metatomic-ase",
+    "hatchling",
+    "import-linter",
+)
 
 
 LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
