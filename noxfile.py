@@ -34,7 +34,15 @@ DISTRIBUTIONS = (
     "./plugins/template",
 )
 FOLDERS = tuple(distribution.split("[")[0] for distribution in DISTRIBUTIONS)
-TESTING = ("pytest", "pytest-xdist", "jsonschema", "mkdocs-material", "metatomic-ase", "hatchling")
+TESTING = (
+    "pytest",
+    "pytest-xdist",
+    "jsonschema",
+    "mkdocs-material",
+    "metatomic-ase",
+    "hatchling",
+    "import-linter",
+)
 LINTING = ("ruff", "import-linter")
 TYPING = ("mypy", "types-PyYAML", "nox")
 

@@ -25,6 +25,7 @@ import yaml
 from _pages import pages
 from _pages.options import walk
 from helpers.alloy import write_crystal
+from helpers.given import Mapping, hooks_in, options_in
 from helpers.schema import validator
 from pydantic import BaseModel
 
@@ -38,7 +39,7 @@ from atomtrain.options import (
     load_options,
     validate_hypers,
 )
-from atomtrain.options.loss import LOSSES
+from atomtrain.options.loss import LOSSES, LossSpec
 from atomtrain.plugins import Architecture, open_architecture
 from atomtrain.sections.names import bad_target_name
 from atomtrain.tasks import CORE_KINDS, task_of
@@ -47,6 +48,12 @@ ROOT = Path(__file__).parent.parent
 WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
                   *ROOT.glob("plugins/*/README.md")])  # fmt: skip
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TESTS = [
+    file
+    for folder in ("core/tests", "plugins/*/tests", "plugins/testing/src", "tests")
+    for file in ROOT.glob(f"{folder}/**/*.py")
+    if file != Path(__file__)
+]
 MARK = re.compile(r"<!-- test: (\w+) -->\s*$")
 
 
@@ -161,53 +168,72 @@ def test_links_to_files(page: Path) -> None:
 # -- nothing is left out -------------------------------------------------------------------------
 
 
-def section_classes() -> dict[type[BaseModel], str]:
-    """Every section a user can write, with the page that must explain it."""
-    found: dict[type[BaseModel], str] = {}
-    roots: list[tuple[type[BaseModel], str]] = []
+@dataclass(frozen=True)
+class Place:
+    """A section of an options file: what it may hold, where it stands, which page explains it."""
+
+    cls: type[BaseModel]
+    path: tuple[str, ...]
+    page: str
+    beside: frozenset[str] = frozenset()
+
+    def holds(self, given: Mapping) -> bool:
+        """Whether a mapping in a test is this section, as far as the test says where it stands."""
+        pairs = zip(reversed(self.path), reversed(given.path), strict=False)
+        here = all(wanted in ("<name>", found) for wanted, found in pairs)
+        return here and given.keys <= {*self.cls.model_fields, *self.beside}
+
+
+def places() -> list[Place]:
+    """Every section a user can write."""
+    page = "reference/options.md"
+    training = ("architecture", "training")
+    roots: list[Place] = [Place(Options, (), page), Place(TrainerHypers, training, page)]
+    for kind in CORE_KINDS:
+        roots.append(Place(task_of(kind).arguments, ("type", kind), page))
     for one in catalog.architectures():
         architecture = Architecture(one)
         page = f"architectures/{architecture.info.name}.md"
-        roots += [(architecture.model_hypers_class(), page),
-                  (architecture.trainer_hypers_class(), page)]  # fmt: skip
-    roots += [(cls, "reference/options.md") for cls in (Options, TrainerHypers, *LOSSES.values())]
-    roots += [(task_of(kind).arguments, "reference/options.md") for kind in CORE_KINDS]
-    for root, page in roots:
-        found.update((cls, page) for _, cls in walk(root, ""))
-    return found
-
-
-def text_of_tests() -> str:
-    """The text of all tests, and of the kit that tests plugins."""
-    files = [*ROOT.glob("**/tests/**/*.py"), *ROOT.glob("core/src/atomtrain/testing/*.py")]
-    kept = (f for f in files if not {".nox", ".venv", "build"} & set(f.relative_to(ROOT).parts))
-    return "\n".join(f.read_text(encoding="utf-8") for f in kept if f != Path(__file__))
+        roots.append(Place(architecture.model_hypers_class(), ("architecture", "model"), page))
+        roots.append(Place(architecture.trainer_hypers_class(), training, page))
+    found = [
+        Place(cls, tuple(filter(None, path.split("."))), root.page)
+        for root in roots
+        for path, cls in walk(root.cls, ".".join(root.path))
+    ]
+    # a loss stands in many places, and its arguments beside its name and weight
+    losses = (LossSpec, *LOSSES.values())
+    beside = frozenset(name for cls in losses for name in cls.model_fields)
+    return [place for place in found if place.cls is not LossSpec] + [
+        Place(cls, (), "reference/options.md", beside) for cls in losses
+    ]
 
 
 def test_every_option_is_explained_and_tested() -> None:
-    made, words = pages(), set(re.findall(r"\w+", text_of_tests()))
+    made, given = pages(), options_in(TESTS)
     problems = []
-    for cls, page in section_classes().items():
-        if not cls.__doc__:
-            problems.append(f"{cls.__name__} has no docstring")
-        for name, field in cls.model_fields.items():
+    for place in places():
+        if not place.cls.__doc__:
+            problems.append(f"{place.cls.__name__} has no docstring")
+        tested = {key for one in given if place.holds(one) for key in one.keys}
+        for name, field in place.cls.model_fields.items():
             if not field.description:
-                problems.append(f"{cls.__name__}.{name} has no description")
-            if f"| `{name}` |" not in made[page]:
-                problems.append(f"{cls.__name__}.{name} is not in {page}")
-            if name not in words:
-                problems.append(f"{cls.__name__}.{name} is in no test")
+                problems.append(f"{place.cls.__name__}.{name} has no description")
+            if f"| `{name}` |" not in made[place.page]:
+                problems.append(f"{place.cls.__name__}.{name} is not in {place.page}")
+            if name not in tested:
+                problems.append(f"{'.'.join(place.path)}.{name} is in no options of a test")
     assert not problems, "\n".join(problems)
 
 
 def test_every_hook_is_explained_and_tested() -> None:
-    page, words = pages()["reference/hooks.md"], set(re.findall(r"\w+", text_of_tests()))
+    page, tested = pages()["reference/hooks.md"], hooks_in(TESTS)
     for cls in (hookspecs.ArchitectureHooks, hookspecs.ComponentHooks):
         for name, hook in vars(cls).items():
             if not name.startswith("_"):
                 assert hook.__doc__ and "\n" in page.partition(f"### `{name}`")[2], name
                 assert f"def {name}(" in page, name
-                assert name in words, f"{name} is in no test"
+                assert name in tested, f"{name} is implemented in no test"
 
 
 def test_what_pages_say_of_an_architecture() -> None:

@@ -15,11 +15,11 @@ import yaml
 from ase.build import make_supercell
 from helpers.alloy import crystal
 from helpers.processes import atomtrain
+from helpers.structures import source_of
 from metatomic.torch import ModelOutput
 from metatomic_ase import MetatomicCalculator
 
 from atomtrain import api
-from atomtrain.data import BatchSource
 from atomtrain.data.datasets import build_datasets
 from atomtrain.evaluation import evaluate_model
 from atomtrain.model import forces_and_strain, with_leaves
@@ -70,10 +70,7 @@ def test_ase_equals_training_time_predictions(
     monkeypatch.chdir(trained)
     predictor = restore(load_checkpoint("model.ckpt"), "export").predictor
     data = build_datasets(load_options("options.yaml"))
-    source = BatchSource(
-        data.train, cutoff=4.0, dtype=torch.float64, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
+    source = source_of(data.train, cutoff=4.0)
     batch = source.batch(torch.arange(3))
     graph = with_leaves(batch.graph)
     energies = predictor(graph, ["energy"])["energy"][0]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from helpers.structures import source_of
 
-from atomtrain.data import BatchSource, Kept, Label
+from atomtrain.data import Kept, Label
 from atomtrain.data.kept import Tables, structures_key
 from atomtrain.errors import OutputError
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
@@ -71,29 +72,15 @@ def test_batches_without_atoms() -> None:
         found = sum_over_structures(lengths, of_pair, n_structures(graph))
         return Constants(per_structure={"lengths": found}, key="lengths")
 
-    source = BatchSource(
-        store,
-        cutoff=3.0,
-        dtype=torch.float64,
-        constants=constants,
-        device=torch.device("cpu"),
-        memory_budget=10**6,
-        num_workers=None,
+    source = source_of(
+        store, cutoff=3.0, constants=constants, memory_budget=10**6, num_workers=None,
         of_structures=True,
-    )
+    )  # fmt: skip
     assert "features of structures kept" in source.report()
     batch = source.batch(torch.tensor([2, 0]))
     assert len(batch.graph.types) == 0 and batch.n_atoms.tolist() == [12.0, 4.0]
     assert batch.labels["mtt::x"].flatten().tolist() == [2.0, 0.0]
-    plain = BatchSource(
-        store,
-        cutoff=3.0,
-        dtype=torch.float64,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=0,
-        num_workers=0,
-    )
+    plain = source_of(store, cutoff=3.0, memory_budget=0)
     wanted = constants(plain.batch(torch.tensor([2, 0])).graph).per_structure["lengths"]
     assert torch.allclose(batch.graph.extras["lengths"], wanted)
     store.positions[0, 0] += 1e-6

@@ -123,6 +123,9 @@ def test_asked_for_and_absent(workplace: Path) -> None:
     write([labelled(k, forces=None) for k in range(4)])
     with pytest.raises(DataError, match=r"options.yaml:.*forces: 'a.xyz' has no 'forces'"):
         own(forces=True)
+    with pytest.raises(DataError, match=r"forces: 'a.xyz' has no 'forces'"):
+        own(forces={"required": True})
+    assert "energy:forces" not in own(forces={"required": False}).labels
 
 
 @pytest.mark.parametrize(("key", "hint"), [("Energi", "energy"), ("FORCES", "forces")])

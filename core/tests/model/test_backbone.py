@@ -9,14 +9,13 @@ import torch
 from ase.build import molecule
 from helpers.equivariant import Moments
 from helpers.models import Pairwise, energy_info
+from helpers.structures import graph_of
 from torch import Tensor, nn
 
-from atomtrain.data import BatchSource
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Backbone, with_leaves
 from atomtrain.model.backbone import embedded_checkpoints
-from atomtrain_testing.predictions import store_of
 
 CHECKPOINT = {"architecture": {"name": "moments"}}
 
@@ -36,12 +35,10 @@ class Wrapper(nn.Module):
 
 
 def graph(model: Backbone, keep: bool) -> AtomGraph:
-    source = BatchSource(
-        store_of([molecule("CH3OH"), molecule("H2O")]), cutoff=model.cutoff, dtype=torch.float32,
-        constants=model.constants if keep else None, device=torch.device("cpu"),
-        memory_budget=10**7, num_workers=0,
+    return graph_of(
+        [molecule("CH3OH"), molecule("H2O")], cutoff=model.cutoff, dtype=torch.float32,
+        constants=model.constants if keep else None,
     )  # fmt: skip
-    return source.batch(torch.arange(2)).graph
 
 
 def test_its_weights_are_not_in_the_state() -> None:

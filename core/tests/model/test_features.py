@@ -6,13 +6,12 @@ import pytest
 import torch
 from ase.build import molecule
 from helpers.equivariant import Moments
+from helpers.structures import graph_of
 from torch import Tensor
 
-from atomtrain.data import BatchSource
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.targets import DatasetInfo, Irrep, TargetInfo
-from atomtrain_testing.predictions import store_of
 
 ENERGY = TargetInfo("energy", quantity="energy", unit="eV")
 DIPOLE = TargetInfo("mtt::dipole", kind="cartesian", rank=1, num_subtargets=2)
@@ -27,11 +26,7 @@ def graph(turn: Tensor | None = None) -> AtomGraph:
     atoms = molecule("CH3CH2OH")
     if turn is not None:
         atoms.positions = atoms.positions @ turn.numpy().T
-    source = BatchSource(
-        store_of([atoms]), cutoff=4.0, dtype=torch.float64, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    return source.batch(torch.arange(1)).graph
+    return graph_of([atoms], cutoff=4.0)
 
 
 def model(*targets: TargetInfo) -> Moments:

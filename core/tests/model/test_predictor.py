@@ -10,8 +10,9 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from helpers.models import Pairwise, energy_info
+from helpers.structures import graph_of
 
-from atomtrain.data import BatchSource, Label
+from atomtrain.data import Label
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
@@ -49,11 +50,7 @@ def crystal_graph() -> AtomGraph:
     atoms.positions += 0.05 * np.random.default_rng(0).normal(size=atoms.positions.shape)
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + [[0, 0.1, 0], [0, 0, 0], [0, 0, 0.02]]),
                    scale_atoms=True)  # fmt: skip
-    source = BatchSource(
-        store_of([atoms]), cutoff=3.0, dtype=torch.float64, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    return source.batch(torch.arange(1)).graph
+    return graph_of([atoms], cutoff=3.0)
 
 
 def test_gradients_do_not_depend_on_how_energies_are_built() -> None:
@@ -105,11 +102,7 @@ def test_masked_labels_do_not_count() -> None:
 
 
 def test_pooling() -> None:
-    source = BatchSource(
-        store_of([molecule("H2O"), molecule("H")]), cutoff=3.0, dtype=torch.float64,
-        constants=None, device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    graph = source.batch(torch.arange(2)).graph
+    graph = graph_of([molecule("H2O"), molecule("H")], cutoff=3.0)
     values = torch.tensor([[1.0], [2.0], [6.0], [5.0]], dtype=torch.float64, requires_grad=True)
     found = {how: pool(values, graph, how) for how in ("sum", "mean", "max", "mean_std")}
     assert found["sum"].flatten().tolist() == [9.0, 5.0]

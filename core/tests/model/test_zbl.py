@@ -9,8 +9,9 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.data import covalent_radii
 from helpers.models import Pairwise, energy_info
+from helpers.structures import graph_of
 
-from atomtrain.data import BatchSource, Label, StructureStore
+from atomtrain.data import Label, StructureStore
 from atomtrain.errors import PluginError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, Predictor, forces_and_strain, with_leaves
@@ -24,12 +25,8 @@ from atomtrain_testing.predictions import store_of
 INFO = energy_info((1, 6, 8, 55))
 
 
-def graph_of(atoms: Atoms, dtype: torch.dtype = torch.float64) -> AtomGraph:
-    source = BatchSource(
-        store_of([atoms]), cutoff=6.0, dtype=dtype, constants=None, device=torch.device("cpu"),
-        memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    return source.batch(torch.tensor([0])).graph
+def graph_of_one(atoms: Atoms) -> AtomGraph:
+    return graph_of([atoms], cutoff=6.0)
 
 
 def dimer(z1: int, z2: int, r: float) -> Atoms:
@@ -37,7 +34,7 @@ def dimer(z1: int, z2: int, r: float) -> Atoms:
 
 
 def energy(atoms: Atoms) -> float:
-    return float(ZBL(INFO).energies(graph_of(atoms)).sum())
+    return float(ZBL(INFO).energies(graph_of_one(atoms)).sum())
 
 
 def bare(z1: int, z2: int, r: float) -> float:
@@ -85,7 +82,7 @@ def test_smooth_at_the_outer_cutoff() -> None:
 
 
 def test_half_on_each_atom_and_extensive() -> None:
-    graph = graph_of(dimer(6, 8, 0.9))
+    graph = graph_of_one(dimer(6, 8, 0.9))
     atomic = ZBL(INFO).energies(graph)
     assert atomic.dtype == torch.float64 and atomic[0] == atomic[1]
     crystal = bulk("C", "diamond", a=3.0)
@@ -98,7 +95,7 @@ def test_forces_and_stress_are_derivatives() -> None:
     crystal = bulk("C", "diamond", a=3.1)
     crystal.set_cell(crystal.cell @ [[1, 0.1, 0], [0, 0.98, 0.03], [0, 0, 1]], scale_atoms=True)
     crystal.rattle(0.1, seed=0)
-    graph = with_leaves(graph_of(crystal))
+    graph = with_leaves(graph_of_one(crystal))
     atomic = ZBL(INFO).energies(graph)
     forces, strain = forces_and_strain(atomic, graph, strain=True, create_graph=False)
     assert strain is not None
@@ -132,7 +129,7 @@ def test_which_targets() -> None:
     }
     zbl = ZBL(DatasetInfo("Angstrom", (1, 8), targets))
     assert zbl.targets == ["energy", "mtt::atomic"]
-    assert list(zbl(graph_of(molecule("H2O")), ["mtt::gap", "energy"])) == ["energy"]
+    assert list(zbl(graph_of_one(molecule("H2O")), ["mtt::gap", "energy"])) == ["energy"]
     others = {k: targets[k] for k in ("energy/kcal", "energy/none", "mtt::gap")}
     with pytest.raises(
         TargetError,
@@ -159,7 +156,7 @@ def test_predictor_adds_it_in_float64() -> None:
     assert predictor.model.baseline is not None
     assert {b.dtype for b in predictor.model.baseline.buffers()} == {torch.float64, torch.int64}
     assert not [k for k in predictor.state_dict() if "baseline" in k]  # nothing to be stored
-    graph = graph_of(water)
+    graph = graph_of_one(water)
     added = predictor(graph, ["energy"])["energy"][0] - alone(graph, ["energy"])["energy"][0]
     torch.testing.assert_close(added[:, 0], ZBL(INFO).energies(graph), atol=1e-13, rtol=0)
     scripted = torch.jit.script(predictor)
@@ -185,7 +182,7 @@ def labelled() -> tuple[StructureStore, torch.Tensor, torch.Tensor, torch.Tensor
     of_element = {1: -13.0, 6: -1000.0, 8: -2000.0}
     energies, forces, strains = [], [], []
     for atoms in frames:
-        graph = with_leaves(graph_of(atoms))
+        graph = with_leaves(graph_of_one(atoms))
         atomic = ZBL(INFO).energies(graph)
         f, s = forces_and_strain(atomic, graph, strain=True, create_graph=False)
         assert s is not None

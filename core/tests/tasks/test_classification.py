@@ -10,10 +10,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from helpers.models import Pairwise, energy_info
+from helpers.structures import graph_of, source_of
 
 from atomtrain.data import BatchSource, Frame, Label, Noise
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.graph import AtomGraph
 from atomtrain.model.heads import Head, WithHeads, pool, split_targets
 from atomtrain.options import TrainerHypers, validate_hypers
 from atomtrain.options.dataset import DatasetSection
@@ -227,6 +227,25 @@ def test_symmetry() -> None:
         space_group(WATER, 0.01)
 
 
+@pytest.mark.parametrize(
+    ("precise", "rough", "names"),
+    [
+        ({"spacegroup": {"symprec": 0.01}}, {"spacegroup": {"symprec": 0.5}}, ("1", "227")),
+        ({"pointgroup": {"symprec": 0.01}}, {"pointgroup": {"symprec": 0.5}}, ("1", "m-3m")),
+        ({"crystal_system": {"symprec": 0.01}}, {"crystal_system": {"symprec": 0.5}},
+         ("triclinic", "cubic")),
+    ],
+)  # fmt: skip
+def test_tolerance_of_symmetry(precise: Any, rough: Any, names: tuple[str, str]) -> None:
+    pytest.importorskip("spglib")
+    shaken = bulk("C", "diamond", a=3.57, cubic=True)
+    shaken.rattle(0.05, seed=0)
+    for said, name in zip((precise, rough), names, strict=True):
+        target = target_info("mtt::t", section(type=said).targets["mtt::t"])
+        row = task_of(target.kind).row(None, target, frame(shaken))
+        assert target.classes[int(row.argmax())] == name
+
+
 @pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING")
 def test_tables_of_symmetry_are_spglibs() -> None:
     spglib = pytest.importorskip("spglib")
@@ -250,16 +269,8 @@ def noisy_source(store: Any, fixed: bool, seed: int = 3) -> BatchSource:
     n = len(store.types)
     store.labels["t"] = Label(torch.zeros(n, 3, dtype=torch.float64), True)
     store.labels["energy"] = Label(torch.zeros(len(store), 1, dtype=torch.float64), False)
-    return BatchSource(
-        store,
-        cutoff=3.0,
-        dtype=torch.float64,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=10**8,
-        num_workers=0,
-        noise=Noise.of(DatasetInfo("angstrom", (1, 8, 29), {"t": target}), seed, fixed),
-    )
+    noise = Noise.of(DatasetInfo("angstrom", (1, 8, 29), {"t": target}), seed, fixed)
+    return source_of(store, cutoff=3.0, noise=noise)
 
 
 def test_noise_of_denoising() -> None:
@@ -297,14 +308,8 @@ def test_noise_of_validation_stays() -> None:
     assert not torch.equal(training.labels["t"], drawn[0])
 
 
-def graph_of(frames: list[Atoms]) -> AtomGraph:
-    source = BatchSource(store_of(frames), cutoff=3.0, dtype=torch.float64, constants=None,
-                         device=torch.device("cpu"), memory_budget=0, num_workers=0)  # fmt: skip
-    return source.batch(torch.arange(len(frames))).graph
-
-
 def test_pooling() -> None:
-    graph = graph_of([molecule("H2O"), molecule("CH4")])
+    graph = graph_of([molecule("H2O"), molecule("CH4")], cutoff=3.0)
     x = torch.randn(8, 2, dtype=torch.float64)
     for how, one in (("sum", torch.sum), ("mean", torch.mean), ("max", torch.amax)):
         expected = torch.stack([one(x[:3], 0), one(x[3:], 0)])
@@ -322,7 +327,7 @@ def test_heads_have_the_sizes_asked_for(norm: str) -> None:
                "residual": norm != "layer", "bias": False, "dropout": 0.1}  # fmt: skip
     target = TargetInfo("t", num_subtargets=4, head=options)
     head = Head(target, 7).double().eval()
-    graph = graph_of([molecule("H2O")])
+    graph = graph_of([molecule("H2O")], cutoff=3.0)
     x = torch.randn(3, 7, dtype=torch.float64)
     assert head(x, graph).shape == (3, 4)
     scripted = torch.jit.script(head)

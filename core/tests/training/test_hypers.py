@@ -11,17 +11,15 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
-import torch
 import yaml
 from ase import Atoms
 from helpers.installing import install
+from helpers.structures import graph_of
 
 from atomtrain import api
-from atomtrain.data import BatchSource
 from atomtrain.errors import AtomtrainError
 from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain_testing.predictions import store_of
 
 IRREPS = [{"o3_lambda": 0, "o3_sigma": 1}, {"o3_lambda": 1, "o3_sigma": 1, "num": 2}]
 
@@ -229,11 +227,7 @@ def test_totals(site: Path) -> None:
     assert "training gap (per atom) RMSE" in rows(per_atom)[0]
     # errors of totals, by hand from the predictions of atoms
     predictor = restore(load_checkpoint(totals.checkpoint), "export").predictor
-    source = BatchSource(
-        store_of(some), cutoff=3.0, dtype=torch.float64, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    graph = source.batch(torch.arange(len(some))).graph
+    graph = graph_of(some, cutoff=3.0)
     atoms = predictor(graph, ["mtt::gap"])["mtt::gap"][0].detach().numpy()[:, 0]
     predicted = np.bincount(graph.structure.numpy(), atoms)
     rmse = np.sqrt(np.mean((predicted - gap) ** 2))

@@ -136,7 +136,7 @@ def test_fast_path_is_torch_spex(graph: AtomGraph, legacy: bool, float64_default
             del model.plain_features
             model.plain = False
         else:
-            x = model._fast_features(g, species)[0]
+            x = model.fast_features(g, species)[0]
             energies = model(g, ["energy"])["energy"][0]
         (on_vectors,) = torch.autograd.grad(energies.sum(), g.vectors, create_graph=True)
         generator = torch.Generator().manual_seed(5)

@@ -1,11 +1,14 @@
-"""Layouts of pairs and atoms: what they promise, and numpy's and torch's alike."""
+"""Layouts of pairs and atoms: what they promise; numpy's, and those of scripted code by torch, alike."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from atomtrain_soap_bpnn.descriptor import density
-from atomtrain_soap_bpnn.network import _by_species, _by_species_numpy, by_species
+from atomtrain_soap_bpnn.network import by_species
+
+SCRIPTED_PAIRS = torch.jit.script(density.group_pairs)
+SCRIPTED_ATOMS = torch.jit.script(by_species)
 
 
 def check_alike(one: tuple[object, ...], other: tuple[object, ...]) -> None:
@@ -34,8 +37,7 @@ def groups_of(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascendin
 def test_pairs(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascending: bool) -> None:
     group = groups_of(n_atoms, n_species, n_pairs, uneven, ascending)
     groups = density.group_pairs(group, n_atoms)
-    check_alike(groups, density._group_pairs(group, n_atoms))
-    check_alike(groups, density._group_pairs_numpy(group, n_atoms))
+    check_alike(groups, SCRIPTED_PAIRS(group, n_atoms))
     # every pair has a place of its own, in the row of its group
     assert len(torch.unique(groups.slots)) == n_pairs
     rows = [
@@ -62,8 +64,7 @@ def test_atoms(n_atoms: int, n_species: int) -> None:
     generator = torch.Generator().manual_seed(n_atoms)
     species = torch.randint(0, n_species, (n_atoms,), generator=generator)
     layout = by_species(species, n_species)
-    check_alike(layout, _by_species(species, n_species))
-    check_alike(layout, _by_species_numpy(species, n_species))
+    check_alike(layout, SCRIPTED_ATOMS(species, n_species))
     every = torch.arange(n_atoms)
     assert torch.equal(species[layout.order], layout.kinds)
     assert torch.equal(layout.order[layout.ranks], every)

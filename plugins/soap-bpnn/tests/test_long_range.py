@@ -24,7 +24,6 @@ from metatomic_ase import MetatomicCalculator
 from pydantic import ValidationError
 
 from atomtrain import api
-from atomtrain.data import BatchSource
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Predictor, forces_and_strain, with_leaves
@@ -32,7 +31,6 @@ from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-from atomtrain_testing.predictions import store_of
 
 torchpme = pytest.importorskip("torchpme")
 from atomtrain_soap_bpnn.long_range import LongRange  # noqa: E402
@@ -63,14 +61,6 @@ def build(ewald: bool = False, legacy: bool = True) -> SoapBpnn:
 
 def energy(model: SoapBpnn, atoms: Atoms) -> float:
     return float(model(graph_of([atoms]), ["energy"])["energy"][0].detach().sum())
-
-
-def far_graph(atoms: Atoms, cutoff: float) -> AtomGraph:
-    source = BatchSource(
-        store_of([atoms]), cutoff=cutoff, dtype=torch.float64, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    return source.batch(torch.tensor([0])).graph
 
 
 def inside(graph: AtomGraph, charges: torch.Tensor, radius: float) -> torch.Tensor:
@@ -242,7 +232,7 @@ def test_trains_on_forces_and_stress(
     structures = [frames[0], skewed(frames), frames[3]]
 
     def loss() -> torch.Tensor:
-        graph = with_leaves(graph_of(structures, dtype))
+        graph = with_leaves(graph_of(structures, dtype=dtype))
         energies = model(graph, ["energy"])["energy"][0]
         forces, strain = forces_and_strain(energies, graph, strain=True, create_graph=True)
         assert strain is not None
@@ -327,7 +317,7 @@ def test_scripted_is_eager(
         for batch in ([frames[k]], [frames[k], frames[2], frames[0]]):
             results = []
             for module in (scripted, predictor):
-                graph = with_leaves(graph_of(batch, dtype))
+                graph = with_leaves(graph_of(batch, dtype=dtype))
                 energies = module(graph, ["energy"])["energy"][0]
                 forces, strain = forces_and_strain(energies, graph, strain=True, create_graph=False)
                 results.append((energies.detach(), forces, strain.detach()))
@@ -402,11 +392,7 @@ def test_from_options_to_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ew
     calculator = MetatomicCalculator("model.pt", device="cpu", check_consistency=True)
     frames = ase.io.read("data.xyz", ":4")
     for atoms in frames:
-        source = BatchSource(
-            store_of([atoms]), cutoff=4.0, dtype=torch.float64, constants=None,
-            device=torch.device("cpu"), memory_budget=0, num_workers=0,
-        )  # fmt: skip
-        graph = with_leaves(source.batch(torch.tensor([0])).graph)
+        graph = with_leaves(graph_of([atoms], cutoff=4.0))
         energies = predictor(graph, ["energy"])["energy"][0]
         forces, strain = forces_and_strain(energies, graph, strain=True, create_graph=False)
         atoms.calc = calculator

@@ -187,10 +187,8 @@ def test_features(graph: AtomGraph, legacy: bool) -> None:
 
 def test_exported(frames: list[Atoms]) -> None:
     """Names, shapes and values through metatomic, per atom and per structure."""
-    from metatomic.torch import ModelEvaluationOptions, ModelOutput
-
-    from atomtrain.evaluation import _systems
-    from atomtrain_testing.predictions import store_of
+    from metatomic.torch import ModelOutput
+    from metatomic_ase import MetatomicCalculator
 
     model = build()
     predictor = Predictor(model, DATA)
@@ -198,20 +196,13 @@ def test_exported(frames: list[Atoms]) -> None:
     outputs = exported.capabilities().outputs
     assert {*TARGETS, *model.feature_outputs()} <= set(outputs)
     assert "features" in outputs  # the older spelling, which metatomic keeps
-    store = store_of([frames[2], frames[0]])
-    systems, _ = _systems(
-        store, torch.arange(2), exported.requested_neighbor_lists(), DATA, torch.float64, "cpu",
-        False,
-    )  # fmt: skip
+    calculator = MetatomicCalculator(exported, device="cpu", check_consistency=True)
     names = [*TARGETS, "feature"]
     g = graph_of([frames[2], frames[0]])
     expected = predictor(g, names)
     for kind in ("atom", "system"):
-        options = ModelEvaluationOptions(
-            length_unit="angstrom",
-            outputs={n: ModelOutput(sample_kind=kind) for n in names},
-        )
-        found = exported(systems, options, check_consistency=True)
+        asked = {n: ModelOutput(sample_kind=kind) for n in names}
+        found = calculator.run_model([frames[2], frames[0]], asked)
         for name in names:
             for block, value in zip(found[name].blocks(), expected[name], strict=True):
                 if kind == "system":

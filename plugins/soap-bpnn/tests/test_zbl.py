@@ -18,16 +18,13 @@ from helpers.structures import graph_of
 from metatomic_ase import MetatomicCalculator
 
 from atomtrain import api
-from atomtrain.data import BatchSource
 from atomtrain.errors import AtomtrainError, TargetError
-from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, forces_and_strain, with_leaves
 from atomtrain.plugins.restore import restore
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
-from atomtrain_testing.predictions import store_of
 
 
 def info(unit: str = "eV", types: tuple[int, ...] = (29, 79)) -> DatasetInfo:
@@ -154,14 +151,6 @@ def test_errors_come_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         api.train("options.yaml")
 
 
-def graph_at(atoms: Atoms, cutoff: float, dtype: torch.dtype) -> AtomGraph:
-    source = BatchSource(
-        store_of([atoms]), cutoff=cutoff, dtype=dtype, constants=None,
-        device=torch.device("cpu"), memory_budget=0, num_workers=0,
-    )  # fmt: skip
-    return source.batch(torch.tensor([0])).graph
-
-
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pair_list_grows_and_soap_stays(legacy: bool, dtype: torch.dtype) -> None:
@@ -182,7 +171,7 @@ def test_pair_list_grows_and_soap_stays(legacy: bool, dtype: torch.dtype) -> Non
         found = []
         for model in models:
             model.plain = plain
-            graph = with_leaves(graph_at(atoms, model.cutoff, dtype))
+            graph = with_leaves(graph_of([atoms], cutoff=model.cutoff, dtype=dtype))
             energies = model(graph, ["energy"])["energy"][0]
             forces, _ = forces_and_strain(energies, graph, strain=False, create_graph=False)
             found.append((energies.detach(), forces))

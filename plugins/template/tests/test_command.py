@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,8 +29,10 @@ def test_no_input_takes_the_defaults(tmp_path: Path) -> None:
 
 
 def test_it_asks_for_what_is_not_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_somebody_there", lambda: True)
-    monkeypatch.setattr(command, "_git", lambda key: "")
+    monkeypatch.setattr(command, "somebody_there", lambda: True)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):  # git knows nobody here
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.chdir(tmp_path)
     answers = "nonsense\n2\nAda Example\n\nMIT\n"
     done = CliRunner().invoke(command.app, ["my-arch", "-o", str(tmp_path)], input=answers)
     assert done.exit_code == 0, done.output

@@ -115,7 +115,7 @@ class SoapBpnn(Model):
         if way == "fast scalar":
             return self._fast_scalars(graph, species, outputs[0])
         if way == "fast":
-            features, densities = self._fast_features(graph, species)
+            features, densities = self.fast_features(graph, species)
         else:
             features, densities = self.plain_features(graph, species)
 
@@ -282,7 +282,7 @@ class SoapBpnn(Model):
         return p
 
     @torch.jit.unused
-    def _fast_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
+    def fast_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
         kept = graph.extras
         moving = graph.vectors.requires_grad
         if "soap/density" in kept and not moving:  # nobody will ask for forces
@@ -308,7 +308,7 @@ class SoapBpnn(Model):
         layout = by_species(species, self.n_species)
         network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
         if not graph.vectors.requires_grad:
-            features = self._fast_features(graph, species)[0]
+            features = self.fast_features(graph, species)[0]
             inputs = Inputs(features, torch.ones_like(features[:, :1]), 0)  # no slopes are wanted
             return {name: [scalars(inputs, layout, network, False)[0]]}
         basis, _, spectrum = self._descriptor(graph, species)

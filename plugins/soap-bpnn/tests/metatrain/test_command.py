@@ -12,15 +12,14 @@ from typing import Any
 import ase.io
 import pytest
 import torch
+from helpers.structures import graph_of
 from typer.testing import CliRunner
 
-from atomtrain.data import BatchSource
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.model import forces_and_strain, with_leaves
 from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain_soap_bpnn.metatrain.command import app, convert, unpack
-from atomtrain_testing.predictions import store_of
 
 GOLDEN = Path(__file__).parent
 
@@ -40,19 +39,10 @@ def test_predictions_are_metatrains(name: str, tmp_path: Path) -> None:
     predictor = restore(load_checkpoint(tmp_path / "ours.ckpt"), "export").predictor.eval()
     predictor.model.to(torch.float64)
     frames = ase.io.read(GOLDEN / "structures.xyz", ":")
-    source = BatchSource(
-        store_of(frames),
-        cutoff=predictor.model.cutoff,
-        dtype=torch.float64,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=0,
-        num_workers=0,
-    )
     names = predictor.target_names
     assert len(names) == 8
-    for k in range(len(frames)):
-        graph = with_leaves(source.batch(torch.tensor([k])).graph)
+    for k, atoms in enumerate(frames):
+        graph = with_leaves(graph_of([atoms], cutoff=predictor.model.cutoff))
         blocks = predictor(graph, names)
         forces, _ = forces_and_strain(
             blocks["energy"][0], graph, strain=False, create_graph=False, retain_graph=True

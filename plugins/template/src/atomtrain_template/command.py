@@ -37,7 +37,7 @@ def new(
 ) -> None:
     """Start an architecture of your own: a project that installs, trains and passes its tests."""
     check_name(name)
-    ask = not no_input and _somebody_there()
+    ask = not no_input and somebody_there()
     if level is None:
         level = _choose("level", LEVELS, Level) if ask else Level("features")
     if author is None:
@@ -63,7 +63,7 @@ def new(
     )
 
 
-def _somebody_there() -> bool:
+def somebody_there() -> bool:
     """Whether questions would be answered: not in scripts."""
     return sys.stdin.isatty()
 
