@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomtrain.data.store import StructureStore
 from atomtrain.errors import OutputError
 
 log = logging.getLogger("atomtrain")
@@ -107,14 +106,6 @@ class Kept:
         with contextlib.suppress(OSError):  # the mapping outlives the name; not on Windows
             os.unlink(name)
         return made
-
-
-def structures_key(store: StructureStore) -> str:
-    """Hash of all structures, without labels."""
-    digest = hashlib.sha256()
-    for tensor in (store.positions, store.types, store.cells, store.pbc, store.offsets):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _layout(examples: Mapping[str, Tensor], rows: int) -> tuple[dict[str, tuple[int, int]], int]:

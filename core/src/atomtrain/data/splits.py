@@ -16,12 +16,10 @@ from atomtrain.errors import OptionsError
 from atomtrain.options import DatasetSection, IndicesSection, Options, read_indices
 
 
-def split_section(
-    options: Options, k: int, n: int, own: dict[str, list[DatasetSection]]
-) -> dict[str, list[int] | None]:
+def split_section(options: Options, k: int, n: int) -> dict[str, list[int] | None]:
     """Which of the ``n`` structures of training section ``k`` go to each set, ascending.
 
-    None where a set is not taken from the training sections (``own`` has the sections of its own).
+    None where a set is not taken from the training sections, but has sections of its own.
     """
     free = np.random.default_rng([options.seed, k]).permutation(n)
     result: dict[str, list[int] | None] = {"validation": None, "test": None}
@@ -29,7 +27,7 @@ def split_section(
     wanted: dict[str, int] = {}
     for name in ("test", "validation"):
         sections = options.test_set if name == "test" else options.validation_set
-        if own[name] or not sections:
+        if not sections or any(isinstance(section, DatasetSection) for section in sections):
             continue
         part = sections[k]
         where = options.source.where((f"{name}_set", k))

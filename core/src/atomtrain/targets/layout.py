@@ -187,6 +187,13 @@ class TargetInfo:
         return sum(block.width for block in self.blocks)
 
     @property
+    def label_rows(self) -> dict[str, tuple[bool, int]]:
+        """By label key, values first: whether its rows are atoms, and how wide they are."""
+        gradients = {"forces": (True, 3), "strain": (False, 9)}
+        found = {f"{self.name}:{name}": gradients[name] for name in self.gradients}
+        return {self.name: (self.per_atom, self.width), **found}
+
+    @property
     def property_name(self) -> str:
         """Name of the last axis in exported TensorMaps (metatomic's rule for its own outputs)."""
         if self.quantity == "energy":

@@ -116,10 +116,7 @@ def label_variances(
 
 def label_keys(dataset_info: DatasetInfo) -> list[str]:
     """All label keys of the targets, in order."""
-    keys = []
-    for name, target in dataset_info.targets.items():
-        keys += [name] + [f"{name}:{gradient}" for gradient in target.gradients]
-    return keys
+    return [key for target in dataset_info.targets.values() for key in target.label_rows]
 
 
 def block_columns(dataset_info: DatasetInfo) -> dict[str, dict[str, slice]]:

@@ -8,7 +8,7 @@ judged: what may be missing is decided in :mod:`atomtrain.data.labels`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -53,6 +53,13 @@ class Wanted:
         before = np.cumsum(counts) - counts
         return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
+    def parts(self, per_atom: bool) -> Iterator[tuple[int, slice]]:
+        """Each chosen structure, and where its rows are among those of the chosen ones."""
+        start = 0
+        for k, count in zip(self.chosen, self.counts(per_atom).tolist(), strict=True):
+            yield k, slice(start, start + count)
+            start += count
+
 
 @dataclass
 class Rows:
@@ -65,12 +72,18 @@ class Rows:
     values: np.ndarray
     there: np.ndarray
     name: str
+    per_atom: bool
 
     @classmethod
     def absent(cls, wanted: Wanted, per_atom: bool, width: int, name: str) -> Rows:
         """Nothing for any structure."""
         shape = (int(wanted.counts(per_atom).sum()), width)
-        return cls(np.zeros(shape), np.zeros(shape, dtype=bool), name)
+        return cls(np.zeros(shape), np.zeros(shape, dtype=bool), name, per_atom)
+
+    def put(self, part: slice | np.ndarray, values: np.ndarray) -> None:
+        """What a file has for some of the rows."""
+        self.values[part] = values
+        self.there[part] = True
 
 
 class DataFile(ABC):
@@ -111,9 +124,8 @@ class DataFile(ABC):
             except DataError:
                 if n == widths[-1]:
                     raise
-        ends = np.cumsum(wanted.counts(info.per_atom))[:-1]
-        parts = zip(np.split(rows.values, ends), np.split(rows.there, ends), strict=True)
-        return [values if there.all() else None for values, there in parts]
+        parts = [part for _, part in wanted.parts(info.per_atom)]
+        return [rows.values[part] if rows.there[part].all() else None for part in parts]
 
     @abstractmethod
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:

@@ -11,13 +11,13 @@ import numpy as np
 
 from atomtrain.data.readers.base import (
     DataFile,
-    Frame,
     GradientKind,
     Rows,
     Wanted,
     strain_derivative,
 )
 from atomtrain.errors import DataError
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
@@ -70,20 +70,16 @@ class FramesFile(DataFile):
         wanted: Wanted,
     ) -> Rows:
         rows = Rows.absent(wanted, per_atom, width, f"'{key}'")
-        start = 0
-        for k, count in zip(wanted.chosen, wanted.counts(per_atom).tolist(), strict=True):
-            part = slice(start, start + count)
-            start += count
+        for k, part in wanted.parts(per_atom):
             value = self._frames[k].find(key)
             if value is None:
                 continue
             try:
-                rows.values[part] = convert(value, wanted.structures[k])
+                rows.put(part, convert(value, wanted.structures[k]))
             except (ValueError, TypeError) as error:
                 raise DataError(
                     f"{wanted.where}: '{key}' of frame {k} in '{self.path}' does not fit: {error}"
                 ) from None
-            rows.there[part] = True
         return rows
 
 

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from metatensor.torch import TensorBlock, TensorMap
 
-from atomtrain.data.readers.base import DataFile, Frame, GradientKind, Rows, Wanted, listed
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
 from atomtrain.data.readers.frames import first_line
 from atomtrain.errors import DataError
 from atomtrain.files import file_stem
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 from atomtrain.targets.maps import matching_blocks
 

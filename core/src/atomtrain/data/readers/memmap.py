@@ -10,13 +10,13 @@ what evaluation writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from atomtrain.data.readers.base import (
     DataFile,
-    Frame,
     GradientKind,
     Rows,
     Wanted,
@@ -24,6 +24,7 @@ from atomtrain.data.readers.base import (
 )
 from atomtrain.errors import DataError
 from atomtrain.files import file_stem
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 STRUCTURES = ("x", "a", "c")
@@ -69,7 +70,7 @@ class MemmapFile(DataFile):
         rows = self._rows(names, False, 9, wanted)
         cells = np.array([wanted.structures[k].cell for k in wanted.chosen]).reshape(-1, 3, 3)
         matrices = rows.values.reshape(-1, 3, 3)
-        return Rows(strain_derivative(matrices, kind, cells).reshape(-1, 9), rows.there, rows.name)
+        return replace(rows, values=strain_derivative(matrices, kind, cells).reshape(-1, 9))
 
     def _rows(self, names: list[str], per_atom: bool, width: int, wanted: Wanted) -> Rows:
         """Of the first of ``names`` there is."""
@@ -79,7 +80,7 @@ class MemmapFile(DataFile):
             total = int(self._offsets[-1]) if per_atom else self._n
             found = self._array(name, "<f4", (total, width), wanted.where)
             values = found[wanted.rows(per_atom)].astype(np.float64)
-            return Rows(values, np.ones(values.shape, dtype=bool), f"'{name}'")
+            return Rows(values, np.ones(values.shape, dtype=bool), f"'{name}'", per_atom)
         return Rows.absent(wanted, per_atom, width, f"'{names[0]}'")
 
     def _structures(self, where: str) -> list[Frame]:
