@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from atomtrain.errors import OutputError
 def file_stem(name: str) -> str:
     """A target's name in the name of a file: variants (``energy/pbe``) are no folders."""
     return name.replace("/", "_")
+
+
+def archive_kind(path: Path) -> str:
+    """What a torch archive holds: a ``model`` in TorchScript or ``data``; empty where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.split("/", 1)[-1] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    if "constants.pkl" in names:
+        return "model"
+    return "data" if "data.pkl" in names else ""
 
 
 @contextlib.contextmanager

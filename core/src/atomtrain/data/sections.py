@@ -12,6 +12,7 @@ from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files, Frame, GradientKind
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError
+from atomtrain.graph import volumes
 from atomtrain.options import DatasetSection, target_info
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_for, task_of
@@ -143,7 +144,7 @@ def _without_gaps(
 
 def _times_volume(label: Label, store: StructureStore) -> Label:
     """Stress as volume times stress, masked where a structure is not periodic in all directions."""
-    volume = torch.linalg.det(store.cells).abs().unsqueeze(1)
+    volume = volumes(store.cells).unsqueeze(1)
     periodic = store.pbc.all(1, keepdim=True).expand_as(label.values)
     return Label.where(label.values * volume, label.per_atom, periodic & label.there)
 

@@ -9,6 +9,7 @@ per sample, the blocks flattened and concatenated in order (``width`` numbers).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -185,6 +186,29 @@ class TargetInfo:
     def width(self) -> int:
         """Numbers per sample over all blocks."""
         return sum(block.width for block in self.blocks)
+
+    @property
+    def parts(self) -> list[tuple[Block, slice, slice]]:
+        """The blocks, where each is in a flat row, and where among the properties of all blocks."""
+        found = []
+        column = prop = 0
+        for block in self.blocks:
+            columns = slice(column, column + block.width)
+            properties = slice(prop, prop + block.n_properties)
+            found.append((block, columns, properties))
+            column, prop = columns.stop, properties.stop
+        return found
+
+    def error_per(self, gradient: str = "", totals: Collection[str] = ()) -> str:
+        """What errors of its values, or of a gradient, are divided by: ``atom``, ``volume`` or nothing.
+
+        Nothing for those of ``totals``, which otherwise count per atom. It is so wherever errors are
+        summed and shown.
+        """
+        if gradient == "strain" or self.per_volume:
+            return "volume"
+        whole = gradient or self.per_atom or self.pooled or self.name in totals
+        return "" if whole else "atom"
 
     @property
     def label_rows(self) -> dict[str, tuple[bool, int]]:

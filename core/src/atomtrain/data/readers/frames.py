@@ -16,7 +16,7 @@ from atomtrain.data.readers.base import (
     Wanted,
     strain_derivative,
 )
-from atomtrain.errors import DataError
+from atomtrain.errors import DataError, first_line
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
@@ -96,7 +96,7 @@ def read_ase(path: str, where: str) -> list[Frame]:
             atoms = ase.io.read(path, index=":")
     except Exception as error:  # every format fails in its own way
         raise DataError(
-            f"{where}: ASE cannot read '{path}': {first_line(error)}. Is it a file of "
+            f"{where}: ASE cannot read '{path}': {first_line(error, typed=True)}. Is it a file of "
             "structures (extended xyz, CIF, ASE database, ...)?"
         ) from error
     frames = []
@@ -121,12 +121,6 @@ def read_ase(path: str, where: str) -> list[Frame]:
             )
         )
     return frames
-
-
-def first_line(error: BaseException) -> str:
-    """``ValueError: what it says first``."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 def _shaped(value: Any, rows: int, width: int) -> np.ndarray:

@@ -22,8 +22,7 @@ import torch
 from metatensor.torch import TensorBlock, TensorMap
 
 from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
-from atomtrain.data.readers.frames import first_line
-from atomtrain.errors import DataError
+from atomtrain.errors import DataError, first_line
 from atomtrain.files import file_stem
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
@@ -90,15 +89,9 @@ class _Maps(DataFile):
     def _add_values(
         collected: _Collected, info: TargetInfo, numbers: _Numbers, found: TensorMap
     ) -> None:
-        start = 0
-        for layout, block in zip(info.blocks, matching_blocks(info, found), strict=True):
-            collected.put(
-                slice(start, start + layout.width),
-                numbers(_column(block, "system")),
-                _column(block, "atom") if info.per_atom else None,
-                _values(block),
-            )
-            start += layout.width
+        for (_, columns, _), block in zip(info.parts, matching_blocks(info, found), strict=True):
+            atoms = _column(block, "atom") if info.per_atom else None
+            collected.put(columns, numbers(_column(block, "system")), atoms, _values(block))
 
 
 class MapFile(_Maps):
@@ -288,7 +281,7 @@ def _load(content: bytes, name: str, where: str) -> TensorMap:
         )
     except Exception as error:  # metatensor's own, torch's, numpy's
         raise DataError(
-            f"{where}: '{name}' cannot be read as a metatensor TensorMap: {first_line(error)}"
+            f"{where}: '{name}' cannot be read as a metatensor TensorMap: {first_line(error, typed=True)}"
         ) from error
     return found
 
@@ -301,7 +294,7 @@ def _frame(archive: zipfile.ZipFile, k: int, path: str, where: str) -> Frame:
     except Exception as error:
         raise DataError(
             f"{where}: '{name}' in '{path}' cannot be read as a metatomic System: "
-            f"{first_line(error)}"
+            f"{first_line(error, typed=True)}"
         ) from error
     return Frame(
         system.types.numpy().astype(np.int64),
@@ -319,7 +312,9 @@ def _opened(path: str, where: str) -> zipfile.ZipFile:
             f"{where}: the file '{path}' does not exist (working directory: {Path.cwd()})"
         ) from None
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{where}: '{path}' is not a zip archive: {first_line(error)}") from error
+        raise DataError(
+            f"{where}: '{path}' is not a zip archive: {first_line(error, typed=True)}"
+        ) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: str, where: str) -> bytes:
@@ -327,7 +322,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: str, where: str) -> bytes
         return archive.read(name)
     except Exception as error:  # damaged, encrypted, packed in an unknown way
         raise DataError(
-            f"{where}: cannot read '{name}' in '{path}': {first_line(error)}"
+            f"{where}: cannot read '{name}' in '{path}': {first_line(error, typed=True)}"
         ) from error
 
 
