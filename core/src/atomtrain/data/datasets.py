@@ -68,14 +68,18 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
         )
     for name in ("validation", "test"):
         for part in parts[name]:
-            _check_alike(name, targets, part.targets)
+            for target, info in part.targets.items():
+                known = targets.get(target, info)
+                if not info.unit or not known.unit:  # it may be left unsaid
+                    info = replace(info, unit=known.unit)
+                _check_alike(info, known, f"in the training set and in the {name} set")
     extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
     stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
-    info = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
+    data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
     for name, store in stores.items():
         notes += [f"{name}: {line}" for line in _missing(store)]
     _check_labels(stores, list(targets))
-    return Datasets(stores["train"], stores["validation"], stores.get("test"), info, splits, notes)
+    return Datasets(stores["train"], stores["validation"], stores.get("test"), data, splits, notes)
 
 
 def _read(
@@ -120,34 +124,20 @@ def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
     merged: dict[str, TargetInfo] = {}
     for targets in found:
         for name, info in targets.items():
-            if name not in merged:
-                merged[name] = info
-                continue
-            known = merged[name]
-            if _essence(info) != _essence(known):
-                raise OptionsError(
-                    f"target '{name}' is described differently in two training sections (unit, "
-                    "type, quantity and sizes must agree)"
-                )
+            known = merged.setdefault(name, info)
+            _check_alike(info, known, "in two training sections")
             either = {*known.gradients, *info.gradients}
-            gradients = [g for g in GRADIENTS if g in either]
-            merged[name] = replace(known, gradients=tuple(gradients))
+            merged[name] = replace(known, gradients=tuple(g for g in GRADIENTS if g in either))
     return merged
 
 
-def _check_alike(name: str, train: dict[str, TargetInfo], other: dict[str, TargetInfo]) -> None:
-    """A target means the same in every set; only its unit may be left unsaid."""
-    for target, info in other.items():
-        known = train.get(target)
-        if known is None:
-            continue
-        if not info.unit or not known.unit:
-            info = replace(info, unit=known.unit)
-        if _essence(info) != _essence(known):
-            raise OptionsError(
-                f"target '{target}' is described differently in the training set and in the "
-                f"{name} set (unit, type, quantity and sizes must agree)"
-            )
+def _check_alike(info: TargetInfo, known: TargetInfo, where: str) -> None:
+    """A target means the same wherever it is."""
+    if _essence(info) != _essence(known):
+        raise OptionsError(
+            f"target '{info.name}' is described differently {where} (unit, type, quantity and sizes "
+            "must agree)"
+        )
 
 
 def _essence(info: TargetInfo) -> TargetInfo:

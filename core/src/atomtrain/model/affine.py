@@ -34,11 +34,10 @@ class Affine(InFloat64):
 
     def __init__(self, target: TargetInfo, n_types: int) -> None:
         super().__init__()
-        self.n_blocks = len(target.blocks)
-        widths = [block.n_properties for block in target.blocks]
-        self.offsets: List[int] = [sum(widths[:k]) for k in range(len(widths) + 1)]
-        self.register_buffer("scale", torch.ones(n_types, sum(widths), dtype=torch.float64))
-        self.register_buffer("shift", torch.zeros(n_types, sum(widths), dtype=torch.float64))
+        self.offsets: List[int] = [0, *(properties.stop for _, _, properties in target.parts)]
+        width = self.offsets[-1]
+        self.register_buffer("scale", torch.ones(n_types, width, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(n_types, width, dtype=torch.float64))
         self.register_buffer("reference", torch.ones(n_types, dtype=torch.float64))
         self.scale: Tensor
         self.shift: Tensor

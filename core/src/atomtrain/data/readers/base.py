@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,16 +43,6 @@ class Wanted:
         """Rows of each chosen structure, [n_chosen] int64."""
         chosen = np.asarray(self.chosen, dtype=np.int64)
         return self.n_atoms[chosen] if per_atom else np.ones(len(chosen), dtype=np.int64)
-
-    def rows(self, per_atom: bool) -> np.ndarray:
-        """Where the rows of the chosen structures are among those of all, [n_rows] int64."""
-        chosen = np.asarray(self.chosen, dtype=np.int64)
-        if not per_atom:
-            return chosen
-        counts = self.n_atoms[chosen]
-        starts = np.cumsum(self.n_atoms)[chosen] - counts
-        before = np.cumsum(counts) - counts
-        return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
     def parts(self, per_atom: bool) -> Iterator[tuple[int, slice]]:
         """Each chosen structure, and where its rows are among those of the chosen ones."""
@@ -154,6 +145,14 @@ class DataFile(ABC):
                 f"{'has' if len(other) == 1 else 'have'} other atoms than the structures; labels "
                 "must be in the order of the structures and their atoms"
             )
+
+
+def existing(path: str, where: str) -> Path:
+    """The file at ``path``; DataError if there is none."""
+    if not Path(path).is_file():
+        what = "is a directory" if Path(path).is_dir() else "does not exist"
+        raise DataError(f"{where}: the file '{path}' {what} (working directory: {Path.cwd()})")
+    return Path(path)
 
 
 def strain_derivative(matrix: np.ndarray, kind: GradientKind, cells: np.ndarray) -> np.ndarray:

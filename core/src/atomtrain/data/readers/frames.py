@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from atomtrain.data.readers.base import (
     GradientKind,
     Rows,
     Wanted,
+    existing,
     strain_derivative,
 )
 from atomtrain.errors import DataError, first_line
@@ -85,9 +85,7 @@ class FramesFile(DataFile):
 
 def read_ase(path: str, where: str) -> list[Frame]:
     """Frames of any file ASE reads; the format follows from the name or the content."""
-    if not Path(path).is_file():
-        what = "is a directory" if Path(path).is_dir() else "does not exist"
-        raise DataError(f"{where}: the file '{path}' {what} (working directory: {Path.cwd()})")
+    existing(path, where)
     import ase.io
 
     try:

@@ -8,6 +8,7 @@ in numpy's format. Nothing else in the archive is looked at.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from metatensor.torch import TensorBlock, TensorMap
 
-from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, existing, listed
 from atomtrain.errors import DataError, first_line
 from atomtrain.files import file_stem
 from atomtrain.frame import Frame
@@ -102,11 +103,7 @@ class MapFile(_Maps):
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
-        if not Path(path).is_file():
-            raise DataError(
-                f"{where}: the file '{path}' does not exist (working directory: {Path.cwd()})"
-            )
-        self._map = _load(Path(path).read_bytes(), path, where)
+        self._map = _load(existing(path, where).read_bytes(), path, where)
 
     @property
     def keys(self) -> set[str]:
@@ -272,30 +269,28 @@ def _values(block: TensorBlock) -> np.ndarray:
     return block.values.to(torch.float64).flatten(1).numpy()
 
 
-def _load(content: bytes, name: str, where: str) -> TensorMap:
+@contextlib.contextmanager
+def _reading(failed: str) -> Iterator[None]:
+    """DataError, beginning with ``failed``, for whatever metatensor, torch, numpy or zipfile raise."""
     try:
+        yield
+    except Exception as error:
+        raise DataError(f"{failed}: {first_line(error, typed=True)}") from error
+
+
+def _load(content: bytes, name: str, where: str) -> TensorMap:
+    with _reading(f"{where}: '{name}' cannot be read as a metatensor TensorMap"):
         if content.startswith(b"\x93NUMPY"):
             content = np.load(io.BytesIO(content)).tobytes()
-        found = metatensor.torch.load_buffer(
-            torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        )
-    except Exception as error:  # metatensor's own, torch's, numpy's
-        raise DataError(
-            f"{where}: '{name}' cannot be read as a metatensor TensorMap: {first_line(error, typed=True)}"
-        ) from error
-    return found
+        buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return metatensor.torch.load_buffer(buffer)
 
 
 def _frame(archive: zipfile.ZipFile, k: int, path: str, where: str) -> Frame:
     name = f"{k}/system.mta"
     content = _member(archive, name, path, where)
-    try:
+    with _reading(f"{where}: '{name}' in '{path}' cannot be read as a metatomic System"):
         system = metatomic.torch.load_system(io.BytesIO(content))
-    except Exception as error:
-        raise DataError(
-            f"{where}: '{name}' in '{path}' cannot be read as a metatomic System: "
-            f"{first_line(error, typed=True)}"
-        ) from error
     return Frame(
         system.types.numpy().astype(np.int64),
         system.positions.numpy().astype(np.float64),
@@ -305,25 +300,13 @@ def _frame(archive: zipfile.ZipFile, k: int, path: str, where: str) -> Frame:
 
 
 def _opened(path: str, where: str) -> zipfile.ZipFile:
-    try:
+    with _reading(f"{where}: '{existing(path, where)}' is not a zip archive"):
         return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DataError(
-            f"{where}: the file '{path}' does not exist (working directory: {Path.cwd()})"
-        ) from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{where}: '{path}' is not a zip archive: {first_line(error, typed=True)}"
-        ) from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: str, where: str) -> bytes:
-    try:
+    with _reading(f"{where}: cannot read '{name}' in '{path}'"):  # damaged, encrypted, ...
         return archive.read(name)
-    except Exception as error:  # damaged, encrypted, packed in an unknown way
-        raise DataError(
-            f"{where}: cannot read '{name}' in '{path}': {first_line(error, typed=True)}"
-        ) from error
 
 
 def _check_number(n: int, wanted: Wanted, holds: str) -> None:

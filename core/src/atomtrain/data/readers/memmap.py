@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from atomtrain.data.readers.base import (
     DataFile,
@@ -22,6 +23,7 @@ from atomtrain.data.readers.base import (
     Wanted,
     strain_derivative,
 )
+from atomtrain.data.store import slices
 from atomtrain.errors import DataError
 from atomtrain.files import file_stem
 from atomtrain.frame import Frame
@@ -79,7 +81,10 @@ class MemmapFile(DataFile):
                 continue
             total = int(self._offsets[-1]) if per_atom else self._n
             found = self._array(name, "<f4", (total, width), wanted.where)
-            values = found[wanted.rows(per_atom)].astype(np.float64)
+            rows = torch.tensor(wanted.chosen)
+            if per_atom:
+                rows = slices(torch.from_numpy(self._offsets), rows).rows
+            values = found[rows.numpy()].astype(np.float64)
             return Rows(values, np.ones(values.shape, dtype=bool), f"'{name}'", per_atom)
         return Rows.absent(wanted, per_atom, width, f"'{names[0]}'")
 

@@ -3,7 +3,7 @@
 No ``from __future__ import annotations`` here: TorchScript and metatomic read the annotations.
 """
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from metatensor.torch import Labels, TensorBlock, TensorMap
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import TargetInfo
 from atomtrain.targets.maps import map_labels
 
 
@@ -26,9 +25,7 @@ class ExportedModel(nn.Module):
     """
 
     pooled: List[str]
-    _keys: Dict[str, Labels]
-    _components: Dict[str, List[List[Labels]]]
-    _properties: Dict[str, List[Labels]]
+    _labels: Dict[str, Tuple[Labels, List[List[Labels]], List[Labels]]]
     _system_samples: Labels
     _device: torch.device
 
@@ -40,17 +37,13 @@ class ExportedModel(nn.Module):
         )
         targets = predictor.dataset_info.targets
         self.pooled = [name for name in targets if targets[name].pooled]
-        self._keys = {}
-        self._components = {}
-        self._properties = {}
-        for target in predictor.dataset_info.targets.values():
-            self._describe(target)
+        # of each output: keys, and components and properties of its blocks
+        self._labels = {name: map_labels(target) for name, target in targets.items()}
         of_structures = predictor.model.structure_outputs()
         self.pooled += list(of_structures)
         for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
-            self._keys[name] = Labels("_", torch.tensor([[0]]))
-            self._properties[name] = [Labels.range("feature", width)]
-            self._components[name] = [[]]
+            key = Labels("_", torch.tensor([[0]]))
+            self._labels[name] = (key, [[]], [Labels.range("feature", width)])
         self._device = torch.device("cpu")
         self._system_samples = _system_labels(1, self._device)
 
@@ -110,11 +103,11 @@ class ExportedModel(nn.Module):
         self, name: str, blocks: List[Tensor], samples: Labels, dtype: torch.dtype
     ) -> TensorMap:
         """The map of one output."""
+        keys, components, properties = self._labels[name]
         made: List[TensorBlock] = []
         for k, values in enumerate(blocks):
-            components, properties = self._components[name][k], self._properties[name][k]
-            made.append(TensorBlock(values.to(dtype), samples, components, properties))
-        return TensorMap(self._keys[name], made)
+            made.append(TensorBlock(values.to(dtype), samples, components[k], properties[k]))
+        return TensorMap(keys, made)
 
     def _graph(self, systems: List[System]) -> AtomGraph:
         """The systems as one batch."""
@@ -155,21 +148,12 @@ class ExportedModel(nn.Module):
             return
         self._device = device
         self._system_samples = self._system_samples.to(device)
-        for name, keys in self._keys.items():
-            self._keys[name] = keys.to(device)
-            self._properties[name] = [labels.to(device) for labels in self._properties[name]]
+        for name, (keys, components, properties) in self._labels.items():
             moved: List[List[Labels]] = []
-            for components in self._components[name]:
-                moved.append([labels.to(device) for labels in components])
-            self._components[name] = moved
-
-    @torch.jit.unused
-    def _describe(self, target: TargetInfo) -> None:
-        """Make the labels of a target's blocks."""
-        keys, components, properties = map_labels(target)
-        self._keys[target.name] = keys
-        self._components[target.name] = components
-        self._properties[target.name] = properties
+            for axes in components:
+                moved.append([labels.to(device) for labels in axes])
+            of_blocks = [labels.to(device) for labels in properties]
+            self._labels[name] = (keys.to(device), moved, of_blocks)
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:
