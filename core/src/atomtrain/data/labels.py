@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from atomtrain.data.readers import DataFile, Files, GradientKind, Rows, Wanted, listed
-from atomtrain.data.splits import check_indices
+from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, nearest
-from atomtrain.options import DatasetSection, GradientSection, TargetSection, read_indices
+from atomtrain.options import DatasetSection, GradientSection, TargetSection
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_of
 
@@ -31,8 +31,8 @@ class SectionFiles:
         self.structures = files.frames(systems.read_from, systems.reader, self.where)
         self.chosen: Sequence[int] = range(len(self.structures))
         if section.indices is not None:
-            self.chosen = read_indices(section.where("indices"), section.indices)
-            check_indices(self.chosen, len(self.structures), section.where("indices"))
+            n, where = len(self.structures), section.where("indices")
+            self.chosen = chosen_indices(section.indices, n, where)
         self._files = files
 
     def target(self, name: str, info: TargetInfo) -> Label:

@@ -8,8 +8,6 @@ number of structures. The sets are disjoint, and the same options give the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from atomtrain.errors import OptionsError
@@ -42,8 +40,7 @@ def split_section(options: Options, k: int, n: int) -> dict[str, list[int] | Non
                 raise OptionsError(f"{where}: {count} asked for, there are {n} structures")
             wanted[name] = count
         elif isinstance(part, IndicesSection):
-            indices = read_indices(where, part.indices)
-            check_indices(indices, n, where)
+            indices = chosen_indices(part.indices, n, where)
             both = taken.intersection(indices)
             if both:
                 raise OptionsError(
@@ -64,8 +61,9 @@ def split_section(options: Options, k: int, n: int) -> dict[str, list[int] | Non
     return result
 
 
-def check_indices(indices: Sequence[int], n: int, where: str) -> None:
-    """Raise OptionsError unless ``indices`` are some of 0 to n - 1, each once."""
+def chosen_indices(given: list[int] | str, n: int, where: str) -> list[int]:
+    """Indices in the options or in a file; OptionsError unless they are some of 0 to n - 1, each once."""
+    indices = read_indices(where, given)
     bad = [k for k in indices if not 0 <= k < n]
     if bad:
         raise OptionsError(f"{where}: there is no structure {bad[0]} (they are 0 to {n - 1})")
@@ -73,3 +71,4 @@ def check_indices(indices: Sequence[int], n: int, where: str) -> None:
         raise OptionsError(f"{where}: some indices are given twice")
     if not indices:
         raise OptionsError(f"{where}: the list of indices is empty")
+    return indices

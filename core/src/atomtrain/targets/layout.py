@@ -229,20 +229,11 @@ class TargetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint (numbers, strings, lists, dicts only)."""
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "quantity": self.quantity,
-            "unit": self.unit,
-            "per_atom": self.per_atom,
-            "num_subtargets": self.num_subtargets,
-            "rank": self.rank,
+            **vars(self),
             "irreps": [[i.o3_lambda, i.o3_sigma, i.num] for i in self.irreps],
             "gradients": list(self.gradients),
-            "description": self.description,
             "extra": dict(self.extra),
-            "layout": self.layout,
             "classes": list(self.classes),
-            "pooling": self.pooling,
             "head": dict(self.head),
         }
 

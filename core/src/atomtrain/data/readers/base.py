@@ -78,20 +78,19 @@ class Rows:
 
 
 class DataFile(ABC):
-    """A file or folder of structures, of labels, or of both, opened."""
+    """A file or folder of structures, of labels, or of both, opened.
 
-    def __init__(self, path: str) -> None:
+    ``frames`` are the structures; empty where the file holds labels alone.
+    """
+
+    def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
         self.path = path
+        self.frames = frames
 
     @property
-    @abstractmethod
-    def frames(self) -> Sequence[Frame]:
-        """The structures; empty where the file holds labels alone. The same object each time."""
-
-    @property
-    @abstractmethod
     def keys(self) -> set[str]:
         """Names of all the values there are, for messages."""
+        return set()
 
     @abstractmethod
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:

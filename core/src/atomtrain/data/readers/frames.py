@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,17 +27,9 @@ VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 class FramesFile(DataFile):
     """A list of frames; tensors are given flat or in shape, components before properties."""
 
-    def __init__(self, path: str, frames: Sequence[Frame]) -> None:
-        super().__init__(path)
-        self._frames = frames
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
-
     @property
     def keys(self) -> set[str]:
-        return set().union(*(frame.keys for frame in self._frames))
+        return set().union(*(frame.keys for frame in self.frames))
 
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
@@ -48,7 +40,7 @@ class FramesFile(DataFile):
         return self._rows(key, info.per_atom, info.width, convert, wanted)
 
     def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
-        return [self._frames[k].find(key) for k in wanted.chosen]
+        return [self.frames[k].find(key) for k in wanted.chosen]
 
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
         def forces(value: Any, structure: Frame) -> np.ndarray:
@@ -71,7 +63,7 @@ class FramesFile(DataFile):
     ) -> Rows:
         rows = Rows.absent(wanted, per_atom, width, f"'{key}'")
         for k, part in wanted.parts(per_atom):
-            value = self._frames[k].find(key)
+            value = self.frames[k].find(key)
             if value is None:
                 continue
             try:

@@ -13,7 +13,7 @@ import io
 import re
 import zipfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import metatensor.torch
@@ -34,11 +34,13 @@ MEMBER = re.compile(r"(0|[1-9]\d*)/([^/]+)\.(mta|mts)")
 
 
 class _Maps(DataFile):
-    """What the formats have in common: maps, of all structures or of one."""
+    """What the formats have in common: maps, of all structures or of one.
 
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return []
+    ``count``: how many structures there are maps of, where that can be told; ``holds`` says so.
+    """
+
+    count: int = 0
+    holds: str = ""
 
     @abstractmethod
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
@@ -86,6 +88,14 @@ class _Maps(DataFile):
                 raise _does_not_fit(wanted, name, energy, error) from None
         return collected.rows
 
+    def check(self, wanted: Wanted) -> None:
+        super().check(wanted)
+        if self.count > len(wanted.structures):
+            raise DataError(
+                f"{wanted.where}: '{self.path}' {self.holds} {self.count} structures, but there are "
+                f"{len(wanted.structures)}"
+            )
+
     @staticmethod
     def _add_values(
         collected: _Collected, info: TargetInfo, numbers: _Numbers, found: TensorMap
@@ -118,6 +128,8 @@ class MapFile(_Maps):
 class MapFolder(_Maps):
     """A folder of maps, ``<k>.mts`` for structure ``k``; keys are not looked at."""
 
+    holds = "holds maps for"
+
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
         self._files = {
@@ -128,13 +140,7 @@ class MapFolder(_Maps):
                 f"{where}: the maps in the folder '{path}' must be called 0.mts, 1.mts, ..., after "
                 "the number of the structure"
             )
-
-    @property
-    def keys(self) -> set[str]:
-        return set()
-
-    def check(self, wanted: Wanted) -> None:
-        _check_number(max(self._files) + 1, wanted, f"'{self.path}' holds maps for")
+        self.count = max(self._files) + 1
 
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         for k in wanted.chosen:
@@ -145,6 +151,8 @@ class MapFolder(_Maps):
 
 class ZipFile(_Maps):
     """A zip archive with a folder for each structure."""
+
+    holds = "has folders for"
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
@@ -160,32 +168,24 @@ class ZipFile(_Maps):
                 elif member[2] == "system":
                     systems.add(int(member[1]))
             self._fields = fields
-            self._n = 1 + max(systems.union(*fields.values()), default=-1)
-            if self._n == 0:
+            self.count = 1 + max(systems.union(*fields.values()), default=-1)
+            if self.count == 0:
                 raise DataError(
                     # an archive cut short looks like this too: the one last packed in it is found
                     f"{where}: '{path}' holds neither structures ('0/system.mta', '1/system.mta', "
                     "...) nor labels ('0/<key>.mts', ...), or it is damaged"
                 )
-            lacking = sorted(set(range(self._n)) - systems)
+            lacking = sorted(set(range(self.count)) - systems)
             if lacking and systems:
                 raise DataError(
                     f"{where}: '{path}' has folders without 'system.mta' ({listed(lacking)}); "
                     "folders are counted from 0 without a gap, and all have a structure or none"
                 )
-            self._frames = [_frame(archive, k, path, where) for k in range(len(systems))]
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
+            self.frames = [_frame(archive, k, path, where) for k in range(len(systems))]
 
     @property
     def keys(self) -> set[str]:
         return set(self._fields)
-
-    def check(self, wanted: Wanted) -> None:
-        super().check(wanted)
-        _check_number(self._n, wanted, f"'{self.path}' has folders for")
 
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         field = file_stem(key)
@@ -307,13 +307,6 @@ def _opened(path: str, where: str) -> zipfile.ZipFile:
 def _member(archive: zipfile.ZipFile, name: str, path: str, where: str) -> bytes:
     with _reading(f"{where}: cannot read '{name}' in '{path}'"):  # damaged, encrypted, ...
         return archive.read(name)
-
-
-def _check_number(n: int, wanted: Wanted, holds: str) -> None:
-    if n > len(wanted.structures):
-        raise DataError(
-            f"{wanted.where}: {holds} {n} structures, but there are {len(wanted.structures)}"
-        )
 
 
 def _does_not_fit(wanted: Wanted, file: str, target: str, error: ValueError) -> DataError:

@@ -9,7 +9,6 @@ what evaluation writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,11 +51,7 @@ class MemmapFile(DataFile):
                 f"{where}: na.npy of '{path}' must hold {self._n + 1} numbers (one more than "
                 "ns.npy says there are structures) that start at 0 and do not decrease"
             )
-        self._frames = self._structures(where) if self._n else []
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
+        self.frames = self._structures(where) if self._n else []
 
     @property
     def keys(self) -> set[str]:
