@@ -76,9 +76,7 @@ def step_of(frames: list[Atoms], batch_size: int) -> Callable[[], None]:
         cutoff=CUTOFF,
         dtype=torch.float32,
         constants=predictor.model.constants,
-        device=torch.device("cpu"),
         memory_budget=8 * 10**9,
-        num_workers=0,
     )
     parameters = [p for p in predictor.model.parameters() if p.numel()]
     optimizer = torch.optim.Adam(parameters, fused=True)

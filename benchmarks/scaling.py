@@ -76,9 +76,7 @@ def step_time(frames: list[Atoms], n_elements: int, batch: int) -> tuple[float, 
         cutoff=CUTOFF,
         dtype=torch.float32,
         constants=predictor.model.constants,
-        device=torch.device("cpu"),
         memory_budget=8 * 10**9,
-        num_workers=0,
     )
     once = 1000 * (time.process_time() - start)
     parameters = list(predictor.model.parameters())

@@ -103,6 +103,27 @@ def test_errors_and_predictions_are_those_of_ase(folder, model_file, batch_size)
     assert result.seconds_per_atom > 0
 
 
+def test_totals_of_the_training_are_totals_here(folder, model_file, caplog):
+    """What ``per_structure_targets`` named is shown as training showed it."""
+    energy = TargetInfo("energy", quantity="energy", unit="eV")
+    info = DatasetInfo("angstrom", (1, 6, 8), {"energy": energy})
+    trained = {"hypers": {"trainer": {"per_structure_targets": ["energy"]}}}
+    exported = export_predictor(Predictor(Pairs(info).double(), info), {"extra": trained})
+    save_model(exported, "totals.pt")
+    frames = labelled()
+    ase.io.write("data.xyz", frames)
+    Path("eval.yaml").write_text("systems: data.xyz\ntargets: {energy: {}}\n")
+    (per_atom,) = evaluate(model_file, "eval.yaml", output=None)
+    with caplog.at_level(logging.INFO, "atomtrain"):
+        (total,) = evaluate("totals.pt", "eval.yaml", output=None)
+    label = [[atoms.get_potential_energy()] for atoms in ase.io.read("data.xyz", ":")]
+    error = total.predictions["energy"] - torch.tensor(label, dtype=torch.float64)
+    counts = torch.tensor([[len(atoms)] for atoms in frames])
+    assert total.errors["energy"]["rmse"] == pytest.approx(float(error.square().mean().sqrt()))
+    assert per_atom.errors["energy"]["mae"] == pytest.approx(float((error / counts).abs().mean()))
+    assert f"energy RMSE {1e3 * total.errors['energy']['rmse']:.4g} meV," in caplog.text
+
+
 def test_units_of_the_data_are_converted(folder, model_file):
     """Lengths in bohr and energies in kcal/mol: the same physics, so exactly converted errors."""
     atoms = labelled()[1]

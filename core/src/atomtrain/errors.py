@@ -58,3 +58,11 @@ def did_you_mean(word: object, known: Iterable[str], what: str = "known") -> str
     if close is not None:
         return f"; did you mean '{close}'?"
     return f" ({what}: {', '.join(known)})" if 0 < len(known) <= 15 else ""
+
+
+def first_line(error: BaseException, *, typed: bool = False) -> str:
+    """What an error says first (``typed``: after its type); its type where it says nothing."""
+    kind, lines = type(error).__name__, str(error).strip().splitlines()
+    if not lines:
+        return kind
+    return f"{kind}: {lines[0]}" if typed else lines[0]

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,12 @@ from atomtrain.data import Files, StructureStore, pair_list, read_section
 from atomtrain.data.noise import input_of
 from atomtrain.data.writers import Output, Predictions, choose_output
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
+from atomtrain.graph import volumes
 from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, split_key
 from atomtrain.training.metrics import ErrorSums, label_keys, label_variances
 from atomtrain.training.units import errors_line
 
@@ -45,10 +46,11 @@ log = logging.getLogger("atomtrain")
 class Evaluation:
     """Results on one section of an eval file.
 
-    ``errors``: label key -> rmse, mae, count (energies per atom, strain as stress), in the units of
-    ``info``'s targets. ``predictions``: label key -> values like labels (``<target>:stress`` is
-    [n_structures, 9], zero without volume). ``output``: what was written, if anything; with the
-    extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each target.
+    ``errors``: label key -> rmse, mae, count (energies per atom unless the model was trained on totals,
+    strain as stress), in the units of ``info``'s targets. ``predictions``: label key -> values like
+    labels (``<target>:stress`` is [n_structures, 9], zero without volume). ``output``: what was
+    written, if anything; with the extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each
+    target.
     """
 
     info: DatasetInfo
@@ -85,46 +87,48 @@ def evaluate_model(
         work.append((loaded.store, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
     _check_outputs(outputs, [info for _, info in work], files)
+    totals = _totals(model)
     results = []
     for (store, info), section, place in zip(work, sections, outputs, strict=True):
-        result = _evaluate(model, device, store, info, section, batch_size, check_consistency)
+        predictions, seconds = _predictions(
+            model, device, store, info, batch_size, check_consistency
+        )
+        errors = _errors(store, info, predictions, totals)
         if place is not None:
             cells = _cells(store, files, section)
-            place.write(Predictions(store, cells, info.targets, result.predictions))
-            result = replace(result, output=place.path)
+            place.write(Predictions(store, cells, info.targets, predictions))
             log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
-        line = errors_line(info, result.errors, ("rmse", "mae"))
+        line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", section.systems.read_from, line or "no targets to compare with")
-        log.info("time: %.4g ms per atom", result.seconds_per_atom * 1e3)
-        results.append(result)
+        per_atom = seconds / len(store.types)
+        log.info("time: %.4g ms per atom", per_atom * 1e3)
+        written = None if place is None else place.path
+        results.append(Evaluation(info, errors, predictions, per_atom, written))
     return results
 
 
-def _evaluate(
+def _predictions(
     model: AtomisticModel,
     device: str,
     store: StructureStore,
     info: DatasetInfo,
-    section: DatasetSection,
     batch_size: int,
     check_consistency: bool,
-) -> Evaluation:
+) -> tuple[dict[str, Tensor], float]:
+    """Predictions of all structures by label key, and the seconds they took."""
     dtype = getattr(torch, model.capabilities().dtype)
     lists = model.requested_neighbor_lists()
-    options = ModelEvaluationOptions(
-        length_unit=info.length_unit,
-        outputs={
-            name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
-            for name, target in info.targets.items()
-        },
-    )
+    outputs = {
+        name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
+        for name, target in info.targets.items()
+    }
+    options = ModelEvaluationOptions(length_unit=info.length_unit, outputs=outputs)
     energies = [name for name, target in info.targets.items() if target.is_energy]
     collected: dict[str, list[Tensor]] = {}
     seconds = 0.0
     # the first calls of a TorchScript model compile it; they are not what is to be timed
     warmup = torch.arange(min(batch_size, len(store)))
     for part in [warmup, warmup, *torch.arange(len(store)).split(batch_size)]:
-        counted = part is not warmup
         systems, leaves = _systems(store, part, lists, info, dtype, device, bool(energies))
         start = time.perf_counter()
         with quiet_torchscript():
@@ -133,39 +137,35 @@ def _evaluate(
         for name in info.targets:
             blocks = [block.values.flatten(1) for block in found[name].blocks()]
             batch[name] = torch.cat(blocks, dim=1)
-        for k, name in enumerate(energies):
-            gradients = torch.autograd.grad(
-                batch[name].sum(),
-                leaves,
-                retain_graph=k < len(energies) - 1,
-                allow_unused=True,
-            )
-            parts = [
-                torch.zeros_like(leaf) if g is None else g
-                for g, leaf in zip(gradients, leaves, strict=True)
-            ]
-            batch[f"{name}:forces"] = -torch.cat(parts[: len(systems)])
-            volumes = torch.stack(
-                [
-                    torch.linalg.det(s.cell.detach().to(torch.float64)).abs()
-                    if bool(s.pbc.all())
-                    else torch.zeros((), dtype=torch.float64, device=s.cell.device)
-                    for s in systems
-                ]
-            )
-            strain = torch.stack(parts[len(systems) :]).reshape(-1, 9).to(torch.float64)
-            batch[f"{name}:strain"] = strain
-            safe = torch.where(volumes > 0, volumes, torch.ones_like(volumes))
-            batch[f"{name}:stress"] = strain * ((volumes > 0) / safe)[:, None]
+        for name in energies:
+            last = name == energies[-1]
+            for key, values in _gradients(batch[name], systems, leaves, not last).items():
+                batch[f"{name}:{key}"] = values
         # bringing results to the CPU waits for the device: it belongs to the time
-        values = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
-        if counted:
+        there = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
+        if part is not warmup:
             seconds += time.perf_counter() - start
-            for key, value in values.items():
+            for key, value in there.items():
                 collected.setdefault(key, []).append(value)
-    predictions = {key: torch.cat(parts) for key, parts in collected.items()}
-    errors = _errors(store, info, section, predictions)
-    return Evaluation(info, errors, predictions, seconds / len(store.types), None)
+    return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
+
+
+def _gradients(
+    energy: Tensor, systems: list[System], leaves: list[Tensor], retain_graph: bool
+) -> dict[str, Tensor]:
+    """``forces``, ``strain`` derivative and ``stress``; ``leaves`` are as of :func:`_systems`."""
+    found = torch.autograd.grad(
+        energy.sum(), leaves, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+    )
+    strain = torch.stack(found[len(systems) :]).reshape(-1, 9).to(torch.float64)
+    periodic = torch.stack([system.pbc.all() for system in systems])
+    volume = volumes(torch.stack([system.cell.detach() for system in systems])) * periodic
+    inverse = (volume > 0) / torch.where(volume > 0, volume, 1.0)
+    return {
+        "forces": -torch.cat(found[: len(systems)]),
+        "strain": strain,
+        "stress": strain * inverse[:, None],
+    }
 
 
 def _systems(
@@ -193,39 +193,37 @@ def _systems(
         all_positions.append(positions)
         strains.append(strain)
         for options in lists:
-            # the model states its cutoffs in its own unit of length
-            cutoff = options.engine_cutoff(info.length_unit)
-            pairs = pair_list(store, torch.tensor([k]), cutoff)
-            keep = torch.ones(len(pairs.centers), dtype=torch.bool)
-            if not options.full_list:
-                keep = _half(pairs.centers, pairs.neighbors, pairs.shifts)
-            i, j = pairs.centers[keep].long(), pairs.neighbors[keep].long()
-            shifts = pairs.shifts[keep].to(torch.float64)
-            local = store.positions[start:stop]
-            vectors = local[j] - local[i] + shifts @ store.cells[k]
-            samples = torch.cat([i[:, None], j[:, None], pairs.shifts[keep].long()], dim=1).to(
-                torch.int32
-            )
-            block = TensorBlock(
-                vectors.to(dtype).reshape(-1, 3, 1),
-                Labels(
-                    [
-                        "first_atom",
-                        "second_atom",
-                        "cell_shift_a",
-                        "cell_shift_b",
-                        "cell_shift_c",
-                    ],
-                    samples,
-                ),
-                [Labels.range("xyz", 3)],
-                Labels.range("distance", 1),
-            ).to(device)
+            block = _pairs(store, k, options, info.length_unit, dtype).to(device)
             if gradients:
                 register_autograd_neighbors(system, block)
             system.add_neighbor_list(options, block)
         systems.append(system)
     return systems, [*all_positions, *strains]
+
+
+def _pairs(
+    store: StructureStore,
+    k: int,
+    options: NeighborListOptions,
+    length_unit: str,
+    dtype: torch.dtype,
+) -> TensorBlock:
+    """The neighbour list of structure ``k``; the model states its cutoff in its own unit of length."""
+    pairs = pair_list(store, torch.tensor([k]), options.engine_cutoff(length_unit))
+    keep = torch.ones(len(pairs.centers), dtype=torch.bool)
+    if not options.full_list:
+        keep = _half(pairs.centers, pairs.neighbors, pairs.shifts)
+    i, j, shifts = pairs.centers[keep].long(), pairs.neighbors[keep].long(), pairs.shifts[keep]
+    positions = store.positions[store.offsets[k] : store.offsets[k + 1]]
+    vectors = positions[j] - positions[i] + shifts.to(torch.float64) @ store.cells[k]
+    names = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
+    samples = torch.cat([i[:, None], j[:, None], shifts.long()], dim=1).to(torch.int32)
+    return TensorBlock(
+        vectors.to(dtype).reshape(-1, 3, 1),
+        Labels(names, samples),
+        [Labels.range("xyz", 3)],
+        Labels.range("distance", 1),
+    )
 
 
 def _half(centers: Tensor, neighbors: Tensor, shifts: Tensor) -> Tensor:
@@ -286,11 +284,14 @@ def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
         )
 
 
+def _totals(model: AtomisticModel) -> list[str]:
+    """The targets that one of our own files was trained on as totals, not per atom."""
+    told = json.loads(model.metadata().extra.get("hypers", "{}"))
+    return list((told.get("trainer") or {}).get("per_structure_targets") or ())
+
+
 def _errors(
-    store: StructureStore,
-    info: DatasetInfo,
-    section: DatasetSection,
-    predictions: dict[str, Tensor],
+    store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
 ) -> dict[str, dict[str, float]]:
     # the noise of a denoising target is known in training only
     keys = [
@@ -298,21 +299,23 @@ def _errors(
         for key in label_keys(info)
         if key in store.labels and not (key in info.targets and input_of(info.targets[key]))
     ]
-    sums = ErrorSums(keys, torch.device("cpu"), {}, info, label_variances(store, info))
+    variances = label_variances(store, info, totals)
+    sums = ErrorSums(keys, torch.device("cpu"), {}, info, variances)
     n_atoms = store.n_atoms.to(torch.float64)[:, None]
-    volume = torch.linalg.det(store.cells).abs()[:, None]
+    volume = volumes(store.cells)[:, None]
     for key in keys:
         label = store.labels[key]
         if key in sums.tasks:
             sums.add_samples(key, predictions[key], label.values, label.mask)
             continue
-        pooled = key in info.targets and info.targets[key].pooled
-        per_volume = key in info.targets and info.targets[key].per_volume
-        values = label.values / volume.clamp(min=1e-30) if per_volume else label.values
+        name, gradient = split_key(key)
+        target = info.targets[name]
+        # what a model predicts per volume is trained, and stored, as volume times that
+        values = label.values / volume.clamp(min=1e-30) if target.per_volume else label.values
         error = predictions[key] - values
-        if key.endswith(":strain"):
+        if gradient == "strain":
             error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif not key.endswith(":forces") and not (label.per_atom or per_volume or pooled):
+        elif target.error_per(gradient, totals) == "atom":
             error = error / n_atoms
         sums.add(key, error, label.mask)
     return sums.results()

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from atomtrain.errors import OutputError
 def file_stem(name: str) -> str:
     """A target's name in the name of a file: variants (``energy/pbe``) are no folders."""
     return name.replace("/", "_")
+
+
+def archive_kind(path: Path) -> str:
+    """What a torch archive holds: a ``model`` in TorchScript or ``data``; empty where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.split("/", 1)[-1] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    if "constants.pkl" in names:
+        return "model"
+    return "data" if "data.pkl" in names else ""
 
 
 @contextlib.contextmanager
@@ -31,26 +44,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write '{path}': it is a folder; give the name of a file")
-    try:
+    with _writing(path):
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
         )
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        if error.errno is None:  # not the system's: torch raises such for sources it cannot find
-            raise
-        raise OutputError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -58,25 +65,19 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     """As :func:`replacing`, for a folder of files. One that exists must be empty."""
     path = Path(path)
     check_new_folder(path)
-    try:
+    with _writing(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    except OSError as error:
-        raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error
-    try:
-        yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes folders private
-        for file in temporary.iterdir():
-            _flush(file)
-        if path.exists():
-            path.rmdir()
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise OutputError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes folders private
+            for file in temporary.iterdir():
+                _flush(file)
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new_folder(path: Path) -> None:
@@ -84,6 +85,17 @@ def check_new_folder(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         what = "a folder with files in it" if path.is_dir() else "a file"
         raise OutputError(f"cannot write the folder '{path}': it is {what}; remove it first")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """OutputError for what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's: torch raises such for sources it cannot find
+            raise
+        raise OutputError(f"cannot write '{path}': {error.strerror}") from error
 
 
 def _umask() -> int:

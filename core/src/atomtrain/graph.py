@@ -6,7 +6,7 @@ can carry one through an exported model; helpers are functions because it cannot
 without ``from __future__ import annotations`` because TorchScript does not resolve strings here.
 """
 
-from typing import Dict, NamedTuple
+from typing import Dict, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,18 @@ class AtomGraph(NamedTuple):
 def n_structures(graph: AtomGraph) -> int:
     """Number of structures in the batch."""
     return graph.cells.shape[0]
+
+
+def type_table(atomic_types: Sequence[int]) -> Tensor:
+    """Index of each atomic number among ``atomic_types``, ``[largest + 1]`` int64; -1 for others."""
+    index = torch.full((max(atomic_types) + 1,), -1, dtype=torch.int64)
+    index[torch.tensor(atomic_types)] = torch.arange(len(atomic_types))
+    return index
+
+
+def volumes(cells: Tensor) -> Tensor:
+    """Of ``cells [n, 3, 3]``, ``[n]`` float64; 0 where a structure has none."""
+    return torch.linalg.det(cells.to(torch.float64)).abs()
 
 
 def sum_over_structures(values: Tensor, structure: Tensor, n_structures: int) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from ase.build import bulk
 from helpers.structures import source_of
 
-from atomtrain.data import Kept, Label
-from atomtrain.data.kept import Tables, structures_key
+from atomtrain.data import Kept, Label, fingerprint
+from atomtrain.data.kept import Tables
 from atomtrain.errors import OutputError
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model import Constants
@@ -64,7 +64,7 @@ def test_batches_without_atoms() -> None:
         atoms.positions += 0.1 * rng.normal(size=atoms.positions.shape)
     store = store_of(frames)
     store.labels["mtt::x"] = Label(torch.arange(3.0, dtype=torch.float64)[:, None], False)
-    key = structures_key(store)
+    key = fingerprint(store, labels=False)
 
     def constants(graph: AtomGraph) -> Constants:
         lengths = torch.linalg.vector_norm(graph.vectors, dim=1)
@@ -84,4 +84,4 @@ def test_batches_without_atoms() -> None:
     wanted = constants(plain.batch(torch.tensor([2, 0])).graph).per_structure["lengths"]
     assert torch.allclose(batch.graph.extras["lengths"], wanted)
     store.positions[0, 0] += 1e-6
-    assert structures_key(store) != key
+    assert fingerprint(store, labels=False) != key

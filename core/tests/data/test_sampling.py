@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
-from atomtrain.data import epoch_batches
+from atomtrain.data import Limits, epoch_batches
 
 
-def batches(n_atoms: list[int], **changes: Any) -> list[list[int]]:
-    arguments = {"batch_size": 3, "seed": 7, "epoch": 0, "shuffle": False, **changes}
-    return [b.tolist() for b in epoch_batches(torch.tensor(n_atoms), **arguments)]
+def batches(
+    n_atoms: list[int], shuffled: tuple[int, int] | None = None, **limits: Any
+) -> list[list[int]]:
+    made = epoch_batches(torch.tensor(n_atoms), 3, shuffled=shuffled, limits=Limits(**limits))
+    return [b.tolist() for b in made]
 
 
 def test_in_order() -> None:
@@ -25,11 +27,11 @@ def test_last_batch_is_dropped_unless_it_is_the_only_one() -> None:
 
 
 def test_shuffled_by_seed_and_epoch() -> None:
-    one = batches([1] * 30, shuffle=True)
-    assert one == batches([1] * 30, shuffle=True)
+    one = batches([1] * 30, (7, 0))
+    assert one == batches([1] * 30, (7, 0))
     assert sorted(k for batch in one for k in batch) == list(range(30))
-    assert one != batches([1] * 30, shuffle=True, epoch=1)
-    assert one != batches([1] * 30, shuffle=True, seed=8)
+    assert one != batches([1] * 30, (7, 1))
+    assert one != batches([1] * 30, (8, 0))
 
 
 def test_batches_outside_the_bounds_are_left_out() -> None:

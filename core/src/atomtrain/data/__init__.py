@@ -5,14 +5,14 @@ files.
 """
 
 from atomtrain.data.batch import Batch, BatchSource
-from atomtrain.data.datasets import Datasets, build_datasets, fingerprint
+from atomtrain.data.datasets import Datasets, build_datasets
 from atomtrain.data.kept import Kept
 from atomtrain.data.neighbors import PairList, pair_list
 from atomtrain.data.noise import Noise
 from atomtrain.data.readers import Files, Frame
-from atomtrain.data.sampling import epoch_batches
+from atomtrain.data.sampling import Limits, epoch_batches
 from atomtrain.data.sections import LoadedSection, read_section
-from atomtrain.data.store import Label, StructureStore
+from atomtrain.data.store import Label, StructureStore, fingerprint
 
 __all__ = [
     "Batch",
@@ -22,6 +22,7 @@ __all__ = [
     "Frame",
     "Kept",
     "Label",
+    "Limits",
     "LoadedSection",
     "Noise",
     "PairList",

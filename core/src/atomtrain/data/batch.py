@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from atomtrain.data.kept import Kept, structures_key
+from atomtrain.data.kept import Kept
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
 from atomtrain.data.noise import Noise
-from atomtrain.data.store import Slices, StructureStore, slices
+from atomtrain.data.store import Slices, StructureStore, fingerprint, slices
 from atomtrain.graph import AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
 from atomtrain.targets import split_key
 
+CPU = torch.device("cpu")
 CHUNK = 1024
 """Atoms that are looked at together when constants are computed ahead"""
 CPU_CHUNK = 256
@@ -62,82 +63,63 @@ class Batch:
 
 
 def _mapped(graph: AtomGraph, f: Callable[[Tensor], Tensor]) -> AtomGraph:
-    return AtomGraph(
-        positions=f(graph.positions),
-        types=f(graph.types),
-        cells=f(graph.cells),
-        pbc=f(graph.pbc),
-        structure=f(graph.structure),
-        centers=f(graph.centers),
-        neighbors=f(graph.neighbors),
-        shifts=f(graph.shifts),
-        vectors=f(graph.vectors),
-        extras={k: f(v) for k, v in graph.extras.items()},
-    )
+    return AtomGraph._make([*map(f, graph[:-1]), {k: f(v) for k, v in graph.extras.items()}])
 
 
+@dataclass(eq=False)
 class BatchSource:
     """Makes batches of a store's structures.
 
     The store's extra data go to ``graph.extras`` under their names. Pairs are found once if they
     fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
     computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
-    batches come without and the model computes it each time. With ``num_workers`` processes batches
-    are made ahead of their use. If constants are ``of_structures``, they take the place of all that:
-    they go to ``kept`` and batches come without atoms. ``noise`` also gives every batch with noise in
-    its positions (whose pairs are found anew), and the noise as labels.
+    batches come without and the model computes it each time. With ``num_workers`` processes (None: as
+    many as are worth it) batches are made ahead of their use. If constants are ``of_structures``, they
+    take the place of all that: they go to ``kept`` and batches come without atoms. ``noise`` also gives
+    every batch with noise in its positions (whose pairs are found anew), and the noise as labels.
     """
 
-    def __init__(
-        self,
-        store: StructureStore,
-        *,
-        cutoff: float,
-        dtype: torch.dtype,
-        constants: Callable[[AtomGraph], Constants] | None,
-        device: torch.device,
-        memory_budget: int,
-        num_workers: int | None,
-        noise: Noise | None = None,
-        of_structures: bool = False,
-        kept: Kept | None = None,
-    ) -> None:
-        self.noise = noise
+    store: StructureStore
+    cutoff: float
+    dtype: torch.dtype
+    constants: Callable[[AtomGraph], Constants] | None = None
+    device: torch.device = CPU
+    memory_budget: int = 0
+    num_workers: int | None = 0
+    noise: Noise | None = None
+    of_structures: bool = False
+    kept: Kept | None = None
+    pairs: PairList | None = field(default=None, init=False)
+    per_atom: dict[str, Tensor] = field(default_factory=dict, init=False)
+    per_pair: dict[str, Tensor] = field(default_factory=dict, init=False)
+    per_structure: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        store, noise = self.store, self.noise
         self.noisy = {} if noise is None else noise.draw(store, 0)
         # who sees noisy structures only needs no pairs of the others
         self.clean = noise is None or any(
             split_key(key)[0] not in noise.inputs for key in store.labels
         )
-        self.store = store
         self.periodic = bool(store.pbc.any())
-        self.cutoff = cutoff
-        self.dtype = dtype
-        self.device = device
-        self.labels = {
-            key: (label.values.to(dtype), label.mask, label.per_atom)
-            for key, label in store.labels.items()
-        }
-        self.extra = {
-            name: (label.values.to(dtype), label.per_atom) for name, label in store.extra.items()
-        }
-        self.pairs: PairList | None = None
-        self.per_atom: dict[str, Tensor] = {}
-        self.per_pair: dict[str, Tensor] = {}
-        self.per_structure: dict[str, Tensor] = {}
-        if of_structures and constants is not None and noise is None and len(store) > 0:
-            self._keep_structures(constants, kept or Kept(memory_budget))
+        self.labels = {k: v.to(self.dtype) for k, v in store.labels.items()}
+        self.extra = {k: v.to(self.dtype) for k, v in store.extra.items()}
+        if self.of_structures and self.constants is not None and noise is None and len(store) > 0:
+            self._keep_structures(self.constants)
+        if self.clean and not self.per_structure:
+            self._keep_pairs()
+        if self.constants is not None and self.pairs is not None and self.device.type == "cpu":
+            self._keep_constants(self.constants, self.memory_budget - self.memory)
+        self.num_workers = self._workers()
+
+    def _workers(self) -> int:
         if self.per_structure:
-            self.num_workers = 0
-            return
-        if self.clean:
-            self._keep_pairs(memory_budget)
-        used = self.memory
-        if constants is not None and self.pairs is not None and device.type == "cpu":
-            self._keep_constants(constants, memory_budget - used)
+            return 0
+        if self.num_workers is not None:
+            return self.num_workers
         # Gathering kept pairs is cheaper than a message to another process.
-        self.num_workers = num_workers or 0
-        if num_workers is None and self.pairs is None and len(store) > 0:
-            self.num_workers = 1 if (torch.get_num_threads() > 1 and memory_budget > 0) else 0
+        made_anew = self.pairs is None and len(self.store) > 0 and self.memory_budget > 0
+        return int(made_anew and torch.get_num_threads() > 1)
 
     @property
     def memory(self) -> int:
@@ -160,63 +142,33 @@ class BatchSource:
 
     def batch(self, structures: Tensor) -> Batch:
         """One batch, on the CPU."""
-        store = self.store
         if self.per_structure:
             return self._without_atoms(structures)
-        of_atoms = slices(store.offsets, structures)
-        atoms = of_atoms.rows
-        extras = {
-            name: values.index_select(0, atoms if per_atom else structures)
-            for name, (values, per_atom) in self.extra.items()
-        }
-        noisy = {
-            name: self._graph(
-                one.store,
-                structures,
-                of_atoms,
-                pair_list(one.store, structures, self.cutoff),
-                dict(extras),
-            )
-            for name, one in self.noisy.items()
-        }
-        if self.pairs is not None:
-            of_pairs = slices(self.pairs.offsets, structures)
-            chosen = of_pairs.rows
-            extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
-            extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
-            graph = self._graph(store, structures, of_atoms, self.pairs, extras, of_pairs)
-        elif self.clean:
-            pairs = pair_list(store, structures, self.cutoff)
-            graph = self._graph(store, structures, of_atoms, pairs, extras)
+        of_atoms = slices(self.store.offsets, structures)
+        noisy = {k: self._graph(v.store, structures, of_atoms) for k, v in self.noisy.items()}
+        if self.clean:
+            graph = self._graph(self.store, structures, of_atoms)
         else:
             graph = next(iter(noisy.values()))
-        labels: dict[str, Tensor] = {}
-        masks: dict[str, Tensor | None] = {}
-        for key, (values, mask, per_atom) in self.labels.items():
-            rows = atoms if per_atom else structures
-            if self.noise is not None and key in self.noise.inputs:
-                unit = self.noisy[self.noise.inputs[key]].unit
-                labels[key] = unit.index_select(0, atoms).to(self.dtype)
-            else:
-                labels[key] = values.index_select(0, rows)
-            masks[key] = None if mask is None else mask.index_select(0, rows)
-        n_atoms = of_atoms.counts.to(self.dtype)
-        return Batch(graph, labels, masks, structures, n_atoms, noisy)
+        labels, masks = self._labels(structures, of_atoms.rows)
+        for key, seen in self.noise.inputs.items() if self.noise is not None else ():
+            if key in labels:
+                unit = self.noisy[seen].unit.index_select(0, of_atoms.rows)
+                labels[key] = unit.to(self.dtype)
+        return Batch(graph, labels, masks, structures, of_atoms.counts.to(self.dtype), noisy)
 
     def _without_atoms(self, structures: Tensor) -> Batch:
         """A batch of which the model needs what is kept of structures alone."""
-        store, dtype = self.store, self.dtype
-        counts = store.n_atoms.index_select(0, structures)
         atoms = torch.empty(0, dtype=torch.int64)
-        if any(per_atom for _, _, per_atom in self.labels.values()):
-            atoms = store.atom_indices(structures)
-        none = torch.empty(0, 3, dtype=dtype)
+        if any(label.per_atom for label in self.labels.values()):
+            atoms = self.store.atom_indices(structures)
+        none = torch.empty(0, 3, dtype=self.dtype)
         nobody = torch.empty(0, dtype=torch.int64)
         graph = AtomGraph(
             positions=none,
             types=nobody,
-            cells=store.cells.index_select(0, structures).to(dtype),
-            pbc=store.pbc.index_select(0, structures),
+            cells=self.store.cells.index_select(0, structures).to(self.dtype),
+            pbc=self.store.pbc.index_select(0, structures),
             structure=nobody,
             centers=nobody,
             neighbors=nobody,
@@ -224,36 +176,42 @@ class BatchSource:
             vectors=none,
             extras={k: v.index_select(0, structures) for k, v in self.per_structure.items()},
         )
-        labels: dict[str, Tensor] = {}
-        masks: dict[str, Tensor | None] = {}
-        for key, (values, mask, per_atom) in self.labels.items():
-            rows = atoms if per_atom else structures
-            labels[key] = values.index_select(0, rows)
-            masks[key] = None if mask is None else mask.index_select(0, rows)
-        return Batch(graph, labels, masks, structures, counts.to(dtype))
+        counts = self.store.n_atoms.index_select(0, structures)
+        return Batch(graph, *self._labels(structures, atoms), structures, counts.to(self.dtype))
 
-    def _graph(
-        self,
-        store: StructureStore,
-        structures: Tensor,
-        of_atoms: Slices,
-        pairs: PairList,
-        extras: dict[str, Tensor],
-        of_pairs: Slices | None = None,
-    ) -> AtomGraph:
-        """Structures of a store as one graph, from their ``pairs`` or from ``of_pairs`` of these."""
-        dtype = self.dtype
-        centers, neighbors, shifts = pairs.centers, pairs.neighbors, pairs.shifts
-        if of_pairs is None:
-            owners = torch.repeat_interleave(pairs.offsets[1:] - pairs.offsets[:-1])
-        else:
+    def _labels(
+        self, structures: Tensor, atoms: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+        """Values and masks of all labels."""
+        taken = {
+            key: label.take(atoms if label.per_atom else structures)
+            for key, label in self.labels.items()
+        }
+        return {k: v.values for k, v in taken.items()}, {k: v.mask for k, v in taken.items()}
+
+    def _graph(self, store: StructureStore, structures: Tensor, of_atoms: Slices) -> AtomGraph:
+        """Structures of this source's store, or of one with noise, as one graph."""
+        dtype, structure, atoms = self.dtype, of_atoms.owners, of_atoms.rows
+        extras = {
+            name: label.take(atoms if label.per_atom else structures).values
+            for name, label in self.extra.items()
+        }
+        if self.pairs is not None and store is self.store:
+            pairs, of_pairs = self.pairs, slices(self.pairs.offsets, structures)
             owners, chosen = of_pairs.owners, of_pairs.rows
-            centers, neighbors = centers.index_select(0, chosen), neighbors.index_select(0, chosen)
-            shifts = shifts.index_select(0, chosen)
+            centers, neighbors, shifts = (
+                table.index_select(0, chosen)
+                for table in (pairs.centers, pairs.neighbors, pairs.shifts)
+            )
+            extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
+            extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
+        else:
+            pairs = pair_list(store, structures, self.cutoff)
+            centers, neighbors, shifts = pairs.centers, pairs.neighbors, pairs.shifts
+            owners = torch.repeat_interleave(pairs.offsets[1:] - pairs.offsets[:-1])
         first_atom = of_atoms.firsts.index_select(0, owners)
         centers, neighbors = centers + first_atom, neighbors + first_atom
-        structure = of_atoms.owners
-        positions = store.positions.index_select(0, of_atoms.rows)
+        positions = store.positions.index_select(0, atoms)
         cells = store.cells.index_select(0, structures)
         if self.periodic:
             shifts = shifts.to(torch.float64)
@@ -262,7 +220,7 @@ class BatchSource:
             vectors = positions.index_select(0, neighbors) - positions.index_select(0, centers)
         return AtomGraph(
             positions=positions.to(dtype),
-            types=store.types.index_select(0, of_atoms.rows),
+            types=store.types.index_select(0, atoms),
             cells=cells.to(dtype),
             pbc=store.pbc.index_select(0, structures),
             structure=structure,
@@ -277,10 +235,8 @@ class BatchSource:
         """The given batches in order, on the device; noise as of this ``epoch``."""
         if self.noise is not None and not self.noise.fixed:
             self.noisy = self.noise.draw(self.store, epoch)
-        cuda = self.device.type == "cuda"
-        if self.num_workers == 0:
-            made: Iterator[Batch] = map(self.batch, batches)
-        else:
+        made: Iterator[Batch] = map(self.batch, batches)
+        if self.num_workers:
             # Forked workers share the store; elsewhere (Windows) it is sent to them. A generator of
             # its own: a loader draws a seed, and a resumed run must find torch's state untouched.
             forks = "fork" in multiprocessing.get_all_start_methods()
@@ -295,14 +251,12 @@ class BatchSource:
                 )
             )
         for batch in made:
-            yield (
-                batch
-                if self.device.type == "cpu"
-                else (batch.pin_memory() if cuda else batch).to(self.device)
-            )
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()
+            yield batch if self.device.type == "cpu" else batch.to(self.device)
 
     @torch.no_grad()
-    def _keep_structures(self, constants: Callable[[AtomGraph], Constants], kept: Kept) -> None:
+    def _keep_structures(self, constants: Callable[[AtomGraph], Constants]) -> None:
         """Ask a single structure what the tables look like, and fill them for all."""
 
         def computed(structures: Tensor) -> Constants:
@@ -316,11 +270,13 @@ class BatchSource:
                 for name, values in computed(part).per_structure.items():
                     tables[name][part] = values.to("cpu")
 
-        key = f"{found.key}, cutoff {self.cutoff}, {self.dtype}, {structures_key(self.store)}"
+        structures = fingerprint(self.store, labels=False)
+        key = f"{found.key}, cutoff {self.cutoff}, {self.dtype}, {structures}"
+        kept = self.kept or Kept(self.memory_budget)
         self.per_structure = kept.tables(key, found.per_structure, len(self.store), fill)
 
-    def _keep_pairs(self, budget: int) -> None:
-        if len(self.store) == 0 or budget <= 0:
+    def _keep_pairs(self) -> None:
+        if len(self.store) == 0 or self.memory_budget <= 0:
             return
         # Found in pieces, so that a data set beyond the budget is noticed before memory is full.
         pieces: list[PairList] = []
@@ -328,29 +284,21 @@ class BatchSource:
         for part in _pieces(self.store, PAIR_CHUNK):
             piece = pair_list(self.store, part, self.cutoff)
             total += len(piece.centers) * BYTES_PER_PAIR
-            if total > budget:
+            if total > self.memory_budget:
                 return
             pieces.append(piece)
-        counts = torch.cat([p.offsets[1:] - p.offsets[:-1] for p in pieces])
-        self.pairs = PairList(
-            torch.cat([p.centers for p in pieces]),
-            torch.cat([p.neighbors for p in pieces]),
-            torch.cat([p.shifts for p in pieces]),
-            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-        )
+        self.pairs = PairList.joined(pieces)
 
     @torch.no_grad()
     def _keep_constants(self, constants: Callable[[AtomGraph], Constants], budget: int) -> None:
-        n_atoms, n_pairs = len(self.store.types), 0
-        if self.pairs is not None:
-            n_pairs = len(self.pairs.centers)
+        assert self.pairs is not None
         atom = pair = 0
         for part in _pieces(self.store, CHUNK):
             graph = self.batch(part).graph
             found = constants(graph)
             if atom == 0:
-                per_atom, budget = _tables(found.per_atom, n_atoms, budget)
-                per_pair, budget = _tables(found.per_pair, n_pairs, budget)
+                per_atom, budget = _tables(found.per_atom, len(self.store.types), budget)
+                per_pair, budget = _tables(found.per_pair, len(self.pairs.centers), budget)
                 if not per_atom and not per_pair:
                     return
             atoms, pairs = len(graph.types), len(graph.centers)
@@ -363,12 +311,12 @@ class BatchSource:
             self.per_atom, self.per_pair = per_atom, per_pair
 
 
+@dataclass
 class _Batches(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """The batches of an epoch, made where they are asked for."""
 
-    def __init__(self, source: BatchSource, batches: list[Tensor]) -> None:
-        self.source = source
-        self.batches = batches
+    source: BatchSource
+    batches: list[Tensor]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,7 @@ from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, find_classes, read_section
 from atomtrain.data.splits import split_section
 from atomtrain.data.statistics import statistics
-from atomtrain.data.store import Label, StructureStore
+from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options
 from atomtrain.sections.names import symbols
@@ -59,20 +59,46 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
     Raises DataError or OptionsError before anything long is done.
     """
-    files = Files()
     notes: list[str] = []
+    parts, splits = _read(options, default_kind, notes)
+    targets = _merge_targets([part.targets for part in parts["train"]])
+    if not targets:
+        raise OptionsError(
+            f"{options.source.where(('training_set',))}: there is no target to train on"
+        )
+    for name in ("validation", "test"):
+        for part in parts[name]:
+            for target, info in part.targets.items():
+                known = targets.get(target, info)
+                if not info.unit or not known.unit:  # it may be left unsaid
+                    info = replace(info, unit=known.unit)
+                _check_alike(info, known, f"in the training set and in the {name} set")
+    extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
+    stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
+    data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
+    for name, store in stores.items():
+        notes += [f"{name}: {line}" for line in _missing(store)]
+    _check_labels(stores, list(targets))
+    return Datasets(stores["train"], stores["validation"], stores.get("test"), data, splits, notes)
+
+
+def _read(
+    options: Options, default_kind: str, notes: list[str]
+) -> tuple[dict[str, list[LoadedSection]], dict[str, list[list[int] | None]]]:
+    """What makes up each set, and ``splits`` of :class:`Datasets`."""
+    files = Files()
     known = find_classes(options.training_set, files, default_kind)
-    loaded = [
-        read_section(section, files, notes, default_kind, known) for section in options.training_set
-    ]
+
+    def read(sections: Sequence[object]) -> list[LoadedSection]:
+        """Those of the sections that have files of their own."""
+        own = [s for s in sections if isinstance(s, DatasetSection)]
+        return [read_section(section, files, notes, default_kind, known) for section in own]
+
+    loaded = read(options.training_set)
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
-    own = {
-        name: [s for s in given if isinstance(s, DatasetSection)]
-        for name, given in (("validation", options.validation_set), ("test", options.test_set))
-    }
     for k, part in enumerate(loaded):
-        for name, chosen in split_section(options, k, len(part.store), own).items():
+        for name, chosen in split_section(options, k, len(part.store)).items():
             if not chosen:
                 splits[name].append(None if chosen is None else [])
                 continue
@@ -80,56 +106,17 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
             assert store.origins is not None
             splits[name].append(store.origins[:, 1].tolist())
             parts[name].append(LoadedSection(store, part.targets))
-    for name, sections in own.items():
-        for section in sections:
-            parts[name].append(read_section(section, files, notes, default_kind, known))
+    parts["validation"] += read(options.validation_set)
+    parts["test"] += read(options.test_set)
+    where = options.source.where(("validation_set",))
     if not parts["train"]:
-        raise OptionsError(
-            f"{options.source.where(('validation_set',))}: validation and test leave no structure "
-            "to train on"
-        )
+        raise OptionsError(f"{where}: validation and test leave no structure to train on")
     if not parts["validation"]:
         raise OptionsError(
-            f"{options.source.where(('validation_set',))}: there is not a single structure to "
-            "validate on; give a larger fraction or a number of structures"
+            f"{where}: there is not a single structure to validate on; give a larger fraction or a "
+            "number of structures"
         )
-
-    targets = _merge_targets([part.targets for part in parts["train"]])
-    if not targets:
-        raise OptionsError(
-            f"{options.source.where(('training_set',))}: there is no target to train on"
-        )
-    for name, part in ((n, p) for n in ("validation", "test") for p in parts[n]):
-        _check_alike(name, targets, part.targets)
-    extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
-    stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
-    types = _atomic_types(options, stores)
-    unit = _length_unit(options)
-    info = DatasetInfo(unit, types, targets)
-    for name, store in stores.items():
-        notes += [f"{name}: {line}" for line in _missing(store)]
-    for name in targets:
-        if not _has_values(stores["train"].labels[name]):
-            raise DataError(f"target '{name}': not one label is left in the training set")
-    for name, store in stores.items():
-        if not any(_has_values(store.labels[target]) for target in targets):
-            raise DataError(
-                f"the {name} set has no label of any target it is there for ({', '.join(targets)})"
-            )
-    return Datasets(stores["train"], stores["validation"], stores.get("test"), info, splits, notes)
-
-
-def fingerprint(store: StructureStore) -> str:
-    """Hash of all structures and labels."""
-    digest = hashlib.sha256()
-    tensors = [store.positions, store.types, store.cells, store.pbc, store.offsets]
-    for name in sorted(store.labels):
-        label = store.labels[name]
-        digest.update(name.encode())
-        tensors += [label.values] + ([] if label.mask is None else [label.mask])
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return parts, splits
 
 
 def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
@@ -137,42 +124,40 @@ def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
     merged: dict[str, TargetInfo] = {}
     for targets in found:
         for name, info in targets.items():
-            if name not in merged:
-                merged[name] = info
-                continue
-            known = merged[name]
-            if _essence(info) != _essence(known):
-                raise OptionsError(
-                    f"target '{name}' is described differently in two training sections (unit, "
-                    "type, quantity and sizes must agree)"
-                )
+            known = merged.setdefault(name, info)
+            _check_alike(info, known, "in two training sections")
             either = {*known.gradients, *info.gradients}
-            gradients = [g for g in GRADIENTS if g in either]
-            merged[name] = replace(known, gradients=tuple(gradients))
+            merged[name] = replace(known, gradients=tuple(g for g in GRADIENTS if g in either))
     return merged
 
 
-def _check_alike(name: str, train: dict[str, TargetInfo], other: dict[str, TargetInfo]) -> None:
-    """A target means the same in every set; only its unit may be left unsaid."""
-    for target, info in other.items():
-        known = train.get(target)
-        if known is None:
-            continue
-        if not info.unit or not known.unit:
-            info = replace(info, unit=known.unit)
-        if _essence(info) != _essence(known):
-            raise OptionsError(
-                f"target '{target}' is described differently in the training set and in the "
-                f"{name} set (unit, type, quantity and sizes must agree)"
-            )
+def _check_alike(info: TargetInfo, known: TargetInfo, where: str) -> None:
+    """A target means the same wherever it is."""
+    if _essence(info) != _essence(known):
+        raise OptionsError(
+            f"target '{info.name}' is described differently {where} (unit, type, quantity and sizes "
+            "must agree)"
+        )
 
 
 def _essence(info: TargetInfo) -> TargetInfo:
     return replace(info, gradients=(), description="", unit=info.unit.lower())
 
 
-def _has_values(label: Label) -> bool:
-    return label.mask is None or bool(label.mask.any())
+def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> None:
+    """There must be labels of every target to train on, and of some in every set."""
+    there = {
+        part: [name for name in targets if bool(store.labels[name].there.any())]
+        for part, store in stores.items()
+    }
+    for name in targets:
+        if name not in there["train"]:
+            raise DataError(f"target '{name}': not one label is left in the training set")
+    for part, found in there.items():
+        if not found:
+            raise DataError(
+                f"the {part} set has no label of any target it is there for ({', '.join(targets)})"
+            )
 
 
 def _concatenate(
@@ -186,59 +171,25 @@ def _concatenate(
     Extra data cannot be masked, so every part must have what the training set has (``extra``).
     """
     stores = [part.store for part in parts]
-    keys = {target: (info.per_atom, info.width) for target, info in targets.items()}
-    for target, info in targets.items():
-        for gradient in info.gradients:
-            keys[f"{target}:{gradient}"] = (gradient == "forces", 3 if gradient == "forces" else 9)
-    labels = {}
-    for key, (per_atom, width) in keys.items():
-        values, masks = [], []
-        for store in stores:
-            rows = len(store.types) if per_atom else len(store)
-            label = store.labels.get(key)
-            present = label is not None
-            values.append(
-                label.values if label is not None else torch.zeros(rows, width, dtype=torch.float64)
-            )
-            masks.append(
-                label.mask
-                if label is not None and label.mask is not None
-                else torch.full((rows, width), present)
-            )
-        mask = torch.cat(masks)
-        labels[key] = Label(torch.cat(values), per_atom, None if bool(mask.all()) else mask)
-    extras = {}
+    rows = {key: shape for target in targets.values() for key, shape in target.label_rows.items()}
+    labels = {
+        key: Label.joined([store.labels.get(key) or store.no_label(*shape) for store in stores])
+        for key, shape in rows.items()
+    }
     for key, like in extra.items():
-        found = [store.extra.get(key) for store in stores]
-        for store, one in zip(stores, found, strict=True):
-            if one is None or (one.per_atom, one.values.shape[1:]) != (
-                like.per_atom,
-                like.values.shape[1:],
-            ):
+        for store in stores:
+            one = store.extra.get(key)
+            if one is None or _form(one) != _form(like):
                 raise OptionsError(
                     f"extra data '{key}' must be given, in one form, for all of the training, "
                     f"validation and test data; '{store.files[0]}' ({name} set) differs"
                 )
-        given = [one for one in found if one is not None]
-        extras[key] = Label(torch.cat([one.values for one in given]), like.per_atom)
-    files: list[str] = []
-    origins = []
-    for store in stores:
-        assert store.origins is not None
-        origins.append(store.origins + torch.tensor([len(files), 0]))
-        files += store.files
-    counts = torch.cat([store.n_atoms for store in stores])
-    return StructureStore(
-        positions=torch.cat([s.positions for s in stores]),
-        types=torch.cat([s.types for s in stores]),
-        cells=torch.cat([s.cells for s in stores]),
-        pbc=torch.cat([s.pbc for s in stores]),
-        offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-        labels=labels,
-        extra=extras,
-        files=files,
-        origins=torch.cat(origins),
-    )
+    extras = {key: Label.joined([store.extra[key] for store in stores]) for key in extra}
+    return concatenated(stores, labels, extras)
+
+
+def _form(label: Label) -> tuple[bool, int]:
+    return label.per_atom, label.values.shape[1]
 
 
 def _atomic_types(options: Options, stores: dict[str, StructureStore]) -> tuple[int, ...]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomtrain.data.store import StructureStore
 from atomtrain.errors import OutputError
+from atomtrain.files import replacing
 
 log = logging.getLogger("atomtrain")
 ALIGNMENT = 64
@@ -49,58 +49,50 @@ class Kept:
         ``fill`` writes them where they are not known yet. Raises OutputError where a file cannot be
         written.
         """
-        if key in self._known:
-            return self._known[key]
-        size = _layout(examples, rows)[1]
+        if key not in self._known:
+            self._known[key] = self._made(key, _Layout(dict(examples), rows), fill)
+        return self._known[key]
+
+    def _made(self, key: str, layout: _Layout, fill: Callable[[Tables], None]) -> Tables:
         if self.folder is not None:
-            made = self._in_folder(self.folder, key, examples, rows, fill)
-        elif self.used + size <= self.budget:
-            made = {n: t.new_empty((rows, *t.shape[1:]), device="cpu") for n, t in examples.items()}
-            fill(made)
-            self.used += size
+            return self._in_folder(self.folder, key, layout, fill)
+        if self.used + layout.size <= self.budget:
+            made = {
+                name: example.new_empty((layout.rows, *example.shape[1:]), device="cpu")
+                for name, example in layout.examples.items()
+            }
+            self.used += layout.size
         else:
-            made = self._in_scratch(size, examples, rows)
-            fill(made)
-        self._known[key] = made
+            made = self._in_scratch(layout)
+        fill(made)
         return made
 
     def _in_folder(
-        self,
-        folder: Path,
-        key: str,
-        examples: Mapping[str, Tensor],
-        rows: int,
-        fill: Callable[[Tables], None],
+        self, folder: Path, key: str, layout: _Layout, fill: Callable[[Tables], None]
     ) -> Tables:
-        size = _layout(examples, rows)[1]
-        shapes = [f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in sorted(examples.items())]
+        shapes = [f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in sorted(layout.examples.items())]
         name = hashlib.sha256("\n".join([key, *shapes]).encode()).hexdigest()[:32]
         path = folder / f"{name}.features"
-        if path.is_file() and path.stat().st_size == size:
+        if path.is_file() and path.stat().st_size == layout.size:
             log.info("features found in '%s'", path)
-            return _mapped(path, examples, rows)
+            return layout.mapped(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder, suffix=".partial")
-            os.close(handle)
-            try:
-                fill(_mapped(Path(temporary), examples, rows))
-                os.replace(temporary, path)  # whole or not there at all
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except (OSError, RuntimeError) as error:
+            with replacing(path) as temporary:
+                fill(layout.mapped(temporary))
+        except (OSError, RuntimeError, OutputError) as error:
             raise OutputError(f"cannot keep features in '{folder}': {error}") from error
-        return _mapped(path, examples, rows)
+        return layout.mapped(path)
 
-    def _in_scratch(self, size: int, examples: Mapping[str, Tensor], rows: int) -> Tables:
+    def _in_scratch(self, layout: _Layout) -> Tables:
         log.info(
-            "features: %.1f GB, more than memory_budget leaves; they are kept in a file", size / 1e9
+            "features: %.1f GB, more than memory_budget leaves; they are kept in a file",
+            layout.size / 1e9,
         )
         try:
             handle, name = tempfile.mkstemp(dir=self.scratch, suffix=".features")
             os.close(handle)
-            made = _mapped(Path(name), examples, rows)
+            made = layout.mapped(Path(name))
         except (OSError, RuntimeError) as error:
             where = self.scratch or tempfile.gettempdir()
             raise OutputError(f"cannot keep features in a file in '{where}': {error}") from error
@@ -109,30 +101,26 @@ class Kept:
         return made
 
 
-def structures_key(store: StructureStore) -> str:
-    """Hash of all structures, without labels."""
-    digest = hashlib.sha256()
-    for tensor in (store.positions, store.types, store.cells, store.pbc, store.offsets):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+class _Layout:
+    """Tables with ``rows`` rows that look like those of ``examples``, one after the other in a file.
 
+    ``places``: where each begins and ends, in bytes; ``size``: of the file.
+    """
 
-def _layout(examples: Mapping[str, Tensor], rows: int) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where each table begins and ends in a file, and the file's size."""
-    places: dict[str, tuple[int, int]] = {}
-    end = 0
-    for name, example in sorted(examples.items()):
-        size = rows * math.prod(example.shape[1:]) * example.element_size()
-        places[name] = (end, end + size)
-        end += -(-size // ALIGNMENT) * ALIGNMENT
-    return places, end
+    def __init__(self, examples: Tables, rows: int) -> None:
+        self.examples, self.rows = examples, rows
+        self.places: dict[str, tuple[int, int]] = {}
+        self.size = 0
+        for name, example in sorted(examples.items()):
+            size = rows * math.prod(example.shape[1:]) * example.element_size()
+            self.places[name] = (self.size, self.size + size)
+            self.size += -(-size // ALIGNMENT) * ALIGNMENT
 
-
-def _mapped(path: Path, examples: Mapping[str, Tensor], rows: int) -> Tables:
-    """The file as tables; it is made, or made longer, where it is too short."""
-    places, size = _layout(examples, rows)
-    whole = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
-    return {
-        name: whole[start:stop].view(examples[name].dtype).view(rows, *examples[name].shape[1:])
-        for name, (start, stop) in places.items()
-    }
+    def mapped(self, path: Path) -> Tables:
+        """The file as tables; it is made, or made longer, where it is too short."""
+        whole = torch.from_file(str(path), shared=True, size=self.size, dtype=torch.uint8)
+        found = {}
+        for name, (start, stop) in self.places.items():
+            example = self.examples[name]
+            found[name] = whole[start:stop].view(example.dtype).view(self.rows, *example.shape[1:])
+        return found

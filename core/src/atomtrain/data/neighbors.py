@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import vesin
 from torch import Tensor
 
-from atomtrain.data.store import StructureStore
+from atomtrain.data.store import StructureStore, offsets_of
 from atomtrain.errors import DataError
 
 BYTES_PER_PAIR = 4 + 4 + 3 * 2
@@ -34,6 +35,17 @@ class PairList:
     offsets: Tensor
     """[n_structures + 1] int64: structure k has the pairs offsets[k]:offsets[k + 1]"""
 
+    @classmethod
+    def joined(cls, lists: Sequence[PairList]) -> PairList:
+        """Several lists, one after the other."""
+        counts = torch.cat([pairs.offsets[1:] - pairs.offsets[:-1] for pairs in lists])
+        return cls(
+            torch.cat([pairs.centers for pairs in lists]),
+            torch.cat([pairs.neighbors for pairs in lists]),
+            torch.cat([pairs.shifts for pairs in lists]),
+            offsets_of(counts),
+        )
+
 
 def pair_list(store: StructureStore, structures: Tensor, cutoff: float) -> PairList:
     """Full pair lists of ``structures`` with all pairs closer than ``cutoff``.
@@ -41,26 +53,20 @@ def pair_list(store: StructureStore, structures: Tensor, cutoff: float) -> PairL
     Periodic images count, an atom may be its own neighbour, and partial periodicity is respected.
     """
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    centers, neighbors, shifts, counts = [], [], [], [0]
     offsets = store.offsets.tolist()
+    nobody = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int16)
+    found = [nobody]  # so that there is something to join
     for k in structures.tolist():
-        start, stop = offsets[k], offsets[k + 1]
-        i, j, s = _pairs_of_one(
-            calculator,
-            store.positions[start:stop].numpy(),
-            store.cells[k].numpy(),
-            store.pbc[k].numpy(),
-            store.types[start:stop].numpy(),
-        )
-        centers.append(i)
-        neighbors.append(j)
-        shifts.append(s)
-        counts.append(len(i))
+        atoms = slice(offsets[k], offsets[k + 1])
+        positions, types = store.positions[atoms].numpy(), store.types[atoms].numpy()
+        cell, pbc = store.cells[k].numpy(), store.pbc[k].numpy()
+        found.append(_pairs_of_one(calculator, positions, cell, pbc, types))
+    centers, neighbors, shifts = (np.concatenate(part) for part in zip(*found, strict=True))
     return PairList(
-        torch.from_numpy(np.concatenate(centers or [np.zeros(0, np.int32)])),
-        torch.from_numpy(np.concatenate(neighbors or [np.zeros(0, np.int32)])),
-        torch.from_numpy(np.concatenate(shifts or [np.zeros((0, 3), np.int16)])),
-        torch.from_numpy(np.cumsum(counts, dtype=np.int64)),
+        torch.from_numpy(centers),
+        torch.from_numpy(neighbors),
+        torch.from_numpy(shifts),
+        torch.from_numpy(np.cumsum([len(i) for i, _, _ in found], dtype=np.int64)),
     )
 
 

@@ -3,49 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Which batches are made and used.
+
+    Without ``max_atoms`` every batch has as many structures; ``drop_last`` leaves out a smaller last
+    one (unless it is the only one), ``bounds`` (minimum, maximum of atoms) leave out batches outside.
+    With ``max_atoms`` structures are packed greedily up to that many atoms; larger ones are skipped
+    (without ``skip_large`` they are batches of their own), batches below ``min_atoms`` are dropped.
+    """
+
+    max_atoms: int | None = None
+    min_atoms: int = 0
+    bounds: Sequence[int | None] = (None, None)
+    skip_large: bool = True
+    drop_last: bool = False
+
+
 def epoch_batches(
     n_atoms: Tensor,
-    *,
     batch_size: int,
-    seed: int,
-    epoch: int,
-    shuffle: bool,
-    drop_last: bool = False,
-    skip_large: bool = True,
-    max_atoms: int | None = None,
-    min_atoms: int = 0,
-    bounds: Sequence[int | None] = (None, None),
+    *,
+    shuffled: tuple[int, int] | None = None,
+    limits: Limits = Limits(),
 ) -> list[Tensor]:
     """Indices of the structures of each batch of an epoch.
 
-    ``n_atoms [n_structures]``. Without ``max_atoms`` every batch has ``batch_size`` structures;
-    ``drop_last`` leaves out a smaller last one (unless it is the only one), ``bounds`` (minimum,
-    maximum of atoms) leave out batches outside. With ``max_atoms`` structures are packed greedily
-    up to that many atoms; larger ones are skipped (without ``skip_large`` they are batches of their
-    own), batches below ``min_atoms`` are dropped.
+    ``n_atoms [n_structures]``; ``shuffled`` by seed and epoch, or in their order.
     """
     n = len(n_atoms)
-    if shuffle:
-        order = np.random.default_rng([seed, epoch]).permutation(n)
-    else:
-        order = np.arange(n)
+    order = np.arange(n) if shuffled is None else np.random.default_rng(shuffled).permutation(n)
     sizes = n_atoms.numpy()
-    if max_atoms is not None:
-        return [
-            torch.from_numpy(b)
-            for b in _packed(order, sizes, max_atoms, skip_large)
-            if sizes[b].sum() >= min_atoms
-        ]
-    batches = [order[k : k + batch_size] for k in range(0, n, batch_size)]
-    if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
-        batches.pop()
-    low, high = bounds
+    low, high = limits.bounds
+    if limits.max_atoms is not None:
+        batches = _packed(order, sizes, limits.max_atoms, limits.skip_large)
+        low, high = limits.min_atoms, None
+    else:
+        batches = [order[k : k + batch_size] for k in range(0, n, batch_size)]
+        if limits.drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
+            batches.pop()
     return [
         torch.from_numpy(b)
         for b in batches

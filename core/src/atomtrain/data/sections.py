@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from atomtrain.data.labels import classes_of, gradient_label, target_label, task_label
-from atomtrain.data.readers import Files, Frame
-from atomtrain.data.splits import check_indices
+from atomtrain.data.labels import SectionFiles
+from atomtrain.data.readers import Files, Frame, GradientKind
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.options import DatasetSection, TargetSection, read_indices, target_info
+from atomtrain.graph import volumes
+from atomtrain.options import DatasetSection, target_info
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_for, task_of
 
@@ -38,34 +38,17 @@ def read_section(
     ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
     Adds lines for the log to ``notes``. Raises DataError or OptionsError.
     """
-    where = section.where("systems", "read_from")
-    frames, chosen = _chosen(section, files)
-    _check_structures(frames, chosen, section.systems.read_from, where)
-    store = _structures(frames, chosen, section.systems.read_from)
+    opened = SectionFiles(section, files)
+    store = _structures(opened)
     targets: dict[str, TargetInfo] = {}
-    for name, target in section.targets.items():
-        info = _info(section, name, target, default_kind, known or {})
-        read = target_label if info.plain else task_label
-        store.labels[name] = read(files, section, name, target, info, frames, chosen)
-        if info.per_volume:
-            store.labels[name] = _times_volume(store.labels[name], store)
-        gradients = []
-        for kind in ("forces", "stress", "virial"):
-            gradient = getattr(target, kind)
-            if gradient is None:
-                continue
-            label = gradient_label(files, section, name, kind, gradient, frames, chosen)
-            key = "forces" if kind == "forces" else "strain"
-            if label is not None:
-                store.labels[f"{name}:{key}"] = label
-                gradients.append(key)
-            if not gradient.required:
-                verdict = "found, trained on" if label is not None else "not found, left out"
-                notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
-        targets[name] = replace(info, gradients=tuple(gradients))
+    for name in section.targets:
+        info = _info(section, name, default_kind, known or {})
+        label = opened.target(name, info)
+        store.labels[name] = _times_volume(label, store) if info.per_volume else label
+        gradients = _add_gradients(store, name, opened, notes)
+        targets[name] = replace(info, gradients=gradients)
     for name, extra in section.extra_data.items():
-        info = target_info(name, extra)
-        label = target_label(files, section, name, extra, info, frames, chosen, part="extra_data")
+        label = opened.numbers("extra_data", name, target_info(name, extra))
         if label.mask is not None:
             label = _without_gaps(store, name, label, section, notes)
         store.extra[name] = label
@@ -74,18 +57,37 @@ def read_section(
     return LoadedSection(store, targets)
 
 
+def _add_gradients(
+    store: StructureStore, name: str, opened: SectionFiles, notes: list[str]
+) -> tuple[str, ...]:
+    """Read what the options say of a target's gradients; gives those there are."""
+    found = []
+    kinds: tuple[GradientKind, ...] = ("forces", "stress", "virial")
+    for kind in kinds:
+        gradient = getattr(opened.section.targets[name], kind)
+        if gradient is None:
+            continue
+        label = opened.gradient(name, kind)
+        if label is not None:
+            found.append("forces" if kind == "forces" else "strain")
+            store.labels[f"{name}:{found[-1]}"] = label
+        if not gradient.required:
+            verdict = "found, trained on" if label is not None else "not found, left out"
+            notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
+    return tuple(found)
+
+
 def find_classes(
     sections: Sequence[DatasetSection], files: Files, default_kind: str = "scalar"
 ) -> dict[str, TargetInfo]:
     """Classifications whose classes the options do not name, with those of the training set."""
     found: dict[str, TargetInfo] = {}
     for section in sections:
-        for name, target in section.targets.items():
-            info = _info(section, name, target, default_kind, {})
+        for name in section.targets:
+            info = _info(section, name, default_kind, {})
             if not task_of(info.kind).classification or info.classes:
                 continue
-            frames, chosen = _chosen(section, files)
-            classes = classes_of(files, section, name, target, info, frames, chosen)
+            classes = SectionFiles(section, files).classes(name, info)
             if name in found and set(classes) != set(found[name].classes):
                 classes = _united(classes, found[name].classes)
             found[name] = task_of(info.kind).complete(replace(info, classes=classes))
@@ -99,25 +101,10 @@ def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if numbers else sorted(names))
 
 
-def _chosen(section: DatasetSection, files: Files) -> tuple[Sequence[Frame], Sequence[int]]:
-    """All structures of the section's file, and which of them belong to the section."""
-    where = section.where("systems", "read_from")
-    frames = files.frames(section.systems.read_from, section.systems.reader, where)
-    if section.indices is None:
-        return frames, range(len(frames))
-    chosen = read_indices(section.where("indices"), section.indices)
-    check_indices(chosen, len(frames), section.where("indices"))
-    return frames, chosen
-
-
 def _info(
-    section: DatasetSection,
-    name: str,
-    target: TargetSection,
-    default_kind: str,
-    known: Mapping[str, TargetInfo],
+    section: DatasetSection, name: str, default_kind: str, known: Mapping[str, TargetInfo]
 ) -> TargetInfo:
-    other = known.get(name)
+    target, other = section.targets[name], known.get(name)
     declared = target.type.kind if target.type is not None else None
     if (
         other is not None
@@ -157,10 +144,9 @@ def _without_gaps(
 
 def _times_volume(label: Label, store: StructureStore) -> Label:
     """Stress as volume times stress, masked where a structure is not periodic in all directions."""
-    volume = torch.linalg.det(store.cells).abs().unsqueeze(1)
+    volume = volumes(store.cells).unsqueeze(1)
     periodic = store.pbc.all(1, keepdim=True).expand_as(label.values)
-    mask = periodic if label.mask is None else periodic & label.mask
-    return replace(label, values=label.values * volume, mask=None if bool(mask.all()) else mask)
+    return Label.where(label.values * volume, label.per_atom, periodic & label.there)
 
 
 def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> None:
@@ -177,15 +163,19 @@ def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> No
             "one entry per sample or as many as the target"
         )
     mask = (given.values != 0).expand_as(label.values)
-    store.labels[name] = replace(
-        label,
-        values=torch.where(mask, label.values, 0.0),
-        mask=mask if label.mask is None else mask & label.mask,
-    )
+    values = torch.where(mask, label.values, 0.0)
+    store.labels[name] = Label.where(values, label.per_atom, mask & label.there)
 
 
-def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> StructureStore:
-    picked = [frames[k] for k in chosen]
+def _structures(opened: SectionFiles) -> StructureStore:
+    """The chosen structures, packed; DataError for those no model can take."""
+    file = opened.section.systems.read_from
+    for k in opened.chosen:
+        problem = _problem(opened.structures[k])
+        if problem:
+            frame = f"frame {k} of '{file}'"
+            raise DataError(f"{opened.where}: {problem.format(frame)}")
+    picked = [opened.structures[k] for k in opened.chosen]
     counts = np.cumsum([0] + [len(f.numbers) for f in picked])
     return StructureStore(
         positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
@@ -197,26 +187,23 @@ def _structures(frames: Sequence[Frame], chosen: Sequence[int], file: str) -> St
         pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
         offsets=torch.from_numpy(counts),
         files=[file],
-        origins=torch.tensor([[0, k] for k in chosen], dtype=torch.int64),
+        origins=torch.tensor([[0, k] for k in opened.chosen], dtype=torch.int64),
     )
 
 
-def _check_structures(
-    frames: Sequence[Frame], chosen: Sequence[int], file: str, where: str
-) -> None:
-    for k in chosen:
-        frame = frames[k]
-        if len(frame.numbers) == 0:
-            raise DataError(f"{where}: frame {k} of '{file}' has no atoms")
-        if not np.isfinite(frame.positions).all():
-            raise DataError(f"{where}: positions in frame {k} of '{file}' are not finite")
-        if frame.numbers.min() < 1:
-            raise DataError(f"{where}: frame {k} of '{file}' has atoms of unknown element ('X')")
-        if frame.pbc.any():
-            vectors = frame.cell[frame.pbc]
-            # square of the length, area or volume that the periodic vectors span; not NaN either
-            if not np.linalg.det(vectors @ vectors.T) > 1e-12:
-                raise DataError(
-                    f"{where}: frame {k} of '{file}' is periodic but has no cell along a periodic "
-                    "direction (or a flat one); give it a cell or set its pbc to false"
-                )
+def _problem(frame: Frame) -> str:
+    """Why no model can take a structure, with ``{}`` for its name; empty where one can."""
+    if len(frame.numbers) == 0:
+        return "{} has no atoms"
+    if not np.isfinite(frame.positions).all():
+        return "positions in {} are not finite"
+    if frame.numbers.min() < 1:
+        return "{} has atoms of unknown element ('X')"
+    vectors = frame.cell[frame.pbc]
+    # square of the length, area or volume that the periodic vectors span; not NaN either
+    if frame.pbc.any() and not np.linalg.det(vectors @ vectors.T) > 1e-12:
+        return (
+            "{} is periodic but has no cell along a periodic direction (or a flat one); give it a "
+            "cell or set its pbc to false"
+        )
+    return ""

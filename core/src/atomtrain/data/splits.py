@@ -8,20 +8,16 @@ number of structures. The sets are disjoint, and the same options give the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from atomtrain.errors import OptionsError
 from atomtrain.options import DatasetSection, IndicesSection, Options, read_indices
 
 
-def split_section(
-    options: Options, k: int, n: int, own: dict[str, list[DatasetSection]]
-) -> dict[str, list[int] | None]:
+def split_section(options: Options, k: int, n: int) -> dict[str, list[int] | None]:
     """Which of the ``n`` structures of training section ``k`` go to each set, ascending.
 
-    None where a set is not taken from the training sections (``own`` has the sections of its own).
+    None where a set is not taken from the training sections, but has sections of its own.
     """
     free = np.random.default_rng([options.seed, k]).permutation(n)
     result: dict[str, list[int] | None] = {"validation": None, "test": None}
@@ -29,7 +25,7 @@ def split_section(
     wanted: dict[str, int] = {}
     for name in ("test", "validation"):
         sections = options.test_set if name == "test" else options.validation_set
-        if own[name] or not sections:
+        if not sections or any(isinstance(section, DatasetSection) for section in sections):
             continue
         part = sections[k]
         where = options.source.where((f"{name}_set", k))
@@ -44,8 +40,7 @@ def split_section(
                 raise OptionsError(f"{where}: {count} asked for, there are {n} structures")
             wanted[name] = count
         elif isinstance(part, IndicesSection):
-            indices = read_indices(where, part.indices)
-            check_indices(indices, n, where)
+            indices = chosen_indices(part.indices, n, where)
             both = taken.intersection(indices)
             if both:
                 raise OptionsError(
@@ -66,8 +61,9 @@ def split_section(
     return result
 
 
-def check_indices(indices: Sequence[int], n: int, where: str) -> None:
-    """Raise OptionsError unless ``indices`` are some of 0 to n - 1, each once."""
+def chosen_indices(given: list[int] | str, n: int, where: str) -> list[int]:
+    """Indices in the options or in a file; OptionsError unless they are some of 0 to n - 1, each once."""
+    indices = read_indices(where, given)
     bad = [k for k in indices if not 0 <= k < n]
     if bad:
         raise OptionsError(f"{where}: there is no structure {bad[0]} (they are 0 to {n - 1})")
@@ -75,3 +71,4 @@ def check_indices(indices: Sequence[int], n: int, where: str) -> None:
         raise OptionsError(f"{where}: some indices are given twice")
     if not indices:
         raise OptionsError(f"{where}: the list of indices is empty")
+    return indices

@@ -6,7 +6,9 @@ labels are float64 here and are converted when a batch is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,31 @@ class Label:
     values: Tensor
     per_atom: bool
     mask: Tensor | None = None
+
+    @classmethod
+    def where(cls, values: Tensor, per_atom: bool, there: Tensor) -> Label:
+        """A label that is masked unless it is ``there [n_samples, width]``."""
+        return cls(values, per_atom, None if bool(there.all()) else there)
+
+    @classmethod
+    def joined(cls, labels: Sequence[Label]) -> Label:
+        """The labels of several stores, one after the other."""
+        values, there = [one.values for one in labels], [one.there for one in labels]
+        return cls.where(torch.cat(values), labels[0].per_atom, torch.cat(there))
+
+    @property
+    def there(self) -> Tensor:
+        """The mask, also where there is none."""
+        return torch.ones_like(self.values, dtype=torch.bool) if self.mask is None else self.mask
+
+    def to(self, dtype: torch.dtype) -> Label:
+        """The same with values of another type."""
+        return replace(self, values=self.values.to(dtype))
+
+    def take(self, rows: Tensor) -> Label:
+        """The label of these samples, in this order."""
+        mask = None if self.mask is None else self.mask.index_select(0, rows)
+        return Label(self.values.index_select(0, rows), self.per_atom, mask)
 
 
 @dataclass(eq=False)
@@ -63,6 +90,11 @@ class StructureStore:
         """Atoms per structure, [n_structures] int64."""
         return self.offsets[1:] - self.offsets[:-1]
 
+    @property
+    def structure(self) -> Tensor:
+        """The structure each atom belongs to, [n_atoms] int64."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.n_atoms)
+
     def origin(self, structure: int) -> str:
         """Where a structure came from, for messages."""
         if self.origins is None:
@@ -74,34 +106,70 @@ class StructureStore:
         """Indices [n] of the atoms of ``structures``, in their order."""
         return slices(self.offsets, structures).rows
 
+    def no_label(self, per_atom: bool, width: int) -> Label:
+        """A label that is nowhere."""
+        rows = len(self.types) if per_atom else len(self)
+        values = torch.zeros(rows, width, dtype=torch.float64)
+        return Label(values, per_atom, torch.zeros(rows, width, dtype=torch.bool))
+
     def select(self, structures: Tensor) -> StructureStore:
         """A new store with these structures, in this order."""
         atoms = self.atom_indices(structures)
 
         def pick(labels: dict[str, Label]) -> dict[str, Label]:
-            return {
-                name: Label(
-                    label.values[atoms if label.per_atom else structures],
-                    label.per_atom,
-                    None
-                    if label.mask is None
-                    else label.mask[atoms if label.per_atom else structures],
-                )
-                for name, label in labels.items()
-            }
+            return {k: v.take(atoms if v.per_atom else structures) for k, v in labels.items()}
 
-        counts = self.n_atoms[structures]
         return StructureStore(
             positions=self.positions[atoms],
             types=self.types[atoms],
             cells=self.cells[structures],
             pbc=self.pbc[structures],
-            offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            offsets=offsets_of(self.n_atoms[structures]),
             labels=pick(self.labels),
             extra=pick(self.extra),
             files=self.files,
             origins=None if self.origins is None else self.origins[structures],
         )
+
+
+def concatenated(
+    stores: Sequence[StructureStore], labels: dict[str, Label], extra: dict[str, Label]
+) -> StructureStore:
+    """The structures of several stores, all of which know where they came from, with these labels."""
+    files: list[str] = []
+    origins = []
+    for store in stores:
+        assert store.origins is not None
+        origins.append(store.origins + torch.tensor([len(files), 0]))
+        files += store.files
+    return StructureStore(
+        positions=torch.cat([s.positions for s in stores]),
+        types=torch.cat([s.types for s in stores]),
+        cells=torch.cat([s.cells for s in stores]),
+        pbc=torch.cat([s.pbc for s in stores]),
+        offsets=offsets_of(torch.cat([s.n_atoms for s in stores])),
+        labels=labels,
+        extra=extra,
+        files=files,
+        origins=torch.cat(origins),
+    )
+
+
+def fingerprint(store: StructureStore, labels: bool = True) -> str:
+    """Hash of all structures, with their labels or without."""
+    digest = hashlib.sha256()
+    tensors = [store.positions, store.types, store.cells, store.pbc, store.offsets]
+    for name, label in sorted(store.labels.items()) if labels else ():
+        digest.update(name.encode())
+        tensors += [label.values] + ([] if label.mask is None else [label.mask])
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def offsets_of(counts: Tensor) -> Tensor:
+    """Where each of several pieces begins, and where the last ends: ``[n] -> [n + 1]``."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 class Slices(NamedTuple):

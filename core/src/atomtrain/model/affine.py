@@ -34,11 +34,10 @@ class Affine(InFloat64):
 
     def __init__(self, target: TargetInfo, n_types: int) -> None:
         super().__init__()
-        self.n_blocks = len(target.blocks)
-        widths = [block.n_properties for block in target.blocks]
-        self.offsets: List[int] = [sum(widths[:k]) for k in range(len(widths) + 1)]
-        self.register_buffer("scale", torch.ones(n_types, sum(widths), dtype=torch.float64))
-        self.register_buffer("shift", torch.zeros(n_types, sum(widths), dtype=torch.float64))
+        self.offsets: List[int] = [0, *(properties.stop for _, _, properties in target.parts)]
+        width = self.offsets[-1]
+        self.register_buffer("scale", torch.ones(n_types, width, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(n_types, width, dtype=torch.float64))
         self.register_buffer("reference", torch.ones(n_types, dtype=torch.float64))
         self.scale: Tensor
         self.shift: Tensor
@@ -90,37 +89,42 @@ def fit_composition(
     fixed: Mapping[int, float] | None = None,
 ) -> None:
     """Set ``affine.shift``; ``fixed`` gives the values of some types (by index), not fitted."""
+    fixed = fixed or {}
     given = torch.zeros(samples.n_types, dtype=torch.float64)
-    for index, value in (fixed or {}).items():
+    for index, value in fixed.items():
         given[index] = value
-    free = [t for t in range(samples.n_types) if t not in (fixed or {})]
+    free = [t for t in range(samples.n_types) if t not in fixed]
     composition = None if target.per_atom else samples.composition
-    column = 0  # of the flat label
-    prop = 0  # of the affine's tables
-    for block in target.blocks:
-        if block.invariant:
-            columns = slice(column, column + block.n_properties)
-            values, mask = samples.values[:, columns], samples.mask[:, columns]
-            weights = given[:, None].repeat(1, block.n_properties)
-            if composition is None:
-                for t in free:
-                    here = mask & (samples.type_index == t)[:, None]
-                    weights[t] = (values * here).sum(0) / here.sum(0).clamp(min=1)
-            elif free:
-                # columns with labels for the same structures have one matrix
-                patterns, which = torch.unique(mask, dim=1, return_inverse=True)
-                for k in range(patterns.shape[1]):
-                    here = patterns[:, k]
-                    same = (which == k).nonzero().squeeze(1)
-                    if bool(here.any()):
-                        counts = composition[here]
-                        rest = values[here][:, same] - (counts @ given)[:, None]
-                        # gelsd: the smallest solution where compositions cannot tell types apart
-                        solution = torch.linalg.lstsq(counts[:, free], rest, driver="gelsd")
-                        weights[torch.tensor(free)[:, None], same] = solution.solution
-            affine.shift[:, prop : prop + block.n_properties] = weights.to(affine.shift.device)
-        column += block.width
-        prop += block.n_properties
+    for block, columns, properties in target.parts:
+        if not block.invariant:
+            continue
+        values, mask = samples.values[:, columns], samples.mask[:, columns]
+        weights = given[:, None].repeat(1, block.n_properties)
+        if composition is not None and free:
+            weights[free] = _least_squares(composition, free, values, mask, given)
+        elif composition is None:
+            for t in free:
+                here = mask & (samples.type_index == t)[:, None]
+                weights[t] = (values * here).sum(0) / here.sum(0).clamp(min=1)
+        affine.shift[:, properties] = weights.to(affine.shift.device)
+
+
+def _least_squares(
+    composition: Tensor, free: list[int], values: Tensor, mask: Tensor, given: Tensor
+) -> Tensor:
+    """``[n_free, n_columns]``: what the ``free`` types add to totals; ``given [n_types]`` of the others."""
+    solved = torch.zeros(len(free), values.shape[1], dtype=torch.float64)
+    # columns with labels for the same structures have one matrix
+    patterns, which = torch.unique(mask, dim=1, return_inverse=True)
+    for k in range(patterns.shape[1]):
+        here = patterns[:, k]
+        same = (which == k).nonzero().squeeze(1)
+        if bool(here.any()):
+            counts = composition[here]
+            rest = values[here][:, same] - (counts @ given)[:, None]
+            # gelsd: the smallest solution where compositions cannot tell types apart
+            solved[:, same] = torch.linalg.lstsq(counts[:, free], rest, driver="gelsd").solution
+    return solved
 
 
 def fit_constant(affine: Affine, samples: Samples, fixed: float | None = None) -> None:
@@ -198,25 +202,20 @@ def normalise(affine: Affine, target: TargetInfo, samples: Samples) -> Tensor:
 
 def _per_column(table: Tensor, target: TargetInfo) -> Tensor:
     """[n_types, n_properties of all blocks] -> [n_types, width], repeated over components."""
-    parts = []
-    start = 0
-    for block in target.blocks:
-        part = table[:, start : start + block.n_properties]
-        parts.append(part.repeat(1, block.width // block.n_properties))
-        start += block.n_properties
+    parts = [
+        table[:, properties].repeat(1, block.width // block.n_properties)
+        for block, _, properties in target.parts
+    ]
     return torch.cat(parts, dim=1)
 
 
 def _rms_of_properties(values: Tensor, mask: Tensor, target: TargetInfo) -> Tensor:
     """Root mean squares ``[n_properties of all blocks]``, over samples and components."""
     parts = []
-    start = 0
-    for block in target.blocks:
-        columns = slice(start, start + block.width)
+    for block, columns, _ in target.parts:
         here = mask[:, columns].reshape(-1, block.n_properties)
         squares = values[:, columns].reshape(-1, block.n_properties).square() * here
         parts.append((squares.sum(0) / here.sum(0).clamp(min=1)).sqrt())
-        start += block.width
     return torch.cat(parts)
 
 

@@ -65,16 +65,15 @@ _NORMS = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 class _Block(nn.Module):
     """Norm, layer, activation, dropout, and the input added again."""
 
-    def __init__(self, options: Dict[str, object]) -> None:
+    def __init__(self, options: HeadSection) -> None:
         super().__init__()
-        width = int(str(options["hidden_dim"]))
-        norm = _NORMS[str(options["norm"])]
-        self.residual = bool(options["residual"])
+        width = options.hidden_dim
+        self.residual = options.residual
         self.layers = nn.Sequential(
-            nn.Identity() if norm is nn.Identity else norm(width),
-            nn.Linear(width, width, bias=bool(options["bias"])),
-            _ACTIVATIONS[str(options["activation"])](),
-            nn.Dropout(float(str(options["dropout"]))),
+            _NORMS[options.norm](width),
+            nn.Linear(width, width, bias=options.bias),
+            _ACTIVATIONS[options.activation](),
+            nn.Dropout(options.dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,15 +90,15 @@ class Head(nn.Module):
 
     def __init__(self, target: TargetInfo, n_features: int) -> None:
         super().__init__()
-        options = HeadSection.model_validate(target.head).model_dump()
-        width = options["hidden_dim"]
+        options = HeadSection.model_validate(target.head)
+        width = options.hidden_dim
         self.pooling: str = target.pooling if target.pooled else ""
         self.embedding = nn.Sequential(
-            nn.Linear(n_features, width, bias=options["bias"]),
-            _ACTIVATIONS[options["activation"]](),
+            nn.Linear(n_features, width, bias=options.bias),
+            _ACTIVATIONS[options.activation](),
         )
-        self.blocks = nn.Sequential(*(_Block(options) for _ in range(options["num_hidden"])))
-        self.output = nn.Linear(width, target.width, bias=options["bias"])
+        self.blocks = nn.Sequential(*(_Block(options) for _ in range(options.num_hidden)))
+        self.output = nn.Linear(width, target.width, bias=options.bias)
 
     def forward(self, features: Tensor, graph: AtomGraph) -> Tensor:
         """``[n_atoms, n_features]`` -> ``[n_atoms or n_structures, width]``."""

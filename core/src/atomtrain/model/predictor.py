@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import PluginError
-from atomtrain.graph import AtomGraph, without_mean
+from atomtrain.graph import AtomGraph, type_table, volumes, without_mean
 from atomtrain.model.affine import Affine
 from atomtrain.model.base import Model
 from atomtrain.targets import DatasetInfo
@@ -42,9 +42,7 @@ class Predictor(nn.Module):
         self.affine = nn.ModuleList(
             Affine(target, n_types) for target in dataset_info.targets.values()
         )
-        index = torch.full((max(dataset_info.atomic_types) + 1,), -1, dtype=torch.int64)
-        index[torch.tensor(dataset_info.atomic_types)] = torch.arange(n_types)
-        self.register_buffer("type_index", index)
+        self.register_buffer("type_index", type_table(dataset_info.atomic_types))
         self.type_index: Tensor
 
     @torch.jit.unused
@@ -91,7 +89,7 @@ class Predictor(nn.Module):
 
 def _stress(virial: Tensor, graph: AtomGraph) -> Tensor:
     """``[n_atoms, 3, 3, n]``: the symmetric part over the structure's volume; 0 without a volume."""
-    volume = torch.linalg.det(graph.cells.to(virial.dtype)).abs()
+    volume = volumes(graph.cells)
     inverse = torch.where(volume > 0, 1.0 / volume, torch.zeros_like(volume))
     per_atom = inverse.index_select(0, graph.structure).reshape(-1, 1, 1, 1)
     return 0.5 * (virial + virial.transpose(1, 2)) * per_atom

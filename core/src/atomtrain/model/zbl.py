@@ -4,7 +4,7 @@ No ``from __future__ import annotations`` here: TorchScript compiles this module
 """
 
 import logging
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from ase.data import covalent_radii
@@ -12,7 +12,7 @@ from metatomic.torch import unit_conversion_factor
 from torch import Tensor
 
 from atomtrain.errors import TargetError
-from atomtrain.graph import AtomGraph
+from atomtrain.graph import AtomGraph, type_table
 from atomtrain.model.base import Baseline
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -49,6 +49,12 @@ class ZBL(Baseline):
     Raises TargetError where lengths are not in angstrom or no target is an energy in eV.
     """
 
+    index: Tensor
+    outer: Tensor
+    rates: Tensor
+    amplitudes: Tensor
+    table: Tensor
+
     def __init__(self, dataset_info: DatasetInfo) -> None:
         super().__init__()
         unit = dataset_info.length_unit
@@ -57,61 +63,33 @@ class ZBL(Baseline):
                 f"ZBL needs lengths in angstrom, but the data are in '{unit}': convert them and set "
                 "systems.length_unit: angstrom, or switch ZBL off"
             )
-        self.targets: List[str] = [
-            name for name, target in dataset_info.targets.items() if _is_energy_in_ev(target)
-        ]
+        targets = dataset_info.targets
+        self.targets: List[str] = [n for n, target in targets.items() if _is_energy_in_ev(target)]
         if not self.targets:
             given = ", ".join(
                 f"'{name}' ({target.quantity or 'no quantity'}, "
                 f"{'unit ' + target.unit if target.unit else 'no unit'})"
-                for name, target in dataset_info.targets.items()
+                for name, target in targets.items()
             )
             raise TargetError(
                 f"ZBL needs a target that is an energy in eV; there is {given}: set quantity: "
                 "energy and unit: eV of the target if it is one, or switch ZBL off"
             )
-
-        types = list(dataset_info.atomic_types)
-        self.n_types = len(types)
-        index = torch.full((max(types) + 1,), -1, dtype=torch.int64)
-        index[torch.tensor(types)] = torch.arange(self.n_types)
-        radii = torch.tensor([float(covalent_radii[z]) for z in types], dtype=torch.float64)
-        for number in types:
+        for number in dataset_info.atomic_types:
             if covalent_radii[number] == NO_RADIUS:
                 log.warning(
                     "ZBL: %s has no covalent radius; %g angstrom is used",
                     symbols([number]),
                     NO_RADIUS,
                 )
-        outer = (radii.unsqueeze(1) + radii).flatten()  # of each pair of types
-        z = torch.tensor(types, dtype=torch.float64)
-        charges = (COULOMB * z.unsqueeze(1) * z).flatten()
-        length = (SCREENING_LENGTH / (z.pow(0.23).unsqueeze(1) + z.pow(0.23))).flatten()
-        amplitudes, exponents = torch.tensor(SCREENING, dtype=torch.float64).unbind(1)
-        rates = exponents / length.unsqueeze(1)  # [n_types^2, 4]
-
-        # energy and derivatives at the outer cutoff
-        terms = amplitudes * torch.exp(-rates * outer.unsqueeze(1))
-        phi, slope, curvature = terms.sum(1), -(rates * terms).sum(1), (rates**2 * terms).sum(1)
-        e0 = charges * phi / outer
-        e1 = charges / outer * (slope - phi / outer)
-        e2 = charges / outer * (curvature - 2 * slope / outer + 2 * phi / outer**2)
-        a = (-3 * e1 + outer * e2) / outer**2
-        b = (2 * e1 - outer * e2) / outer**3
-        c = -e0 + outer * e1 / 2 - outer**2 * e2 / 12
-
-        self.cutoff = float(outer.max())
-        self.index: Tensor
-        self.outer: Tensor
-        self.rates: Tensor
-        self.amplitudes: Tensor
-        self.table: Tensor
-        self.register_buffer("index", index, persistent=False)
-        self.register_buffer("outer", outer, persistent=False)
-        self.register_buffer("rates", rates, persistent=False)
-        self.register_buffer("amplitudes", amplitudes, persistent=False)
-        table = torch.stack([charges, a / 3, b / 4, c], dim=1)
-        self.register_buffer("table", table, persistent=False)
+        self.n_types = len(dataset_info.atomic_types)
+        tables = {
+            "index": type_table(dataset_info.atomic_types),
+            **_tables(dataset_info.atomic_types),
+        }
+        for name, values in tables.items():
+            self.register_buffer(name, values, persistent=False)
+        self.cutoff = float(self.outer.max())
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, Tensor]:
         """See :meth:`Baseline.forward`."""
@@ -141,6 +119,29 @@ class ZBL(Baseline):
         energy = charge * screening / r + r**3 * (cubic + quartic * r) + constant
         of_atoms = torch.zeros(graph.types.shape[0], dtype=torch.float64, device=r.device)
         return of_atoms.index_add(0, centers.index_select(0, near), 0.5 * energy)
+
+
+def _tables(types: Tuple[int, ...]) -> Dict[str, Tensor]:
+    """What :meth:`ZBL.energies` needs of each pair of types, ``[n_types^2, ...]``."""
+    radii = torch.tensor([float(covalent_radii[z]) for z in types], dtype=torch.float64)
+    outer = (radii.unsqueeze(1) + radii).flatten()
+    z = torch.tensor(types, dtype=torch.float64)
+    charges = (COULOMB * z.unsqueeze(1) * z).flatten()
+    length = (SCREENING_LENGTH / (z.pow(0.23).unsqueeze(1) + z.pow(0.23))).flatten()
+    amplitudes, exponents = torch.tensor(SCREENING, dtype=torch.float64).unbind(1)
+    rates = exponents / length.unsqueeze(1)  # [n_types^2, 4]
+
+    # energy and derivatives at the outer cutoff
+    terms = amplitudes * torch.exp(-rates * outer.unsqueeze(1))
+    phi, slope, curvature = terms.sum(1), -(rates * terms).sum(1), (rates**2 * terms).sum(1)
+    e0 = charges * phi / outer
+    e1 = charges / outer * (slope - phi / outer)
+    e2 = charges / outer * (curvature - 2 * slope / outer + 2 * phi / outer**2)
+    a = (-3 * e1 + outer * e2) / outer**2
+    b = (2 * e1 - outer * e2) / outer**3
+    c = -e0 + outer * e1 / 2 - outer**2 * e2 / 12
+    table = torch.stack([charges, a / 3, b / 4, c], dim=1)
+    return {"outer": outer, "rates": rates, "amplitudes": amplitudes, "table": table}
 
 
 def _is_energy_in_ev(target: TargetInfo) -> bool:

@@ -9,6 +9,7 @@ per sample, the blocks flattened and concatenated in order (``width`` numbers).
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -187,6 +188,36 @@ class TargetInfo:
         return sum(block.width for block in self.blocks)
 
     @property
+    def parts(self) -> list[tuple[Block, slice, slice]]:
+        """The blocks, where each is in a flat row, and where among the properties of all blocks."""
+        found = []
+        column = prop = 0
+        for block in self.blocks:
+            columns = slice(column, column + block.width)
+            properties = slice(prop, prop + block.n_properties)
+            found.append((block, columns, properties))
+            column, prop = columns.stop, properties.stop
+        return found
+
+    def error_per(self, gradient: str = "", totals: Collection[str] = ()) -> str:
+        """What errors of its values, or of a gradient, are divided by: ``atom``, ``volume`` or nothing.
+
+        Nothing for those of ``totals``, which otherwise count per atom. It is so wherever errors are
+        summed and shown.
+        """
+        if gradient == "strain" or self.per_volume:
+            return "volume"
+        whole = gradient or self.per_atom or self.pooled or self.name in totals
+        return "" if whole else "atom"
+
+    @property
+    def label_rows(self) -> dict[str, tuple[bool, int]]:
+        """By label key, values first: whether its rows are atoms, and how wide they are."""
+        gradients = {"forces": (True, 3), "strain": (False, 9)}
+        found = {f"{self.name}:{name}": gradients[name] for name in self.gradients}
+        return {self.name: (self.per_atom, self.width), **found}
+
+    @property
     def property_name(self) -> str:
         """Name of the last axis in exported TensorMaps (metatomic's rule for its own outputs)."""
         if self.quantity == "energy":
@@ -198,20 +229,11 @@ class TargetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint (numbers, strings, lists, dicts only)."""
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "quantity": self.quantity,
-            "unit": self.unit,
-            "per_atom": self.per_atom,
-            "num_subtargets": self.num_subtargets,
-            "rank": self.rank,
+            **vars(self),
             "irreps": [[i.o3_lambda, i.o3_sigma, i.num] for i in self.irreps],
             "gradients": list(self.gradients),
-            "description": self.description,
             "extra": dict(self.extra),
-            "layout": self.layout,
             "classes": list(self.classes),
-            "pooling": self.pooling,
             "head": dict(self.head),
         }
 

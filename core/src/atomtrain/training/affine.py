@@ -133,16 +133,9 @@ def _network(predictor: Predictor, store: StructureStore, name: str) -> Tensor:
     """What the network alone says of a target, dimensionless, ``[n_structures, width]`` float64."""
     left = normalised_store(store, predictor)
     left.labels = {name: left.labels[name]}
-    source = BatchSource(
-        left,
-        cutoff=predictor.model.cutoff,
-        dtype=next(predictor.model.parameters()).dtype,
-        constants=None,
-        device=torch.device("cpu"),
-        memory_budget=0,
-        num_workers=0,
-    )
-    order = epoch_batches(store.n_atoms, batch_size=32, seed=0, epoch=0, shuffle=False)
+    dtype = next(predictor.model.parameters()).dtype
+    source = BatchSource(left, predictor.model.cutoff, dtype)
+    order = epoch_batches(store.n_atoms, batch_size=32)
     parts = [
         predict(predictor, batch, create_graph=False)[name].detach()
         for batch in source.epoch(order)

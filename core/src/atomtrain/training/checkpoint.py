@@ -27,7 +27,6 @@ import pickle
 import tempfile
 import urllib.request
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,8 @@ import torch
 from torch import Tensor
 
 from atomtrain._version import __version__
-from atomtrain.errors import CheckpointError
-from atomtrain.files import replacing
+from atomtrain.errors import CheckpointError, first_line
+from atomtrain.files import archive_kind, replacing
 from atomtrain.targets import DatasetInfo
 
 FORMAT = "atomtrain checkpoint"
@@ -90,13 +89,13 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint '{path}'")
-    kind = _archive_kind(path)
-    if kind == "torchscript":
+    kind = archive_kind(path)
+    if kind == "model":
         raise CheckpointError(
             f"'{path}' is an exported model, not a checkpoint; training and export need the "
             "'.ckpt' file written beside it"
         )
-    if kind == "other":
+    if not kind and not _old_pickle(path):
         raise CheckpointError(
             f"'{path}' is not a checkpoint (or was cut off while it was copied): expected a file "
             "written by 'atomtrain train'"
@@ -114,7 +113,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"'{path}' is damaged and cannot be read ({_first(error)})"
+            f"'{path}' is damaged and cannot be read ({first_line(error)})"
         ) from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise CheckpointError(
@@ -148,18 +147,10 @@ class Checkpoints:
         self._opened.clear()
 
 
-def _archive_kind(path: Path) -> str:
-    """``torch`` for torch.save archives, ``torchscript`` for exported models, else ``other``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.split("/", 1)[-1] for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError):
-        # a pickle from before torch's zip format may still be one; let torch refuse it safely
-        with open(path, "rb") as file:
-            return "torch" if file.read(1) == b"\x80" else "other"
-    if "constants.pkl" in names:
-        return "torchscript"
-    return "torch" if "data.pkl" in names else "other"
+def _old_pickle(path: Path) -> bool:
+    """Whether it may be a file from before torch's zip format; torch refuses it safely if not."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def _detached(value: Any) -> Any:
@@ -176,10 +167,6 @@ def _detached(value: Any) -> Any:
         f"a checkpoint holds tensors and plain data only, not {type(value).__module__}."
         f"{type(value).__qualname__}"
     )
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import BatchSource, Kept, Noise, epoch_batches
+from atomtrain.data import BatchSource, Kept, Limits, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.model.backbone import embedded_checkpoints, with_embedded
 from atomtrain.model.heads import join_state, split_state
@@ -387,18 +387,15 @@ class Engine:
         if not training and len(store) and all(term.mean for term in self.terms):
             n_atoms = max(1, int(store.n_atoms.max()))
             batch_size = max(batch_size, VALIDATION_ATOMS // n_atoms)
-        return epoch_batches(
-            store.n_atoms,
-            batch_size=batch_size,
-            seed=self.run.seed,
-            epoch=epoch,
-            shuffle=training,
-            drop_last=training,
-            skip_large=training,
+        limits = Limits(
             max_atoms=self.hypers.max_atoms_per_batch,
             min_atoms=self.hypers.min_atoms_per_batch if bounded else 0,
             bounds=self.hypers.batch_atom_bounds if bounded else (None, None),
+            skip_large=training,
+            drop_last=training,
         )
+        shuffled = (self.run.seed, epoch) if training else None
+        return epoch_batches(store.n_atoms, batch_size, shuffled=shuffled, limits=limits)
 
     # -- checkpoints ---------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atomtrain.data import Batch, BatchSource, Noise, StructureStore, epoch_batches
+from atomtrain.data import Batch, BatchSource, Limits, Noise, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import TrainerHypers
 from atomtrain.sections.names import symbols
@@ -37,15 +37,8 @@ def errors_on(
     sums = ErrorSums(label_keys(info), run.device, blocks, info, variances)
     members = _groups(store, hypers)
     groups = {name: ErrorSums(label_keys(info), run.device, {}, info) for name in members}
-    order = epoch_batches(
-        store.n_atoms,
-        batch_size=hypers.batch_size,
-        seed=0,
-        epoch=0,
-        shuffle=False,
-        skip_large=False,
-        max_atoms=hypers.max_atoms_per_batch,
-    )
+    limits = Limits(max_atoms=hypers.max_atoms_per_batch, skip_large=False)
+    order = epoch_batches(store.n_atoms, hypers.batch_size, limits=limits)
     for batch in source.epoch(order):
         predictions = predict(predictor, batch, create_graph=False, also=also)
         outputs = {name: predictions.pop(name).detach() for name in also if name in predictions}
@@ -67,8 +60,6 @@ def _source(predictor: Predictor, store: StructureStore, run: TrainingRun) -> Ba
         dtype=run.dtype,
         constants=predictor.model.constants if of_structures else None,
         device=run.device,
-        memory_budget=0,
-        num_workers=0,
         noise=Noise.of(predictor.dataset_info, run.seed, fixed=True),
         of_structures=of_structures,
         kept=run.kept,
@@ -83,7 +74,7 @@ def _of_group(
     atoms = store.atom_indices(batch.structures)
     masks: dict[str, Tensor | None] = {}
     for key, label in batch.labels.items():
-        per_atom = source.labels[key][2]
+        per_atom = source.labels[key].per_atom
         chosen = of_atoms[atoms] if per_atom else of_structures[batch.structures]
         mask = chosen.to(label.device)[:, None].expand_as(label)
         known = batch.masks.get(key)

@@ -103,12 +103,11 @@ def label_variances(
     found = {}
     for name, target in info.targets.items():
         label = store.labels.get(name)
-        if label is None or not task_of(target.kind).scaled or target.per_volume:
+        per = target.error_per(totals=totals)
+        if label is None or not task_of(target.kind).scaled or per == "volume":
             continue
-        values = label.values
-        if not (target.per_atom or target.pooled or name in totals):
-            values = values / store.n_atoms[:, None]
-        mask = torch.ones_like(values) if label.mask is None else label.mask.to(values.dtype)
+        values = label.values / store.n_atoms[:, None] if per == "atom" else label.values
+        mask = label.there.to(values.dtype)
         mean = (values * mask).sum(0) / mask.sum(0).clamp(min=1)
         found[name] = float(((values - mean).square() * mask).sum() / mask.sum().clamp(min=1))
     return found
@@ -116,22 +115,16 @@ def label_variances(
 
 def label_keys(dataset_info: DatasetInfo) -> list[str]:
     """All label keys of the targets, in order."""
-    keys = []
-    for name, target in dataset_info.targets.items():
-        keys += [name] + [f"{name}:{gradient}" for gradient in target.gradients]
-    return keys
+    return [key for target in dataset_info.targets.values() for key in target.label_rows]
 
 
 def block_columns(dataset_info: DatasetInfo) -> dict[str, dict[str, slice]]:
     """Where the blocks of targets with several are in a label, ``{target: {"name (l=1, s=1)": ...}}``."""
-    columns: dict[str, dict[str, slice]] = {}
-    for name, target in dataset_info.targets.items():
-        start = 0
-        for block in target.blocks if len(target.blocks) > 1 else ():
-            part = slice(start, start + block.width)
-            columns.setdefault(name, {})[f"{name} ({block.title})"] = part
-            start += block.width
-    return columns
+    return {
+        name: {f"{name} ({block.title})": columns for block, columns, _ in target.parts}
+        for name, target in dataset_info.targets.items()
+        if len(target.blocks) > 1
+    }
 
 
 def score(

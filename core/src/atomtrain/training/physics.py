@@ -59,19 +59,10 @@ def _energies_and_gradients(
     """What the baseline says of every label it knows, in physical units and float64."""
     info = predictor.dataset_info
     names = [name for name in info.targets if name in store.labels]
-    source = BatchSource(
-        replace(store, labels={}, extra={}),
-        cutoff=baseline.cutoff,
-        dtype=torch.float64,
-        constants=None,
-        device=predictor.type_index.device,
-        memory_budget=0,
-        num_workers=0,
-    )
+    bare, device = replace(store, labels={}, extra={}), predictor.type_index.device
+    source = BatchSource(bare, baseline.cutoff, torch.float64, device=device)
     parts: dict[str, list[Tensor]] = {}
-    for batch in source.epoch(
-        epoch_batches(store.n_atoms, batch_size=32, seed=0, epoch=0, shuffle=False)
-    ):
+    for batch in source.epoch(epoch_batches(store.n_atoms, batch_size=32)):
         graph = with_leaves(batch.graph)
         for name, atomic in baseline(graph, names).items():
             target = info.targets[name]

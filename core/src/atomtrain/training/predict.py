@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atomtrain.data.noise import input_of
 from atomtrain.data.store import Label, StructureStore
-from atomtrain.graph import n_structures, sum_over_structures, without_mean
+from atomtrain.graph import n_structures, sum_over_structures, type_table, volumes, without_mean
 from atomtrain.model.affine import Samples, normalise
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 def samples_of(store: StructureStore, target: TargetInfo, types: tuple[int, ...]) -> Samples:
     """The labels of one target as composition and scale are fitted to them."""
     label = store.labels[target.name]
-    mask = label.mask if label.mask is not None else torch.ones_like(label.values, dtype=torch.bool)
-    index = torch.full((max(types) + 1,), -1, dtype=torch.int64)
-    index[torch.tensor(types)] = torch.arange(len(types))
-    structure = torch.repeat_interleave(torch.arange(len(store)), store.n_atoms)
-    return Samples(label.values, mask, index[store.types], structure, len(types), len(store))
+    index = type_table(types)[store.types]
+    return Samples(label.values, label.there, index, store.structure, len(types), len(store))
 
 
 def normalised_store(store: StructureStore, predictor: Predictor) -> StructureStore:
@@ -145,21 +142,17 @@ def add_errors(
             sums.add_samples(key, physical * factor, batch.labels[key] * factor, mask)
             continue
         error = prediction.detach() - batch.labels[key]
-        factor = physical_factor(predictor, batch, key)
-        if (
-            key in totals
-            and target is not None
-            and not (target.per_atom or target.per_volume or target.pooled)
-        ):
-            factor = factor * batch.n_atoms.to(torch.float64).unsqueeze(1)
+        factor = physical_factor(predictor, batch, key, totals)
         sums.add(key, error * factor, batch.masks.get(key))
 
 
-def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | float:
+def physical_factor(
+    predictor: Predictor, batch: Batch, key: str, totals: Collection[str] = ()
+) -> Tensor:
     """What a dimensionless error of label ``key`` is multiplied by to be one in physical units.
 
-    Values stay per atom where they are sums; the strain derivative, and what is trained as volume
-    times stress, become stress (0 where a structure has no volume).
+    Values stay per atom where they are sums, unless they are among ``totals``; the strain derivative,
+    and what is trained as volume times stress, become stress (0 where a structure has no volume).
     """
     name, gradient = split_key(key)
     affine = predictor.affine_of(name)
@@ -167,8 +160,11 @@ def physical_factor(predictor: Predictor, batch: Batch, key: str) -> Tensor | fl
     if target.per_atom:
         index = predictor.type_index.index_select(0, batch.graph.types)
         return affine.reference.index_select(0, index).unsqueeze(1)
-    if gradient == "strain" or target.per_volume:
-        volume = torch.linalg.det(batch.graph.cells.to(torch.float64)).abs()
+    per = target.error_per(gradient, totals)
+    if per == "volume":
+        volume = volumes(batch.graph.cells)
         per_volume = torch.where(volume > 0, batch.n_atoms / volume, torch.zeros_like(volume))
         return (affine.reference[0] * per_volume).unsqueeze(1)
-    return affine.reference[0]
+    if gradient or target.pooled or per == "atom":
+        return affine.reference[0]
+    return affine.reference[0] * batch.n_atoms.to(torch.float64).unsqueeze(1)

@@ -50,12 +50,12 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
         milli = head.lower() == "ev"
         unit, factor = (f"meV{slash}{rest}", 1e3) if milli else (own, 1.0)
         title = name.removeprefix("mtt::")
-        if target.per_atom or target.per_volume or target.pooled or name in totals:
-            shown.append(Quantity(name, title, factor, unit))
-        else:
+        if target.error_per(totals=totals) == "atom":
             per_atom = f"{unit}/atom" if unit else ""
             suffix = "" if unit else " (per atom)"
             shown.append(Quantity(name, title + suffix, factor, per_atom))
+        else:
+            shown.append(Quantity(name, title, factor, unit))
         whole = shown[-1]
         for block in target.blocks if len(target.blocks) > 1 else ():
             key, part = (f"{text} ({block.title})" for text in (name, title))

@@ -65,15 +65,8 @@ def graph_of(
     constants: bool = False,
 ) -> AtomGraph:
     """All frames as one batch, as training would see it."""
-    source = BatchSource(
-        store_of(frames),
-        cutoff=float(model.cutoff),
-        dtype=dtype,
-        constants=model.constants if constants else None,
-        device=torch.device("cpu"),
-        memory_budget=10**9,
-        num_workers=0,
-    )
+    kept = model.constants if constants else None
+    source = BatchSource(store_of(frames), float(model.cutoff), dtype, kept, memory_budget=10**9)
     return source.batch(torch.arange(len(frames))).graph
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atomtrain.contract import components
-from atomtrain.data.readers.base import DataFile, Frame, Rows, Wanted, listed
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
 from atomtrain.data.readers.frames import FramesFile, read_ase
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.errors import DataError
+from atomtrain.frame import Frame
 
-__all__ = ["DataFile", "Files", "Frame", "Rows", "Wanted", "listed"]
+__all__ = ["DataFile", "Files", "Frame", "GradientKind", "Rows", "Wanted", "listed"]
 
 BUILTIN = ("ase", "metatensor")
 

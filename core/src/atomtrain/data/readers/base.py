@@ -8,9 +8,10 @@ judged: what may be missing is decided in :mod:`atomtrain.data.labels`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -43,15 +44,12 @@ class Wanted:
         chosen = np.asarray(self.chosen, dtype=np.int64)
         return self.n_atoms[chosen] if per_atom else np.ones(len(chosen), dtype=np.int64)
 
-    def rows(self, per_atom: bool) -> np.ndarray:
-        """Where the rows of the chosen structures are among those of all, [n_rows] int64."""
-        chosen = np.asarray(self.chosen, dtype=np.int64)
-        if not per_atom:
-            return chosen
-        counts = self.n_atoms[chosen]
-        starts = np.cumsum(self.n_atoms)[chosen] - counts
-        before = np.cumsum(counts) - counts
-        return np.repeat(starts - before, counts) + np.arange(counts.sum())
+    def parts(self, per_atom: bool) -> Iterator[tuple[int, slice]]:
+        """Each chosen structure, and where its rows are among those of the chosen ones."""
+        start = 0
+        for k, count in zip(self.chosen, self.counts(per_atom).tolist(), strict=True):
+            yield k, slice(start, start + count)
+            start += count
 
 
 @dataclass
@@ -65,29 +63,34 @@ class Rows:
     values: np.ndarray
     there: np.ndarray
     name: str
+    per_atom: bool
 
     @classmethod
     def absent(cls, wanted: Wanted, per_atom: bool, width: int, name: str) -> Rows:
         """Nothing for any structure."""
         shape = (int(wanted.counts(per_atom).sum()), width)
-        return cls(np.zeros(shape), np.zeros(shape, dtype=bool), name)
+        return cls(np.zeros(shape), np.zeros(shape, dtype=bool), name, per_atom)
+
+    def put(self, part: slice | np.ndarray, values: np.ndarray) -> None:
+        """What a file has for some of the rows."""
+        self.values[part] = values
+        self.there[part] = True
 
 
 class DataFile(ABC):
-    """A file or folder of structures, of labels, or of both, opened."""
+    """A file or folder of structures, of labels, or of both, opened.
 
-    def __init__(self, path: str) -> None:
+    ``frames`` are the structures; empty where the file holds labels alone.
+    """
+
+    def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
         self.path = path
+        self.frames = frames
 
     @property
-    @abstractmethod
-    def frames(self) -> Sequence[Frame]:
-        """The structures; empty where the file holds labels alone. The same object each time."""
-
-    @property
-    @abstractmethod
     def keys(self) -> set[str]:
         """Names of all the values there are, for messages."""
+        return set()
 
     @abstractmethod
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
@@ -111,9 +114,8 @@ class DataFile(ABC):
             except DataError:
                 if n == widths[-1]:
                     raise
-        ends = np.cumsum(wanted.counts(info.per_atom))[:-1]
-        parts = zip(np.split(rows.values, ends), np.split(rows.there, ends), strict=True)
-        return [values if there.all() else None for values, there in parts]
+        parts = [part for _, part in wanted.parts(info.per_atom)]
+        return [rows.values[part] if rows.there[part].all() else None for part in parts]
 
     @abstractmethod
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
@@ -142,6 +144,14 @@ class DataFile(ABC):
                 f"{'has' if len(other) == 1 else 'have'} other atoms than the structures; labels "
                 "must be in the order of the structures and their atoms"
             )
+
+
+def existing(path: str, where: str) -> Path:
+    """The file at ``path``; DataError if there is none."""
+    if not Path(path).is_file():
+        what = "is a directory" if Path(path).is_dir() else "does not exist"
+        raise DataError(f"{where}: the file '{path}' {what} (working directory: {Path.cwd()})")
+    return Path(path)
 
 
 def strain_derivative(matrix: np.ndarray, kind: GradientKind, cells: np.ndarray) -> np.ndarray:

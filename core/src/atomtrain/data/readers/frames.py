@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from atomtrain.data.readers.base import (
     DataFile,
-    Frame,
     GradientKind,
     Rows,
     Wanted,
+    existing,
     strain_derivative,
 )
-from atomtrain.errors import DataError
+from atomtrain.errors import DataError, first_line
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
@@ -27,17 +27,9 @@ VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 class FramesFile(DataFile):
     """A list of frames; tensors are given flat or in shape, components before properties."""
 
-    def __init__(self, path: str, frames: Sequence[Frame]) -> None:
-        super().__init__(path)
-        self._frames = frames
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
-
     @property
     def keys(self) -> set[str]:
-        return set().union(*(frame.keys for frame in self._frames))
+        return set().union(*(frame.keys for frame in self.frames))
 
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
@@ -48,7 +40,7 @@ class FramesFile(DataFile):
         return self._rows(key, info.per_atom, info.width, convert, wanted)
 
     def raw(self, key: str, info: TargetInfo, wanted: Wanted) -> list[Any]:
-        return [self._frames[k].find(key) for k in wanted.chosen]
+        return [self.frames[k].find(key) for k in wanted.chosen]
 
     def gradient(self, key: str, kind: GradientKind, energy: str, wanted: Wanted) -> Rows:
         def forces(value: Any, structure: Frame) -> np.ndarray:
@@ -70,28 +62,22 @@ class FramesFile(DataFile):
         wanted: Wanted,
     ) -> Rows:
         rows = Rows.absent(wanted, per_atom, width, f"'{key}'")
-        start = 0
-        for k, count in zip(wanted.chosen, wanted.counts(per_atom).tolist(), strict=True):
-            part = slice(start, start + count)
-            start += count
-            value = self._frames[k].find(key)
+        for k, part in wanted.parts(per_atom):
+            value = self.frames[k].find(key)
             if value is None:
                 continue
             try:
-                rows.values[part] = convert(value, wanted.structures[k])
+                rows.put(part, convert(value, wanted.structures[k]))
             except (ValueError, TypeError) as error:
                 raise DataError(
                     f"{wanted.where}: '{key}' of frame {k} in '{self.path}' does not fit: {error}"
                 ) from None
-            rows.there[part] = True
         return rows
 
 
 def read_ase(path: str, where: str) -> list[Frame]:
     """Frames of any file ASE reads; the format follows from the name or the content."""
-    if not Path(path).is_file():
-        what = "is a directory" if Path(path).is_dir() else "does not exist"
-        raise DataError(f"{where}: the file '{path}' {what} (working directory: {Path.cwd()})")
+    existing(path, where)
     import ase.io
 
     try:
@@ -100,7 +86,7 @@ def read_ase(path: str, where: str) -> list[Frame]:
             atoms = ase.io.read(path, index=":")
     except Exception as error:  # every format fails in its own way
         raise DataError(
-            f"{where}: ASE cannot read '{path}': {first_line(error)}. Is it a file of "
+            f"{where}: ASE cannot read '{path}': {first_line(error, typed=True)}. Is it a file of "
             "structures (extended xyz, CIF, ASE database, ...)?"
         ) from error
     frames = []
@@ -125,12 +111,6 @@ def read_ase(path: str, where: str) -> list[Frame]:
             )
         )
     return frames
-
-
-def first_line(error: BaseException) -> str:
-    """``ValueError: what it says first``."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 def _shaped(value: Any, rows: int, width: int) -> np.ndarray:

@@ -8,11 +8,12 @@ in numpy's format. Nothing else in the archive is looked at.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import metatensor.torch
@@ -21,10 +22,10 @@ import numpy as np
 import torch
 from metatensor.torch import TensorBlock, TensorMap
 
-from atomtrain.data.readers.base import DataFile, Frame, GradientKind, Rows, Wanted, listed
-from atomtrain.data.readers.frames import first_line
-from atomtrain.errors import DataError
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, existing, listed
+from atomtrain.errors import DataError, first_line
 from atomtrain.files import file_stem
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 from atomtrain.targets.maps import matching_blocks
 
@@ -33,11 +34,13 @@ MEMBER = re.compile(r"(0|[1-9]\d*)/([^/]+)\.(mta|mts)")
 
 
 class _Maps(DataFile):
-    """What the formats have in common: maps, of all structures or of one."""
+    """What the formats have in common: maps, of all structures or of one.
 
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return []
+    ``count``: how many structures there are maps of, where that can be told; ``holds`` says so.
+    """
+
+    count: int = 0
+    holds: str = ""
 
     @abstractmethod
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
@@ -85,19 +88,21 @@ class _Maps(DataFile):
                 raise _does_not_fit(wanted, name, energy, error) from None
         return collected.rows
 
+    def check(self, wanted: Wanted) -> None:
+        super().check(wanted)
+        if self.count > len(wanted.structures):
+            raise DataError(
+                f"{wanted.where}: '{self.path}' {self.holds} {self.count} structures, but there are "
+                f"{len(wanted.structures)}"
+            )
+
     @staticmethod
     def _add_values(
         collected: _Collected, info: TargetInfo, numbers: _Numbers, found: TensorMap
     ) -> None:
-        start = 0
-        for layout, block in zip(info.blocks, matching_blocks(info, found), strict=True):
-            collected.put(
-                slice(start, start + layout.width),
-                numbers(_column(block, "system")),
-                _column(block, "atom") if info.per_atom else None,
-                _values(block),
-            )
-            start += layout.width
+        for (_, columns, _), block in zip(info.parts, matching_blocks(info, found), strict=True):
+            atoms = _column(block, "atom") if info.per_atom else None
+            collected.put(columns, numbers(_column(block, "system")), atoms, _values(block))
 
 
 class MapFile(_Maps):
@@ -108,11 +113,7 @@ class MapFile(_Maps):
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
-        if not Path(path).is_file():
-            raise DataError(
-                f"{where}: the file '{path}' does not exist (working directory: {Path.cwd()})"
-            )
-        self._map = _load(Path(path).read_bytes(), path, where)
+        self._map = _load(existing(path, where).read_bytes(), path, where)
 
     @property
     def keys(self) -> set[str]:
@@ -127,6 +128,8 @@ class MapFile(_Maps):
 class MapFolder(_Maps):
     """A folder of maps, ``<k>.mts`` for structure ``k``; keys are not looked at."""
 
+    holds = "holds maps for"
+
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
         self._files = {
@@ -137,13 +140,7 @@ class MapFolder(_Maps):
                 f"{where}: the maps in the folder '{path}' must be called 0.mts, 1.mts, ..., after "
                 "the number of the structure"
             )
-
-    @property
-    def keys(self) -> set[str]:
-        return set()
-
-    def check(self, wanted: Wanted) -> None:
-        _check_number(max(self._files) + 1, wanted, f"'{self.path}' holds maps for")
+        self.count = max(self._files) + 1
 
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         for k in wanted.chosen:
@@ -154,6 +151,8 @@ class MapFolder(_Maps):
 
 class ZipFile(_Maps):
     """A zip archive with a folder for each structure."""
+
+    holds = "has folders for"
 
     def __init__(self, path: str, where: str) -> None:
         super().__init__(path)
@@ -169,32 +168,24 @@ class ZipFile(_Maps):
                 elif member[2] == "system":
                     systems.add(int(member[1]))
             self._fields = fields
-            self._n = 1 + max(systems.union(*fields.values()), default=-1)
-            if self._n == 0:
+            self.count = 1 + max(systems.union(*fields.values()), default=-1)
+            if self.count == 0:
                 raise DataError(
                     # an archive cut short looks like this too: the one last packed in it is found
                     f"{where}: '{path}' holds neither structures ('0/system.mta', '1/system.mta', "
                     "...) nor labels ('0/<key>.mts', ...), or it is damaged"
                 )
-            lacking = sorted(set(range(self._n)) - systems)
+            lacking = sorted(set(range(self.count)) - systems)
             if lacking and systems:
                 raise DataError(
                     f"{where}: '{path}' has folders without 'system.mta' ({listed(lacking)}); "
                     "folders are counted from 0 without a gap, and all have a structure or none"
                 )
-            self._frames = [_frame(archive, k, path, where) for k in range(len(systems))]
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
+            self.frames = [_frame(archive, k, path, where) for k in range(len(systems))]
 
     @property
     def keys(self) -> set[str]:
         return set(self._fields)
-
-    def check(self, wanted: Wanted) -> None:
-        super().check(wanted)
-        _check_number(self._n, wanted, f"'{self.path}' has folders for")
 
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         field = file_stem(key)
@@ -278,30 +269,28 @@ def _values(block: TensorBlock) -> np.ndarray:
     return block.values.to(torch.float64).flatten(1).numpy()
 
 
-def _load(content: bytes, name: str, where: str) -> TensorMap:
+@contextlib.contextmanager
+def _reading(failed: str) -> Iterator[None]:
+    """DataError, beginning with ``failed``, for whatever metatensor, torch, numpy or zipfile raise."""
     try:
+        yield
+    except Exception as error:
+        raise DataError(f"{failed}: {first_line(error, typed=True)}") from error
+
+
+def _load(content: bytes, name: str, where: str) -> TensorMap:
+    with _reading(f"{where}: '{name}' cannot be read as a metatensor TensorMap"):
         if content.startswith(b"\x93NUMPY"):
             content = np.load(io.BytesIO(content)).tobytes()
-        found = metatensor.torch.load_buffer(
-            torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        )
-    except Exception as error:  # metatensor's own, torch's, numpy's
-        raise DataError(
-            f"{where}: '{name}' cannot be read as a metatensor TensorMap: {first_line(error)}"
-        ) from error
-    return found
+        buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return metatensor.torch.load_buffer(buffer)
 
 
 def _frame(archive: zipfile.ZipFile, k: int, path: str, where: str) -> Frame:
     name = f"{k}/system.mta"
     content = _member(archive, name, path, where)
-    try:
+    with _reading(f"{where}: '{name}' in '{path}' cannot be read as a metatomic System"):
         system = metatomic.torch.load_system(io.BytesIO(content))
-    except Exception as error:
-        raise DataError(
-            f"{where}: '{name}' in '{path}' cannot be read as a metatomic System: "
-            f"{first_line(error)}"
-        ) from error
     return Frame(
         system.types.numpy().astype(np.int64),
         system.positions.numpy().astype(np.float64),
@@ -311,30 +300,13 @@ def _frame(archive: zipfile.ZipFile, k: int, path: str, where: str) -> Frame:
 
 
 def _opened(path: str, where: str) -> zipfile.ZipFile:
-    try:
+    with _reading(f"{where}: '{existing(path, where)}' is not a zip archive"):
         return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DataError(
-            f"{where}: the file '{path}' does not exist (working directory: {Path.cwd()})"
-        ) from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{where}: '{path}' is not a zip archive: {first_line(error)}") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: str, where: str) -> bytes:
-    try:
+    with _reading(f"{where}: cannot read '{name}' in '{path}'"):  # damaged, encrypted, ...
         return archive.read(name)
-    except Exception as error:  # damaged, encrypted, packed in an unknown way
-        raise DataError(
-            f"{where}: cannot read '{name}' in '{path}': {first_line(error)}"
-        ) from error
-
-
-def _check_number(n: int, wanted: Wanted, holds: str) -> None:
-    if n > len(wanted.structures):
-        raise DataError(
-            f"{wanted.where}: {holds} {n} structures, but there are {len(wanted.structures)}"
-        )
 
 
 def _does_not_fit(wanted: Wanted, file: str, target: str, error: ValueError) -> DataError:

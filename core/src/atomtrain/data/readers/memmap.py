@@ -9,21 +9,23 @@ what evaluation writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from atomtrain.data.readers.base import (
     DataFile,
-    Frame,
     GradientKind,
     Rows,
     Wanted,
     strain_derivative,
 )
+from atomtrain.data.store import slices
 from atomtrain.errors import DataError
 from atomtrain.files import file_stem
+from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 STRUCTURES = ("x", "a", "c")
@@ -49,11 +51,7 @@ class MemmapFile(DataFile):
                 f"{where}: na.npy of '{path}' must hold {self._n + 1} numbers (one more than "
                 "ns.npy says there are structures) that start at 0 and do not decrease"
             )
-        self._frames = self._structures(where) if self._n else []
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        return self._frames
+        self.frames = self._structures(where) if self._n else []
 
     @property
     def keys(self) -> set[str]:
@@ -69,7 +67,7 @@ class MemmapFile(DataFile):
         rows = self._rows(names, False, 9, wanted)
         cells = np.array([wanted.structures[k].cell for k in wanted.chosen]).reshape(-1, 3, 3)
         matrices = rows.values.reshape(-1, 3, 3)
-        return Rows(strain_derivative(matrices, kind, cells).reshape(-1, 9), rows.there, rows.name)
+        return replace(rows, values=strain_derivative(matrices, kind, cells).reshape(-1, 9))
 
     def _rows(self, names: list[str], per_atom: bool, width: int, wanted: Wanted) -> Rows:
         """Of the first of ``names`` there is."""
@@ -78,8 +76,11 @@ class MemmapFile(DataFile):
                 continue
             total = int(self._offsets[-1]) if per_atom else self._n
             found = self._array(name, "<f4", (total, width), wanted.where)
-            values = found[wanted.rows(per_atom)].astype(np.float64)
-            return Rows(values, np.ones(values.shape, dtype=bool), f"'{name}'")
+            rows = torch.tensor(wanted.chosen)
+            if per_atom:
+                rows = slices(torch.from_numpy(self._offsets), rows).rows
+            values = found[rows.numpy()].astype(np.float64)
+            return Rows(values, np.ones(values.shape, dtype=bool), f"'{name}'", per_atom)
         return Rows.absent(wanted, per_atom, width, f"'{names[0]}'")
 
     def _structures(self, where: str) -> list[Frame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 import tokenize
@@ -15,11 +16,13 @@ from pathlib import Path
 import torch
 from metatomic.torch import AtomisticModel, load_atomistic_model
 
-from atomtrain.errors import CheckpointError, OutputError, PluginError
-from atomtrain.files import replacing
+from atomtrain.errors import CheckpointError, OutputError, PluginError, first_line
+from atomtrain.files import archive_kind, replacing
 
 AVAILABLE = frozenset({"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"})
 """Namespaces of TorchScript operators and classes that exist wherever metatomic-torch runs."""
+OPERATOR = re.compile(r"(?:(?<!\S)(?<!\. )ops|(?<!\S)torch \. classes) \. (\w+) \. (\w+)")
+"""in code whose tokens are separated by spaces"""
 
 
 def save_model(
@@ -55,11 +58,11 @@ def load_model(path: Path | str, *, extensions: Path | str | None = None) -> Ato
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no model '{path}'")
-    names = archive_names(path)
-    if "constants.pkl" not in names:
+    kind = archive_kind(path)
+    if kind != "model":
         remedy = (
             "is a checkpoint, not an exported model; 'atomtrain export' makes one of it"
-            if "data.pkl" in names
+            if kind == "data"
             else "is not an exported model (or was cut off while it was copied): expected a file "
             "written by 'atomtrain train' or 'atomtrain export'"
         )
@@ -68,17 +71,8 @@ def load_model(path: Path | str, *, extensions: Path | str | None = None) -> Ato
         with quiet_torchscript():
             return load_atomistic_model(path, extensions_directory=extensions)
     except (RuntimeError, ValueError, OSError) as error:
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise CheckpointError(f"the model '{path}' cannot be opened: {reason}") from error
-
-
-def archive_names(path: Path) -> set[str]:
-    """Names of the members of a torch archive without its leading folder; empty if it is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.split("/", 1)[-1] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError):
-        return set()
 
 
 def foreign_operators(path: Path) -> list[str]:
@@ -97,23 +91,11 @@ def foreign_operators(path: Path) -> list[str]:
 def _operators(source: bytes) -> set[str]:
     """``namespace::name`` of each ``ops.namespace.name`` and ``torch.classes.namespace.Name``.
 
-    Tokenised rather than searched, since texts in the code (error messages) may say anything.
+    Tokenised first, since texts in the code (error messages) may say anything.
     """
-    tokens = [
-        token.string
-        for token in tokenize.tokenize(io.BytesIO(source).readline)
-        if token.type in (tokenize.NAME, tokenize.OP)
-    ]
-    found = set()
-    for k, token in enumerate(tokens):
-        before = tokens[k - 1] if k else ""
-        if (token == "ops" and before != "." and tokens[k + 1 : k + 4 : 2] == [".", "."]) or (
-            token == "classes"
-            and tokens[max(k - 2, 0) : k] == ["torch", "."]
-            and tokens[k + 1 : k + 4 : 2] == [".", "."]
-        ):
-            found.add(f"{tokens[k + 2]}::{tokens[k + 4]}")
-    return found
+    tokens = tokenize.tokenize(io.BytesIO(source).readline)
+    code = " ".join(t.string for t in tokens if t.type in (tokenize.NAME, tokenize.OP))
+    return {f"{namespace}::{name}" for namespace, name in OPERATOR.findall(code)}
 
 
 @contextlib.contextmanager
@@ -144,7 +126,7 @@ def _script_and_save(model: AtomisticModel, path: Path, collect: Path | None = N
         raise _not_compiled(error) from error
     except Exception as error:  # torch.jit raises what it stumbles over: TypeError, AttributeError
         if "PytorchStreamWriter" in str(error):  # a full disk, for instance
-            raise OutputError(f"cannot write '{path}': {_first_line(error)}") from error
+            raise OutputError(f"cannot write '{path}': {first_line(error)}") from error
         raise _not_compiled(error) from error
 
 
@@ -153,10 +135,6 @@ def _not_compiled(error: Exception) -> PluginError:
         "the model cannot be compiled by TorchScript, which exported models are made of:\n"
         f"{error.__cause__ or error}"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _save_with_extensions(model: AtomisticModel, path: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
 
-from atomtrain.errors import TargetError
+from atomtrain.errors import TargetError, first_line
 from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
 from atomtrain.model.export.wrapper import ExportedModel
@@ -36,7 +36,7 @@ def export_predictor(
     the wrong form.
     """
     predictor = copy.deepcopy(predictor).cpu().eval()
-    torch_dtype = _dtype(dtype) if dtype else _natural_dtype(predictor.model)
+    torch_dtype = _dtype(dtype, predictor.model)
     predictor.model.to(torch_dtype)
     for module in predictor.modules():
         if isinstance(module, Model):
@@ -58,7 +58,7 @@ def export_predictor(
             dtype=str(torch_dtype).removeprefix("torch."),
         )
     except (ValueError, RuntimeError) as error:
-        raise TargetError(f"the model cannot be exported: {_first_line(error)}") from error
+        raise TargetError(f"the model cannot be exported: {first_line(error)}") from error
     return AtomisticModel(
         ExportedModel(predictor).eval(),
         ModelMetadata(**complete_metadata(metadata, info)),
@@ -72,22 +72,16 @@ def _output(target: TargetInfo) -> ModelOutput:
         described = task_of(target.kind).describe_output(target)
         return ModelOutput(unit=target.unit, sample_kind=kind, description=described)
     except (ValueError, RuntimeError) as error:
-        raise TargetError(f"target '{target.name}': {_first_line(error)}") from error
+        raise TargetError(f"target '{target.name}': {first_line(error)}") from error
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: str | None, model: torch.nn.Module) -> torch.dtype:
+    """That of this name, or what suits the model's weights."""
     dtypes = {"float32": torch.float32, "float64": torch.float64}
-    if name not in dtypes:
-        raise TargetError(f"a model can be exported as float32 or float64, not as '{name}'")
-    return dtypes[name]
-
-
-def _natural_dtype(model: torch.nn.Module) -> torch.dtype:
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.float32
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    if name:
+        if name not in dtypes:
+            raise TargetError(f"a model can be exported as float32 or float64, not as '{name}'")
+        return dtypes[name]
+    weights = (*model.parameters(), *model.buffers())
+    first = next((t.dtype for t in weights if t.is_floating_point()), torch.float32)
+    return torch.float64 if first == torch.float64 else torch.float32

@@ -3,7 +3,7 @@
 No ``from __future__ import annotations`` here: TorchScript and metatomic read the annotations.
 """
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from metatensor.torch import Labels, TensorBlock, TensorMap
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import TargetInfo
 from atomtrain.targets.maps import map_labels
 
 
@@ -26,9 +25,7 @@ class ExportedModel(nn.Module):
     """
 
     pooled: List[str]
-    _keys: Dict[str, Labels]
-    _components: Dict[str, List[List[Labels]]]
-    _properties: Dict[str, List[Labels]]
+    _labels: Dict[str, Tuple[Labels, List[List[Labels]], List[Labels]]]
     _system_samples: Labels
     _device: torch.device
 
@@ -40,17 +37,13 @@ class ExportedModel(nn.Module):
         )
         targets = predictor.dataset_info.targets
         self.pooled = [name for name in targets if targets[name].pooled]
-        self._keys = {}
-        self._components = {}
-        self._properties = {}
-        for target in predictor.dataset_info.targets.values():
-            self._describe(target)
+        # of each output: keys, and components and properties of its blocks
+        self._labels = {name: map_labels(target) for name, target in targets.items()}
         of_structures = predictor.model.structure_outputs()
         self.pooled += list(of_structures)
         for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
-            self._keys[name] = Labels("_", torch.tensor([[0]]))
-            self._properties[name] = [Labels.range("feature", width)]
-            self._components[name] = [[]]
+            key = Labels("_", torch.tensor([[0]]))
+            self._labels[name] = (key, [[]], [Labels.range("feature", width)])
         self._device = torch.device("cpu")
         self._system_samples = _system_labels(1, self._device)
 
@@ -72,121 +65,74 @@ class ExportedModel(nn.Module):
         graph = self._graph(systems)
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
-
-        rows: Optional[Tensor] = None  # the selected atoms as rows of the batch
-        structure = graph.structure
+        structure = graph.structure  # of the atoms asked for
+        rows: Optional[Tensor] = None  # these atoms as rows of the batch
         if selected_atoms is not None:
             chosen = selected_atoms.values.to(torch.int64)
-            structure, atoms = chosen[:, 0], chosen[:, 1]
-            rows = (
-                atoms
-                if n_systems == 1
-                else atoms + _first_atoms(systems).index_select(0, structure)
-            )
-
-        if rows is not None:
+            structure = chosen[:, 0]
+            rows = _rows(systems, chosen)
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
         predictions = self.predictor(graph, list(outputs.keys()))
 
-        samples: Optional[Labels] = None  # those of per-atom outputs, made when first needed
+        atoms = selected_atoms  # samples of per-atom outputs, made when first needed
         results: Dict[str, TensorMap] = {}
         for name, output in outputs.items():
             if name not in predictions:
                 raise ValueError("this model does not predict '" + name + "'")
-            per_atom = output.sample_kind == "atom"
-            pooled = name in self.pooled
-            if pooled and per_atom:
-                raise ValueError("'" + name + "' belongs to structures, not to their atoms")
-            blocks: List[TensorBlock] = []
-            for k, predicted in enumerate(predictions[name]):
-                values = predicted
-                if rows is not None and not pooled:
-                    values = values.index_select(0, rows)
-                if per_atom:
-                    if samples is None:
-                        samples = selected_atoms
-                    if samples is None:
-                        samples = _atom_labels(systems, graph.structure)
-                    block_samples = samples
+            blocks = predictions[name]
+            samples = self._samples_of_systems(n_systems)
+            if name in self.pooled:
+                if output.sample_kind == "atom":
+                    raise ValueError("'" + name + "' belongs to structures, not to their atoms")
+            else:
+                if rows is not None:
+                    blocks = [values.index_select(0, rows) for values in blocks]
+                if output.sample_kind == "atom":
+                    if atoms is None:
+                        atoms = _atom_labels(systems, graph.structure)
+                    samples = atoms
+                elif n_systems == 1:
+                    blocks = [values.sum(0, keepdim=True) for values in blocks]
                 else:
-                    block_samples = self._samples_of_systems(n_systems)
-                    if pooled:
-                        pass
-                    elif n_systems == 1:
-                        values = values.sum(0, keepdim=True)
-                    else:
-                        values = sum_over_structures(values, structure, n_systems)
-                blocks.append(
-                    TensorBlock(
-                        values=values.to(graph.positions.dtype),
-                        samples=block_samples,
-                        components=self._components[name][k],
-                        properties=self._properties[name][k],
-                    )
-                )
-            results[name] = TensorMap(self._keys[name], blocks)
+                    blocks = [sum_over_structures(v, structure, n_systems) for v in blocks]
+            results[name] = self._map(name, blocks, samples, graph.positions.dtype)
         return results
+
+    def _map(
+        self, name: str, blocks: List[Tensor], samples: Labels, dtype: torch.dtype
+    ) -> TensorMap:
+        """The map of one output."""
+        keys, components, properties = self._labels[name]
+        made: List[TensorBlock] = []
+        for k, values in enumerate(blocks):
+            made.append(TensorBlock(values.to(dtype), samples, components[k], properties[k]))
+        return TensorMap(keys, made)
 
     def _graph(self, systems: List[System]) -> AtomGraph:
         """The systems as one batch."""
-        extras: Dict[str, Tensor] = {}
-        if len(systems) == 1:
-            system = systems[0]
-            block = system.get_neighbor_list(self._neighbors)
-            pairs = block.samples.values.to(torch.int64)  # [n_pairs, 5]
-            positions = system.positions
-            return AtomGraph(
-                positions=positions,
-                types=system.types.to(torch.int64),
-                cells=system.cell.unsqueeze(0),
-                pbc=system.pbc.unsqueeze(0),
-                structure=torch.zeros(
-                    positions.shape[0], dtype=torch.int64, device=positions.device
-                ),
-                centers=pairs[:, 0],
-                neighbors=pairs[:, 1],
-                shifts=pairs[:, 2:].to(positions.dtype),
-                vectors=block.values.squeeze(-1),
-                extras=extras,
-            )
-
         if len(systems) == 0:
             raise ValueError("the model was called without any system")
-        positions_list: List[Tensor] = []
-        types_list: List[Tensor] = []
-        cells_list: List[Tensor] = []
-        pbc_list: List[Tensor] = []
-        vectors_list: List[Tensor] = []
-        pairs_list: List[Tensor] = []
-        n_atoms: List[int] = []
-        n_pairs: List[int] = []
-        for system in systems:
-            block = system.get_neighbor_list(self._neighbors)
-            positions_list.append(system.positions)
-            types_list.append(system.types)
-            cells_list.append(system.cell)
-            pbc_list.append(system.pbc)
-            vectors_list.append(block.values)
-            pairs_list.append(block.samples.values)
-            n_atoms.append(len(system))
-            n_pairs.append(block.values.shape[0])
-        positions = torch.cat(positions_list)
+        blocks = [system.get_neighbor_list(self._neighbors) for system in systems]
+        if len(systems) == 1:
+            return _graph_of_one(systems[0], blocks[0])
+        positions = torch.cat([system.positions for system in systems])
         device = positions.device
-        first = _first_atoms(systems)
-        indices = torch.arange(len(systems), device=device)
-        pairs = torch.cat(pairs_list).to(torch.int64)
-        first_of_pair = torch.repeat_interleave(first, torch.tensor(n_pairs, device=device))
+        counts = torch.tensor([len(system) for system in systems], device=device)
+        n_pairs = torch.tensor([block.values.shape[0] for block in blocks], device=device)
+        pairs = torch.cat([block.samples.values for block in blocks]).to(torch.int64)
+        first_of_pair = torch.repeat_interleave(_first_atoms(systems), n_pairs)
+        extras: Dict[str, Tensor] = {}
         return AtomGraph(
             positions=positions,
-            types=torch.cat(types_list).to(torch.int64),
-            cells=torch.stack(cells_list),
-            pbc=torch.stack(pbc_list),
-            structure=torch.repeat_interleave(indices, torch.tensor(n_atoms, device=device)),
+            types=torch.cat([system.types for system in systems]).to(torch.int64),
+            cells=torch.stack([system.cell for system in systems]),
+            pbc=torch.stack([system.pbc for system in systems]),
+            structure=torch.repeat_interleave(torch.arange(len(systems), device=device), counts),
             centers=pairs[:, 0] + first_of_pair,
             neighbors=pairs[:, 1] + first_of_pair,
             shifts=pairs[:, 2:].to(positions.dtype),
-            vectors=torch.cat(vectors_list).squeeze(-1),
+            vectors=torch.cat([block.values for block in blocks]).squeeze(-1),
             extras=extras,
         )
 
@@ -202,21 +148,12 @@ class ExportedModel(nn.Module):
             return
         self._device = device
         self._system_samples = self._system_samples.to(device)
-        for name, keys in self._keys.items():
-            self._keys[name] = keys.to(device)
-            self._properties[name] = [labels.to(device) for labels in self._properties[name]]
+        for name, (keys, components, properties) in self._labels.items():
             moved: List[List[Labels]] = []
-            for components in self._components[name]:
-                moved.append([labels.to(device) for labels in components])
-            self._components[name] = moved
-
-    @torch.jit.unused
-    def _describe(self, target: TargetInfo) -> None:
-        """Make the labels of a target's blocks."""
-        keys, components, properties = map_labels(target)
-        self._keys[target.name] = keys
-        self._components[target.name] = components
-        self._properties[target.name] = properties
+            for axes in components:
+                moved.append([labels.to(device) for labels in axes])
+            of_blocks = [labels.to(device) for labels in properties]
+            self._labels[name] = (keys.to(device), moved, of_blocks)
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:
@@ -224,14 +161,37 @@ def _system_labels(n_systems: int, device: torch.device) -> Labels:
     return Labels(["system"], values, assume_unique=True)
 
 
+def _graph_of_one(system: System, block: TensorBlock) -> AtomGraph:
+    """A batch of one system, whose pairs are in ``block``."""
+    pairs = block.samples.values.to(torch.int64)  # [n_pairs, 5]
+    positions = system.positions
+    n_atoms, device = positions.shape[0], positions.device
+    extras: Dict[str, Tensor] = {}
+    return AtomGraph(
+        positions=positions,
+        types=system.types.to(torch.int64),
+        cells=system.cell.unsqueeze(0),
+        pbc=system.pbc.unsqueeze(0),
+        structure=torch.zeros(n_atoms, dtype=torch.int64, device=device),
+        centers=pairs[:, 0],
+        neighbors=pairs[:, 1],
+        shifts=pairs[:, 2:].to(positions.dtype),
+        vectors=block.values.squeeze(-1),
+        extras=extras,
+    )
+
+
 def _first_atoms(systems: List[System]) -> Tensor:
     """Row of the first atom of each system in the batch, [n_systems] int64."""
-    first: List[int] = []
-    total = 0
-    for system in systems:
-        first.append(total)
-        total += len(system)
-    return torch.tensor(first, dtype=torch.int64, device=systems[0].device)
+    counts = torch.tensor([len(system) for system in systems], device=systems[0].device)
+    return counts.cumsum(0) - counts
+
+
+def _rows(systems: List[System], atoms: Tensor) -> Tensor:
+    """Rows in the batch of ``atoms [n, 2]``: system, and atom in it."""
+    if len(systems) == 1:
+        return atoms[:, 1]
+    return atoms[:, 1] + _first_atoms(systems).index_select(0, atoms[:, 0])
 
 
 def _atom_labels(systems: List[System], structure: Tensor) -> Labels:
