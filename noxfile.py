@@ -25,10 +25,11 @@ nox.options.error_on_missing_interpreters = False
 
 CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
-    "./core[symmetry]",
+    "./core",
     "./plugins/testing",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/classifier",
+    "./plugins/symmetry",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",

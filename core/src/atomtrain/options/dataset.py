@@ -66,8 +66,9 @@ class TargetSection(Section):
     ``per_atom: true`` is understood."""
     type: TypeSection | None = None
     """Kind of the target: ``scalar``, ``cartesian: {rank: 1}``, ``spherical: {irreps: [...]}``,
-    ``binary``, ``classes``, ``spacegroup``, ``pointgroup``, ``crystal_system``, ``denoising``, or one
-    that a package brings. Absent: the default of the architecture, in general ``scalar``."""
+    ``binary``, ``classes``, ``denoising``, or one that a package brings (``spacegroup``,
+    ``pointgroup``, ``crystal_system``: atomtrain-symmetry). Absent: the default of the architecture,
+    in general ``scalar``."""
     num_subtargets: Annotated[int, Field(ge=1)] = 1
     """How many equivalent values there are, for instance the grid points of a density of states."""
     description: str = ""

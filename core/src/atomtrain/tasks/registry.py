@@ -8,20 +8,10 @@ from atomtrain.tasks.base import Task
 from atomtrain.tasks.classification import Binary, Classes
 from atomtrain.tasks.denoising import Denoising
 from atomtrain.tasks.regression import Cartesian, Scalar, Spherical
-from atomtrain.tasks.symmetry import CrystalSystem, PointGroup, SpaceGroup
 
-_OWN = (
-    Scalar,
-    Cartesian,
-    Spherical,
-    Binary,
-    Classes,
-    SpaceGroup,
-    PointGroup,
-    CrystalSystem,
-    Denoising,
-)
-_CORE: dict[str, Task] = {cls.kind: cls() for cls in _OWN}
+_CORE: dict[str, Task] = {
+    cls.kind: cls() for cls in (Scalar, Cartesian, Spherical, Binary, Classes, Denoising)
+}
 CORE_KINDS = tuple(_CORE)
 """Kinds the core has a task for."""
 

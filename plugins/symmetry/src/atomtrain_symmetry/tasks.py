@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import spglib
 from pydantic import Field
 
-from atomtrain.errors import OptionsError
-from atomtrain.sections import Section
+from atomtrain.options import Section
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks.classification import Classes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from atomtrain.frame import Frame
+    from atomtrain.data import Frame
 
 LAST_OF_SYSTEM = {
     "triclinic": 2,
@@ -130,15 +130,8 @@ class CrystalSystem(SpaceGroup):
 def space_group(structure: Frame, symprec: float) -> int:
     """Number of the space group at tolerance ``symprec``, computed with spglib.
 
-    Raises OptionsError where spglib is missing, ValueError where there is no answer.
+    Raises ValueError where there is no answer.
     """
-    try:
-        import spglib
-    except ImportError:
-        raise OptionsError(
-            "symmetry is computed with spglib, which is not installed; install it with: "
-            "pip install 'atomtrain[symmetry]', or name the key of given labels"
-        ) from None
     if not structure.pbc.all():
         raise ValueError("it is not periodic in all directions and has no space group")
     fractional = np.linalg.solve(structure.cell.T, structure.positions.T).T
