@@ -1,4 +1,4 @@
-"""The command line in a process of its own."""
+"""Fresh interpreters and the command line, in processes of their own."""
 
 from __future__ import annotations
 
@@ -20,4 +20,16 @@ def atomtrain(
         capture_output=True,
         text=True,
         timeout=300,
+    )
+
+
+def python(
+    code: str, *arguments: str, site: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter; what is installed in ``site`` is found as well."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment(*filter(None, [site]), **{"COLUMNS": "200", **env}),
+        capture_output=True,
+        text=True,
     )

@@ -1,4 +1,4 @@
-"""Tasks: labels read, losses and metrics against plain formulas, noise, heads."""
+"""Classes: labels read, losses and metrics against plain formulas, options and mistakes in them."""
 
 from __future__ import annotations
 
@@ -7,34 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import bulk, molecule
-from helpers.models import Pairwise, energy_info
-from helpers.structures import graph_of, source_of
+from ase.build import molecule
+from helpers.tasks import frame, info, section
+from torch.nn import functional
 
-from atomtrain.data import BatchSource, Frame, Label, Noise
+from atomtrain.data import Label
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.model.heads import Head, WithHeads, pool, split_targets
 from atomtrain.options import TrainerHypers, validate_hypers
-from atomtrain.options.dataset import DatasetSection
 from atomtrain.options.options import target_info
 from atomtrain.sections.document import Source
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
 from atomtrain.training.metrics import ErrorSums
-from atomtrain_testing.predictions import store_of
-
-
-def frame(atoms: Atoms) -> Frame:
-    return Frame(
-        atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc.copy()
-    )
-
-
-def info(kind: str, **changes: Any) -> TargetInfo:
-    task = task_of(kind)
-    return task.complete(TargetInfo("t", kind=kind, pooling=task.pooling, **changes))
-
 
 WATER = frame(molecule("H2O"))
 NAMES = {"names": ["solid", "liquid", "gas"]}
@@ -198,115 +182,6 @@ def test_metrics_of_binary_targets() -> None:
     assert float(numerator) / float(count) == pytest.approx(float(expected))
 
 
-def denoising(scale: float = 0.2, normalize: bool = False) -> TargetInfo:
-    return info("denoising", extra={"scale": scale, "normalize": normalize})
-
-
-def noisy_source(store: Any, fixed: bool, seed: int = 3) -> BatchSource:
-    target = denoising()
-    n = len(store.types)
-    store.labels["t"] = Label(torch.zeros(n, 3, dtype=torch.float64), True)
-    store.labels["energy"] = Label(torch.zeros(len(store), 1, dtype=torch.float64), False)
-    noise = Noise.of(DatasetInfo("angstrom", (1, 8, 29), {"t": target}), seed, fixed)
-    return source_of(store, cutoff=3.0, noise=noise)
-
-
-def test_noise_of_denoising() -> None:
-    store = store_of([molecule("H2O"), bulk("Cu", cubic=True), molecule("H2O"), Atoms("Cu")])
-    source = noisy_source(store, fixed=False)
-    (whole,) = source.epoch([torch.arange(4)], 5)
-    halves = list(noisy_source(store, fixed=False).epoch([torch.tensor([2, 3]),
-                                                          torch.tensor([0, 1])], 5))  # fmt: skip
-    noise = whole.labels["t"]
-    # whatever the batches are, a structure has the same noise in an epoch
-    torch.testing.assert_close(torch.cat([halves[1].labels["t"], halves[0].labels["t"]]), noise)
-    (other,) = source.epoch([torch.arange(4)], 6)
-    assert not torch.allclose(other.labels["t"], noise)
-    moved = whole.noisy["noise 0.2"]
-    torch.testing.assert_close(moved.positions - whole.graph.positions, 0.2 * noise)
-    # no model can see a structure move as a whole
-    assert float(noise[:3].mean(0).abs().max()) < 1e-12 and float(noise[-1].abs().max()) == 0.0
-    # the pairs are those of the noisy positions
-    distances = torch.linalg.vector_norm(moved.vectors, dim=1)
-    assert float(distances.max()) < 3.0
-    between = moved.positions[moved.neighbors] - moved.positions[moved.centers]
-    cells = moved.cells[moved.structure[moved.centers]]
-    images = torch.einsum("pa,pab->pb", moved.shifts, cells)
-    torch.testing.assert_close(moved.vectors, between + images)
-    clean = torch.linalg.vector_norm(whole.graph.vectors, dim=1)
-    assert len(clean) != len(distances)  # some pairs came or went
-
-
-def test_noise_of_validation_stays() -> None:
-    store = store_of([molecule("H2O"), bulk("Cu", cubic=True)])
-    source = noisy_source(store, fixed=True)
-    drawn = [next(iter(source.epoch([torch.arange(2)], e))).labels["t"] for e in (0, 7)]
-    assert torch.equal(*drawn)
-    (training,) = noisy_source(store, fixed=False).epoch([torch.arange(2)], 0)
-    assert not torch.equal(training.labels["t"], drawn[0])
-
-
-def test_pooling() -> None:
-    graph = graph_of([molecule("H2O"), molecule("CH4")], cutoff=3.0)
-    x = torch.randn(8, 2, dtype=torch.float64)
-    for how, one in (("sum", torch.sum), ("mean", torch.mean), ("max", torch.amax)):
-        expected = torch.stack([one(x[:3], 0), one(x[3:], 0)])
-        torch.testing.assert_close(pool(x, graph, how), expected)
-    selected = torch.zeros(8, dtype=torch.bool)
-    selected[[0, 2]] = True
-    graph.extras["atomtrain::selected"] = selected
-    torch.testing.assert_close(pool(x, graph, "mean")[0], x[[0, 2]].mean(0))
-    assert pool(x, graph, "max")[1].tolist() == [0.0, 0.0]
-
-
-@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
-def test_heads_have_the_sizes_asked_for(norm: str) -> None:
-    options = {"hidden_dim": 5, "num_hidden": 2, "norm": norm, "activation": "gelu",
-               "residual": norm != "layer", "bias": False, "dropout": 0.1}  # fmt: skip
-    target = TargetInfo("t", num_subtargets=4, head=options)
-    head = Head(target, 7).double().eval()
-    graph = graph_of([molecule("H2O")], cutoff=3.0)
-    x = torch.randn(3, 7, dtype=torch.float64)
-    assert head(x, graph).shape == (3, 4)
-    scripted = torch.jit.script(head)
-    torch.testing.assert_close(scripted(x, graph), head(x, graph))
-    linear = [m for m in head.modules() if isinstance(m, torch.nn.Linear)]
-    assert [tuple(m.weight.shape) for m in linear] == [(5, 7), (5, 5), (5, 5), (4, 5)]
-    assert all(m.bias is None for m in linear)
-    assert any(isinstance(m, torch.nn.LayerNorm) for m in head.modules()) == (norm == "layer")
-
-
-def test_who_predicts_what() -> None:
-    def split(kinds: tuple[str, ...], **targets: TargetInfo) -> tuple[dict[str, Any], set[str]]:
-        own, headed = split_targets(DatasetInfo("angstrom", (1,), targets), kinds, "arch")
-        return {n: t.kind for n, t in own.targets.items()}, set(headed)
-
-    energy = TargetInfo("e", quantity="energy")
-    classes = info("classes", extra=NAMES)
-    assert split(("scalar",), e=energy, c=classes) == ({"e": "scalar"}, {"c"})
-    assert split(("scalar", "classes"), c=classes) == ({"c": "classes"}, set())
-    # a vector for each atom is what an architecture that knows vectors predicts
-    assert split(("scalar", "cartesian"), d=denoising()) == ({"d": "cartesian"}, set())
-    # a head where one is asked for, and where the sum is not what is wanted
-    headed = TargetInfo("e", quantity="energy", head={"hidden_dim": 8})
-    gap = TargetInfo("gap", pooling="mean")
-    assert split(("scalar",), e=headed, gap=gap) == ({}, {"e", "gap"})
-    with pytest.raises(TargetError, match=r"cannot fit type 'denoising' .*made of vectors, which"):
-        split(("scalar",), d=denoising())
-    with pytest.raises(TargetError, match="neither 'head' nor 'pooling' can be given for tensors"):
-        split(("scalar", "cartesian"), v=TargetInfo("v", "cartesian", rank=1, pooling="mean"))
-
-
-def test_features_are_needed() -> None:
-    model = Pairwise(energy_info())
-    with pytest.raises(TargetError, match="Pairwise gives no output 'feature'"):
-        WithHeads(model, {"c": info("classes", extra=NAMES)})
-
-
-def section(**target: Any) -> DatasetSection:
-    return DatasetSection.model_validate({"systems": "a.xyz", "targets": {"mtt::t": target}})
-
-
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -343,3 +218,39 @@ def test_losses_follow_the_kind() -> None:
     assert "'mae' makes no sense for a target of type 'classes'" in problems[0][1]
     with pytest.raises(OptionsError, match="class_weights"):
         hypers({"loss": {"mtt::t": {"type": "cross_entropy", "class_weights": "equal"}}})
+
+
+def loss(kind: str, name: str, info: TargetInfo, labels: torch.Tensor, **arguments: Any) -> Any:
+    return task_of(kind).loss(name, arguments, info, Label(labels, per_atom=False))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, {"b": 3.0}, "balanced"])
+def test_cross_entropy(weights: Any, smoothing: float) -> None:
+    index = torch.tensor([0, 0, 0, 1, 2, 2])
+    labels = functional.one_hot(index, 3).double()
+    logits = torch.randn(6, 3, dtype=torch.float64)
+    info = TargetInfo("mtt::x", kind="classes", classes=("a", "b", "c"), num_subtargets=3)
+    made = loss("classes", "cross_entropy", info, labels, class_weights=weights,
+                label_smoothing=smoothing)  # fmt: skip
+    expected = {None: [1, 1, 1], "balanced": [6 / 9, 2, 1]}.get(
+        weights if not isinstance(weights, dict) else "", [1, 3, 1]
+    )
+    numerator, count = made(logits, labels, None)
+    by_torch = functional.cross_entropy(
+        logits, index, torch.tensor(expected, dtype=torch.float64), label_smoothing=smoothing
+    )
+    assert float(numerator / count) == pytest.approx(float(by_torch))
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(1.0, 1.0), (2.5, 2.5), ("balanced", 3.0)])
+def test_binary_cross_entropy(weight: Any, expected: float) -> None:
+    labels = torch.tensor([[0.0], [1.0], [0.0], [0.0]], dtype=torch.float64)
+    logits = torch.randn(4, 1, dtype=torch.float64)
+    info = TargetInfo("mtt::x", kind="binary", classes=("0", "1"))
+    made = loss("binary", "binary_cross_entropy", info, labels, positive_weight=weight)
+    numerator, count = made(logits, labels, None)
+    by_torch = functional.binary_cross_entropy_with_logits(
+        logits, labels, pos_weight=torch.tensor([expected], dtype=torch.float64)
+    )
+    assert float(numerator) / float(count) == pytest.approx(float(by_torch))

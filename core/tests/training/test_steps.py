@@ -1,4 +1,4 @@
-"""What hypers do to the steps of a training: optimiser, clipping, stopping, fine-tuning, processes."""
+"""What hypers do to the steps of a training: clipping, stopping, fine-tuning; a trainer of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import torch
 from helpers.installing import install
 from helpers.training import train
 
-from atomtrain.options import TrainerHypers
-from atomtrain.training import distributed
 from atomtrain.training.checkpoint import load_checkpoint
-from atomtrain.training.optimisation import build_optimizer
 
 # An encoder and heads, and a trainer of its own around the core's.
 TWO_PARTS = """
@@ -73,18 +70,6 @@ def moved(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], part: str = ""
     return max(float((a[n] - b[n]).abs().max()) for n in a if n.startswith(part))
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "expected"),
-    [("adamw", 2.0 - 2.0 * 0.1 * 0.5), ("adam", 2.0 - 0.1)],  # decay alone, or as a gradient
-)
-def test_optimizer_and_weight_decay(optimizer: Any, expected: float) -> None:
-    weight = torch.nn.Parameter(torch.tensor([2.0]))
-    hypers = TrainerHypers(optimizer=optimizer, weight_decay=0.5, learning_rate=0.1)
-    weight.grad = torch.zeros(1)
-    build_optimizer([{"params": [weight]}], hypers).step()
-    assert weight.item() == pytest.approx(expected)
-
-
 def test_grad_clip_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, still = run(tmp_path, monkeypatch, learning_rate=1e-30)
     _, free = run(tmp_path, monkeypatch)
@@ -129,23 +114,3 @@ def test_finetuning_of_parts(
     _, tuned = run(tmp_path, monkeypatch, "two-parts", **options)
     assert (moved(base, tuned, "encoder") > 1e-6) == encoder_moves
     assert (moved(base, tuned, "heads") > 1e-6) == heads_move
-
-
-def test_distributed_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm = {
-        "NTASKS": "2",
-        "PROCID": "1",
-        "LOCALID": "1",
-        "STEP_ID": "0",
-        "NODELIST": "node7,node8",
-    }
-    environment = {f"SLURM_{name}": value for name, value in slurm.items()}
-    monkeypatch.setattr(distributed.os, "environ", environment)  # what is set there is gone after
-    started = []
-    monkeypatch.setattr(
-        distributed.dist, "init_process_group", lambda backend, **_: started.append(backend)
-    )
-    hypers = TrainerHypers(distributed_port=40001)
-    processes = distributed.start(hypers.distributed, hypers.distributed_port, "cpu")
-    assert (processes.rank, processes.size, started) == (1, 2, ["gloo"])
-    assert environment["MASTER_ADDR"] == "node7" and environment["MASTER_PORT"] == "40001"
