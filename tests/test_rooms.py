@@ -102,3 +102,14 @@ def test_no_test_imports_private_names() -> None:
         if name.startswith("atomtrain") and private(name)
     ]
     assert found == []
+
+
+def test_no_function_of_the_core_is_longer_than_a_page() -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for file in (ROOT / "core/src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert found == []

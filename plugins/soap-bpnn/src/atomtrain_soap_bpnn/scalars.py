@@ -207,7 +207,9 @@ class _Scalars(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, a: "Tensor | None", b: "Tensor | None") -> Any:  # type: ignore[override]
+    def backward(  # noqa: C901, PLR0915 (a derivative, written out)
+        ctx: Any, a: "Tensor | None", b: "Tensor | None"
+    ) -> Any:  # type: ignore[override]
         first, offset, last, *hidden = ctx.saved_tensors
         layout: BySpecies = ctx.layout
         done: Pass = ctx.done
