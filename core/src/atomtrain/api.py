@@ -119,7 +119,7 @@ def export(
             save_checkpoint(state, output)
         else:
             save_model(_exported(state, user), output, extensions=extensions)
-        log.info("written: %s", output)
+        log.info(f"written: {output}")
         return output
 
 
@@ -153,7 +153,7 @@ def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> AtomisticModel:
     restored = restore(state, "export")
     architecture = restored.architecture
     if architecture.notice is not None:
-        log.warning("%s", architecture.notice)
+        log.warning(architecture.notice)
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
     model: AtomisticModel = architecture.export_model(restored.predictor, described)
     return model

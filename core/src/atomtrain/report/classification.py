@@ -124,13 +124,11 @@ def write_reports(
         stem = file_stem(target.removeprefix("mtt::"))
         _write_classes(directory / f"classes_{stem}.csv", own, classes)
         for name, one in own.items():
-            log.info(
-                "%s: calibration error on the %s set %.3f", stem, name, one.calibration_error()
-            )
+            log.info(f"{stem}: calibration error on the {name} set {one.calibration_error():.3f}")
         try:
             written += _pictures(directory, stem, target, own, classes)
         except Exception as error:  # of a plotting library; the training is done and saved
-            log.warning("pictures of '%s' failed: %s: %s", target, type(error).__name__, error)
+            log.warning(f"pictures of '{target}' failed: {type(error).__name__}: {error}")
     return written
 
 
@@ -162,7 +160,7 @@ def _pictures(
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log.info("no pictures of '%s': install matplotlib to get them", target)
+        log.info(f"no pictures of '{target}': install matplotlib to get them")
         return []
     written = []
 

@@ -71,37 +71,29 @@ class ConsoleObserver(Observer):
         self.console = console
         self.progress: Progress | None = None
         self.task: Any = None
-        self.last = ""
 
     def on_start(self, run: TrainingRun, info: dict[str, Any]) -> None:
+        n, dtype = len(run.train), str(run.dtype).removeprefix("torch.")
         log.info(
-            "training %s parameters on %d structures (%d atoms), validating on %d; device %s, %s",
-            f"{info['n_parameters']:,}",
-            len(run.train),
-            len(run.train.types),
-            len(run.validation),
-            run.device,
-            str(run.dtype).removeprefix("torch."),
+            f"training {info['n_parameters']:,} parameters on {n} structures "
+            f"({len(run.train.types)} atoms), validating on {len(run.validation)}; device "
+            f"{run.device}, {dtype}"
         )
-        log.info("%s", "; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
+        log.info("; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
         too_large, out_of_bounds = info["skipped"]
         if too_large:
             log.warning(
-                "%d of %d training structures have more atoms than max_atoms_per_batch and are "
-                "skipped",
-                too_large,
-                len(run.train),
+                f"{too_large} of {n} training structures have more atoms than max_atoms_per_batch "
+                "and are skipped"
             )
         if out_of_bounds:
             log.warning(
-                "%d of %d training structures are skipped in the first epoch because their batch "
-                "has too few or too many atoms (batch_atom_bounds, min_atoms_per_batch); the "
-                "number differs between epochs",
-                out_of_bounds,
-                len(run.train),
+                f"{out_of_bounds} of {n} training structures are skipped in the first epoch because "
+                "their batch has too few or too many atoms (batch_atom_bounds, "
+                "min_atoms_per_batch); the number differs between epochs"
             )
         if info["first_epoch"]:
-            log.info("going on after epoch %d of %d", info["first_epoch"], info["num_epochs"])
+            log.info(f"going on after epoch {info['first_epoch']} of {info['num_epochs']}")
         if self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"),
@@ -149,13 +141,13 @@ class ConsoleObserver(Observer):
             f"{record.structures_per_second:.0f} structures/s",
             f"{_duration(record.seconds_left)} left",
         ]
-        log.info("%s", " | ".join(parts))
+        log.info(" | ".join(parts))
 
     def _errors(self, errors: Errors) -> str:
         return errors_line(self.info, errors, self.kinds, self.totals)
 
     def on_checkpoint(self, path: Path) -> None:
-        log.info("checkpoint written: %s", path)
+        log.info(f"checkpoint written: {path}")
 
     def on_end(self, outcome: TrainingOutcome) -> None:
         if self.progress is not None:

@@ -98,7 +98,7 @@ def check_writable(path: Path) -> None:
 def deliver(source: Path, destination: Path) -> None:
     """Copy a result of the run to where the user wants it, whole or not at all."""
     if destination.exists():
-        log.info("replacing the earlier '%s'", destination)
+        log.info(f"replacing the earlier '{destination}'")
     with replacing(destination) as temporary:
         shutil.copyfile(source, temporary)
 
@@ -122,13 +122,13 @@ def newest_checkpoint(
         try:
             checkpoint = load_checkpoint(path)
         except CheckpointError as error:
-            log.warning("not going on from '%s': %s", path, error)
+            log.warning(f"not going on from '{path}': {error}")
             continue
         if _essential(_todays_options(checkpoint, upgrade)) == wanted:
             return path, checkpoint
         others += 1
     if others:
-        log.info("%d checkpoints below '%s' belong to other options", others, base)
+        log.info(f"{others} checkpoints below '{base}' belong to other options")
     return None
 
 

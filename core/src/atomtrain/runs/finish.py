@@ -52,7 +52,7 @@ def finish(
         return TrainingResult(None, path, directory, interrupted=outcome.interrupted)
     if outcome.interrupted:
         path = directory / "interrupted.ckpt"
-        log.warning("stopped by a signal; go on with: atomtrain train ... --restart %s", path)
+        log.warning(f"stopped by a signal; go on with: atomtrain train ... --restart {path}")
         return TrainingResult(None, path, directory, interrupted=True)
     _export(prepared, outcome, extensions)
     checkpoint = output.with_suffix(".ckpt")
@@ -62,17 +62,14 @@ def finish(
     pictures: list[Path] = []
     if prepared.plan.options.final_eval:
         errors, pictures = _evaluate(prepared)
-    log.info(
-        "done%s; best epoch %s",
-        " (stopped early)" if outcome.stopped_early else "",
-        outcome.checkpoint["trainer"]["best_epoch"],
-    )
-    log.info("  model       %s (for ASE, LAMMPS, i-PI, torch-sim)", output)
-    log.info("  checkpoint  %s (for restart, fine-tuning, export)", checkpoint)
-    log.info("  run         %s (log, train.csv, options, splits, checkpoints)", directory)
+    early = " (stopped early)" if outcome.stopped_early else ""
+    log.info(f"done{early}; best epoch {outcome.checkpoint['trainer']['best_epoch']}")
+    log.info(f"  model       {output} (for ASE, LAMMPS, i-PI, torch-sim)")
+    log.info(f"  checkpoint  {checkpoint} (for restart, fine-tuning, export)")
+    log.info(f"  run         {directory} (log, train.csv, options, splits, checkpoints)")
     if pictures:
-        log.info("  pictures    %s", ", ".join(map(str, pictures)))
-    log.info("next: atomtrain show %s; atomtrain eval %s eval.yaml", output, output)
+        log.info(f"  pictures    {', '.join(map(str, pictures))}")
+    log.info(f"next: atomtrain show {output}; atomtrain eval {output} eval.yaml")
     return TrainingResult(output, checkpoint, directory, errors)
 
 
@@ -85,7 +82,7 @@ def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path
     exported = architecture.export_model(run.predictor, metadata)
     foreign = save_model(exported, run.directory / "model.pt", extensions=extensions)
     if foreign:
-        log.warning("the model needs the libraries in '%s' beside it", extensions)
+        log.warning(f"the model needs the libraries in '{extensions}' beside it")
 
 
 def _evaluate(prepared: Prepared) -> tuple[dict[str, Errors], list[Path]]:
@@ -107,9 +104,9 @@ def _evaluate(prepared: Prepared) -> tuple[dict[str, Errors], list[Path]]:
         write_confusions(run.directory, name, confusions, info)
         classes[name] = classified(samples, confusions, info)
         errors[name] = sums.results()
-        log.info("final %s errors of the best model: %s", name, said(errors[name]))
+        log.info(f"final {name} errors of the best model: {said(errors[name])}")
         for group, part in groups.items():
             line = said(part.results())
             if line:
-                log.info("  %s: %s", group, line)
+                log.info(f"  {group}: {line}")
     return errors, write_reports(run.directory, classes, info)

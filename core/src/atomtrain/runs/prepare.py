@@ -44,10 +44,10 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     options = plan.options
     data = build_datasets(options, plan.architecture.info.default_kind)
     for note in data.notes:
-        log.info("%s", note)
+        log.info(note)
     if options.print_stats is True or (options.print_stats == "auto" and len(data) <= LARGE):
         for line in data.statistics():
-            log.info("%s", line)
+            log.info(line)
 
     start = begin(plan, data, restart, place.directory.parent.parent)
     plan.checkpoints.forget()
@@ -81,14 +81,12 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
 
 
 def _say_what(plan: Plan) -> None:
-    identity, info = plan.architecture.identity(), plan.architecture.info
-    log.info(
-        "atomtrain %s, %s (%s %s, %s)",
-        __version__,
-        identity["name"],
-        identity["distribution"],
-        identity["version"],
-        info.stage,
+    architecture = plan.architecture
+    name, stage, origin = (
+        architecture.info.name,
+        architecture.info.stage,
+        architecture.installed.origin,
     )
-    if plan.architecture.notice is not None:
-        log.warning("%s", plan.architecture.notice)
+    log.info(f"atomtrain {__version__}, {name} ({origin}, {stage})")
+    if architecture.notice is not None:
+        log.warning(architecture.notice)

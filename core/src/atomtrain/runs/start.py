@@ -41,12 +41,12 @@ def begin(plan: Plan, data: Datasets, restart: str | Path | None, outputs: Path)
     checkpoint, path = checkpoint_to_restart(plan, restart, outputs)
     if checkpoint is not None:
         start = from_restart(plan, data, checkpoint)
-        log.info("restarting from '%s'", path)
+        log.info(f"restarting from '{path}'")
         return start
     finetune = plan.hypers.finetune
     if finetune is not None:
         start = from_finetune(plan, data, finetune)
-        log.info("fine-tuning '%s' (%s)", finetune.read_from, finetune.method)
+        log.info(f"fine-tuning '{finetune.read_from}' ({finetune.method})")
         return start
     return from_scratch(plan, data)
 
@@ -70,7 +70,7 @@ def checkpoint_to_restart(
     if str(restart) == "auto":
         found = newest_checkpoint(outputs, plan.completed, plan.architecture.upgrade_checkpoint)
         if found is None:
-            log.info("no checkpoint of these options below '%s': starting from scratch", outputs)
+            log.info(f"no checkpoint of these options below '{outputs}': starting from scratch")
             return None, ""
         path, checkpoint = found
     else:
@@ -137,9 +137,8 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
         copy_affine(predictor, source, target)
         if target in plan.hypers.fixed_scaling_weights:
             log.warning(
-                "fixed_scaling_weights of '%s' are not used: the checkpoint's heads were trained on "
-                "its own scale, which stays",
-                target,
+                f"fixed_scaling_weights of '{target}' are not used: the checkpoint's heads were "
+                "trained on its own scale, which stays"
             )
     new = [t for t in info.targets if t not in known]
     fit_affines(predictor, data.train, plan.hypers, new, plan.checkpoints)

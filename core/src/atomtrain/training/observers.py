@@ -69,9 +69,5 @@ class Observers:
                 event(observer)
             except Exception as error:
                 self._observers.remove(observer)
-                log.warning(
-                    "%s failed and hears no more of this training: %s: %s",
-                    type(observer).__name__,
-                    type(error).__name__,
-                    error,
-                )
+                who, what = type(observer).__name__, type(error).__name__
+                log.warning(f"{who} failed and hears no more of this training: {what}: {error}")
