@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -250,19 +250,17 @@ def _targets(
                 f"{section.where('targets', name)}: the model does not predict '{name}'{hint} "
                 f"(it predicts {', '.join(offered)})"
             )
-        targets[name] = TargetInfo.from_dict(
-            {**target.to_dict(), "unit": target.unit or offered[name].unit}
-        )
-    targets = targets or _told(model)
+        targets[name] = replace(target, unit=target.unit or offered[name].unit)
+    energies = {
+        name: TargetInfo(name, quantity="energy", unit=output.unit)
+        for name, output in offered.items()
+        if name.split("/")[0] == "energy"
+    }
+    targets = targets or _told(model) or energies
     if not targets:
-        for name, output in offered.items():
-            if name.split("/")[0] == "energy":
-                targets[name] = TargetInfo(name, quantity="energy", unit=output.unit)
-        if not targets:
-            raise TargetError(
-                f"{section.where()}: name the targets to predict (the model offers "
-                f"{', '.join(offered)})"
-            )
+        raise TargetError(
+            f"{section.where()}: name the targets to predict (the model offers {', '.join(offered)})"
+        )
     return DatasetInfo(
         section.systems.length_unit, tuple(sorted(capabilities.atomic_types)), targets
     )

@@ -11,13 +11,12 @@ from torch import Tensor
 from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, find_classes, read_section
 from atomtrain.data.splits import split_section
-from atomtrain.data.statistics import statistics
 from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo, TargetInfo
-from atomtrain.targets.layout import GRADIENTS
+from atomtrain.targets import GRADIENT_NAMES, GRADIENTS, DatasetInfo, TargetInfo
+from atomtrain.tasks import task_of
 
 
 @dataclass
@@ -50,8 +49,17 @@ class Datasets:
         return sum(len(store) for store in self.sets.values() if store is not None)
 
     def statistics(self) -> list[str]:
-        """Lines for the log: sizes, elements, the spread of each target."""
-        return statistics(self.sets, self.info)
+        """Lines for the log: sizes, elements, the labels of each target in training."""
+        sizes = ", ".join(f"{len(s)} {name}" for name, s in self.sets.items() if s is not None)
+        elements = symbols(self.info.atomic_types, " ")
+        lines = [f"structures: {sizes}; elements: {elements}"]
+        for name, target in self.info.targets.items():
+            label = self.train.labels[name]
+            said = task_of(target.kind).describe_labels(label.values, label.mask, target)
+            also = ", ".join(GRADIENT_NAMES[g] for g in target.gradients)
+            if said:
+                lines.append(f"target '{name}'{f' with {also}' if also else ''}: {said}")
+        return lines
 
 
 def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:

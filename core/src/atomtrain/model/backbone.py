@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.base import Constants, Model
-from atomtrain.model.heads import join_state, split_state
-
-State = Dict[str, Tensor]
+from atomtrain.model.heads import State, saved_state, saved_states
 
 
 class Backbone(nn.Module):
@@ -119,18 +117,14 @@ class Backbone(nn.Module):
     def weights(self, which: str) -> State:
         """The model's weights as its checkpoint has them, ``last`` or ``best``."""
         which = which if self.checkpoint["model"].get(which) else "last"
-        state = self.checkpoint["model"][which]
-        heads = (self.checkpoint["core"].get("heads") or {}).get(which) or {}
-        return join_state(state, heads, self.model)
+        return saved_state(self.checkpoint, which, self.model)
 
     @torch.jit.ignore
     def checkpoint_with(self, last: State, best: Optional[State]) -> Dict[str, Any]:
         """The checkpoint with other weights."""
-        own, own_heads = split_state(last, self.model)
-        other, other_heads = (None, None) if best is None else split_state(best, self.model)
-        heads = {"last": own_heads, "best": other_heads}
+        own, heads = saved_states(last, best, self.model)
         core = {**self.checkpoint["core"], "heads": heads}
-        return {**self.checkpoint, "model": {"last": own, "best": other}, "core": core}
+        return {**self.checkpoint, "model": own, "core": core}
 
     @torch.jit.ignore
     def state_dict(self, *args: Any, destination: Any = None, **kwargs: Any) -> Any:

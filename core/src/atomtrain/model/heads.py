@@ -4,7 +4,7 @@ No ``from __future__ import annotations`` here: TorchScript reads the annotation
 """
 
 from dataclasses import replace
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model.base import Model
 from atomtrain.options import HeadSection
 from atomtrain.targets import DatasetInfo, TargetInfo
+
+State = Dict[str, Tensor]
 
 
 def pool(values: Tensor, graph: AtomGraph, how: str) -> Tensor:
@@ -245,13 +247,31 @@ def retarget(
     return new
 
 
-def split_state(
-    state: Dict[str, Tensor], model: Model
-) -> Tuple[Dict[str, Tensor], Dict[str, Tensor]]:
+def saved_states(
+    last: State, best: Optional[State], model: Model
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """The weights of ``model`` as a checkpoint has them: the architecture's own, and the heads'.
 
-    The architecture's are called as if there were no heads of the core, and upgraded by its plugin.
+    Both by ``last`` and ``best``. The architecture's are called as if there were no heads of the core,
+    and upgraded by its plugin.
     """
+    own, heads = _split(last, model)
+    other, other_heads = (None, None) if best is None else _split(best, model)
+    return {"last": own, "best": other}, {"last": heads, "best": other_heads}
+
+
+def saved_state(checkpoint: Dict[str, Any], which: str, model: Model) -> State:
+    """The weights ``last`` or ``best`` of ``model`` that :func:`saved_states` put into a checkpoint."""
+    own: State = checkpoint["model"][which]
+    if not isinstance(model, WithHeads):
+        return dict(own)
+    heads = (checkpoint["core"].get("heads") or {}).get(which) or {}
+    state = {n if n.startswith("baseline.") else f"encoder.{n}": v for n, v in own.items()}
+    state.update({f"heads.{n}": v for n, v in heads.items()})
+    return state
+
+
+def _split(state: State, model: Model) -> Tuple[State, State]:
     if not isinstance(model, WithHeads):
         return dict(state), {}
     own = {n.removeprefix("encoder."): v for n, v in state.items() if n.startswith("encoder.")}
@@ -259,12 +279,3 @@ def split_state(
     own.update({n: v for n, v in state.items() if n.startswith("baseline.")})
     heads = {n.removeprefix("heads."): v for n, v in state.items() if n.startswith("heads.")}
     return own, heads
-
-
-def join_state(own: Dict[str, Tensor], heads: Dict[str, Tensor], model: Model) -> Dict[str, Tensor]:
-    """The inverse of :func:`split_state`."""
-    if not isinstance(model, WithHeads):
-        return dict(own)
-    state = {n if n.startswith("baseline.") else f"encoder.{n}": v for n, v in own.items()}
-    state.update({f"heads.{n}": v for n, v in heads.items()})
-    return state

@@ -33,15 +33,13 @@ class Predictor(nn.Module):
         self.model = model
         self.dataset_info = dataset_info
         self.target_names: List[str] = list(dataset_info.targets)
-        self.pooled: List[bool] = [t.pooled for t in dataset_info.targets.values()]
-        finish = [task_of(t.kind).finish(t) for t in dataset_info.targets.values()]
+        targets = dataset_info.targets.values()
+        self.pooled: List[bool] = [t.pooled for t in targets]
+        finish = [task_of(t.kind).finish(t) for t in targets]
         self.finish = nn.ModuleList(nn.Identity() if f is None else f for f in finish)
-        self.zero_mean: List[bool] = [t.zero_mean for t in dataset_info.targets.values()]
-        self.per_volume: List[bool] = [t.per_volume for t in dataset_info.targets.values()]
-        n_types = len(dataset_info.atomic_types)
-        self.affine = nn.ModuleList(
-            Affine(target, n_types) for target in dataset_info.targets.values()
-        )
+        self.zero_mean: List[bool] = [t.zero_mean for t in targets]
+        self.per_volume: List[bool] = [t.per_volume for t in targets]
+        self.affine = nn.ModuleList(Affine(t, len(dataset_info.atomic_types)) for t in targets)
         self.register_buffer("type_index", type_table(dataset_info.atomic_types))
         self.type_index: Tensor
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atomtrain.contract import BuildContext
 from atomtrain.errors import CheckpointError
-from atomtrain.model.heads import join_state, split_targets, with_heads
+from atomtrain.model.heads import saved_state, split_targets, with_heads
 from atomtrain.model.predictor import Predictor
 from atomtrain.plugins.architecture import Architecture, open_architecture
 from atomtrain.targets import DatasetInfo
@@ -70,8 +70,7 @@ def restore(
     which = "last"
     if purpose != "restart" and checkpoint["model"].get("best") is not None:
         which = "best"
-    heads = checkpoint["core"].get("heads") or {}
-    _load(model, join_state(checkpoint["model"][which], heads.get(which) or {}, model))
+    _load(model, saved_state(checkpoint, which, model))
     _load_affine(predictor, checkpoint["core"]["affine"])
     return Restored(architecture, predictor, checkpoint)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from atomtrain.data import BatchSource, Kept, Limits, Noise, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.model.backbone import embedded_checkpoints, with_embedded
-from atomtrain.model.heads import join_state, split_state
+from atomtrain.model.heads import saved_state, saved_states
 from atomtrain.schedules import EpochSchedule
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.finetune import parameter_groups
@@ -413,14 +413,10 @@ class Engine:
         # copies: whoever has the outcome may load other weights into the model
         weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         outer, best_outer, embedded = embedded_checkpoints(self.model, weights, self.best_weights)
-        last, last_heads = split_state(outer, self.model)
-        best, best_heads = None, None
-        if best_outer is not None:
-            best, best_heads = split_state(best_outer, self.model)
-        heads = {"last": last_heads, "best": best_heads}
+        own, heads = saved_states(outer, best_outer, self.model)
         return {
             **self.run.header,
-            "model": {"last": last, "best": best},
+            "model": own,
             "core": {"version": CORE_VERSION, "affine": affine, "heads": heads},
             "trainer": {
                 "optimizer": self.optimizer.state_dict(),
@@ -454,10 +450,9 @@ class Engine:
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.loss_sum = state["loss_sum"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
-        best = checkpoint["model"]["best"]
-        if best is not None:
-            heads = (checkpoint["core"].get("heads") or {}).get("best") or {}
-            joined = with_embedded(self.model, join_state(best, heads, self.model), "best")
+        if checkpoint["model"]["best"] is not None:
+            best = saved_state(checkpoint, "best", self.model)
+            joined = with_embedded(self.model, best, "best")
             self.best_weights = {k: v.to(self.run.device) for k, v in joined.items()}
         if self.schedule is not None and state.get("schedule"):
             self.schedule.load(state["schedule"])
