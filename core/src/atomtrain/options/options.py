@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from atomtrain.errors import OptionsError
 from atomtrain.options.dataset import DatasetSection, Indices, TargetSection
@@ -18,10 +18,9 @@ from atomtrain.sections import (
     Problems,
     Section,
     Source,
-    fail,
     read_document,
     shown,
-    translate,
+    validate,
 )
 from atomtrain.sections.names import atomic_number
 from atomtrain.targets.layout import TargetInfo
@@ -174,7 +173,7 @@ def load_options(
             f"{what} a list; an options file has the keys architecture, training_set "
             "and validation_set"
         )
-    validated = _validate(Options, source.values, source)
+    validated = validate(Options, source.values, source)
     validated._source = source
     for name in ("training_set", "validation_set", "test_set"):
         for k, section in enumerate(getattr(validated, name)):
@@ -193,7 +192,7 @@ def load_eval_options(
     sections = []
     for k, value in enumerate(values):
         prefix: Path = () if single else (k,)
-        section = _validate(DatasetSection, value, source, prefix)
+        section = validate(DatasetSection, value, source, prefix)
         section._source, section._path = source, prefix
         sections.append(section)
     return sections
@@ -209,7 +208,7 @@ def validate_hypers(
 
     Raises OptionsError with file, line, key and the nearest known name.
     """
-    return _validate(cls, section, source, path)
+    return validate(cls, section, source, path)
 
 
 def complete(options: Options, model: BaseModel, training: BaseModel) -> dict[str, Any]:
@@ -304,13 +303,6 @@ def read_indices(where: str, indices: list[int] | str) -> list[int]:
         raise OptionsError(
             f"{where}: '{indices}' must hold whole numbers separated by spaces or lines ({error})"
         ) from None
-
-
-def _validate(cls: type[H], values: Any, source: Source, prefix: Path = ()) -> H:
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise fail(translate(error, cls, prefix), source) from None
 
 
 def _by_name(observers: Any) -> Any:

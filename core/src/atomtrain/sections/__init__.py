@@ -5,8 +5,19 @@ every key is; ``problems`` turns what pydantic finds into sentences; ``names`` k
 targets. Nothing here knows which sections there are.
 """
 
-from atomtrain.sections.document import Path, Source, read_document
-from atomtrain.sections.problems import Problems, fail, shown, translate
+from atomtrain.sections.document import Path, Source, read_document, read_file
+from atomtrain.sections.problems import Problems, fail, shown, translate, validate
 from atomtrain.sections.section import Section
 
-__all__ = ["Path", "Problems", "Section", "Source", "fail", "read_document", "shown", "translate"]
+__all__ = [
+    "Path",
+    "Problems",
+    "Section",
+    "Source",
+    "fail",
+    "read_document",
+    "read_file",
+    "shown",
+    "translate",
+    "validate",
+]

@@ -37,6 +37,8 @@ class Source:
     """line and column (from 1) of every key"""
     overrides: dict[Path, str] = field(default_factory=dict)
     """the override that set a key, as typed"""
+    what: str = "options"
+    """what such a file holds, for messages"""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source)
@@ -133,9 +135,13 @@ def read_document(
     file and line for anything unreadable.
     """
     if isinstance(document, (str, PathLike)):
-        source = _read(fspath(document))
+        source = read_file(document)
+        if source.values is None:
+            raise OptionsError(
+                f"'{source.name}' is empty; an options file holds 'key: value' lines"
+            )
     else:
-        source = Source("", _plain(document))
+        source = Source(values=_plain(document))
     for override in overrides:
         _apply(override, source)
     source.values = _interpolate(source)
@@ -151,42 +157,47 @@ def _plain(value: Any) -> Any:
     return fspath(value) if isinstance(value, PathLike) else value
 
 
-def _read(name: str) -> Source:
+def read_file(path: str | PathLike[str], what: str = "options") -> Source:
+    """What a YAML file of ``what`` says as it stands, and where; None where it says nothing.
+
+    Raises OptionsError with file and line for one that cannot be read.
+    """
+    name, kind = fspath(path), f"{what} file"
     try:
         with open(name, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except FileNotFoundError:
-        raise OptionsError(f"options file '{name}' does not exist") from None
+        raise OptionsError(f"{kind} '{name}' does not exist") from None
     except IsADirectoryError:
-        raise OptionsError(f"'{name}' is a directory, not an options file") from None
+        raise OptionsError(f"{kind} '{name}' is a directory") from None
     except UnicodeDecodeError:
-        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+        raise OptionsError(f"{kind} '{name}' is not a text file; it is YAML") from None
     except OSError as error:
-        raise OptionsError(f"cannot read options file '{name}': {error.strerror}") from None
-    return parse(text, name)
+        raise OptionsError(f"cannot read {kind} '{name}': {error.strerror}") from None
+    return _parse(text, Source(name, what=what))
 
 
-def parse(text: str, name: str) -> Source:
-    """The values and key positions of a YAML text."""
+def _parse(text: str, source: Source) -> Source:
+    """``source`` with the values and key positions of its YAML text."""
+    name = source.name
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            raise OptionsError(f"'{name}' is empty; an options file holds 'key: value' lines")
+            return source
         _refuse_duplicates(node, name)
-        values = loader.construct_document(node)
+        source.values = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
         raise OptionsError(f"{name}{line}: not valid YAML: {error.problem}{hint}") from None
     except yaml.YAMLError:
-        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+        raise OptionsError(f"{source.what} file '{name}' is not a text file; it is YAML") from None
     except (ValueError, RecursionError) as error:
         raise OptionsError(f"'{name}' is not valid YAML: {error}") from None
-    positions: dict[Path, tuple[int, int]] = {}
-    _locate(node, (), positions, (), loader, name)
-    return Source(name, values, positions)
+    _locate(node, (), source.positions, (), loader, name)
+    return source
 
 
 def parse_value(text: str) -> Any:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from atomtrain.errors import OptionsError, did_you_mean, nearest
 from atomtrain.sections.document import Path, Source
+
+S = TypeVar("S", bound=BaseModel)
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -19,6 +21,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_too_short": "text",
     "list_type": "a list",
     "dict_type": "a section of 'key: value' lines",
     "model_type": "a section of 'key: value' lines",
@@ -67,7 +70,18 @@ def fail(problems: Iterable[tuple[Path, str]], source: Source) -> OptionsError:
     lines = list(dict.fromkeys(text for _, text in sorted(located, key=lambda item: item[0])))
     if len(lines) == 1:
         return OptionsError(lines[0])
-    return OptionsError(f"{len(lines)} problems in the options:\n  " + "\n  ".join(lines))
+    return OptionsError(f"{len(lines)} problems in the {source.what}:\n  " + "\n  ".join(lines))
+
+
+def validate(cls: type[S], values: Any, source: Source, prefix: Path = ()) -> S:
+    """The section ``values``, which is at ``prefix`` of ``source``.
+
+    Raises OptionsError with file, line, key and the nearest known name for everything that is wrong.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise fail(translate(error, cls, prefix), source) from None
 
 
 def translate(
