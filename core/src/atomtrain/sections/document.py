@@ -7,7 +7,7 @@ a number, dates are text, a key given twice is an error, ``${...}`` refers to ot
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from atomtrain.errors import OptionsError
-from atomtrain.sections.names import current_name
 
 Path = tuple[str | int, ...]
 
@@ -39,6 +38,10 @@ class Source:
     """the override that set a key, as typed"""
     what: str = "options"
     """what such a file holds, for messages"""
+    today: Callable[[str], str] = str
+    """the name that completed options have for a key of the file"""
+    moved: Mapping[Path, Path] = field(default_factory=dict)
+    """where the file has a section that is elsewhere in completed options"""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source)
@@ -73,11 +76,14 @@ class Source:
         Completed options are longer than the file: a single section became a list of one, a path
         became a section, an old name today's.
         """
+        for today, here in self.moved.items():
+            if tuple(path[: len(today)]) == today:
+                path = (*here, *path[len(today) :])
         node = self.values
         real: list[str | int] = []
         for k, part in enumerate(path):
             if isinstance(node, dict):
-                key = _key_of(node, part)
+                key = self.key_of(node, part)
                 if key is not None:
                     node = node[key]
                     real.append(key)
@@ -94,14 +100,14 @@ class Source:
             return tuple(real), (*real, *rest)
         return tuple(real), tuple(real)
 
-
-def _key_of(node: dict[Any, Any], part: str | int) -> Any:
-    if part in node:
-        return part
-    for key in node:
-        if str(key) == str(part) or (isinstance(key, str) and current_name(key) == part):
-            return key
-    return None
+    def key_of(self, node: dict[Any, Any], part: str | int) -> Any:
+        """The key of a section of the file that is ``part`` in completed options, or None."""
+        if part in node:
+            return part
+        for key in node:
+            if str(key) == str(part) or (isinstance(key, str) and self.today(key) == part):
+                return key
+        return None
 
 
 class _Loader(yaml.SafeLoader):
@@ -127,12 +133,14 @@ _Loader.add_implicit_resolver(
 
 
 def read_document(
-    document: str | PathLike[str] | Mapping[str, Any] | list[Any], overrides: Sequence[str] = ()
+    document: str | PathLike[str] | Mapping[str, Any] | list[Any],
+    overrides: Sequence[str] = (),
+    today: Callable[[str], str] = str,
 ) -> Source:
     """Read a YAML file whose top level is a mapping or a list; apply overrides and ``${...}``.
 
-    Instead of a path, what such a file holds. Raises :class:`~atomtrain.errors.OptionsError` with
-    file and line for anything unreadable.
+    Instead of a path, what such a file holds. ``today`` gives the name that a key has by now. Raises
+    :class:`~atomtrain.errors.OptionsError` with file and line for anything unreadable.
     """
     if isinstance(document, (str, PathLike)):
         source = read_file(document)
@@ -142,6 +150,7 @@ def read_document(
             )
     else:
         source = Source(values=_plain(document))
+    source.today = today
     for override in overrides:
         _apply(override, source)
     source.values = _interpolate(source)
@@ -287,7 +296,7 @@ def _apply(override: str, source: Source) -> None:
         elif isinstance(node, dict):
             if part == "0" and len(path) == 1 and str(path[0]).endswith("_set"):
                 continue  # a single section is a list of one
-            key = _key_of(node, part)
+            key = source.key_of(node, part)
             key = parse_key(part) if key is None else key
             node.setdefault(key, None)
         else:

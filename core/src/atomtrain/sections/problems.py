@@ -38,6 +38,11 @@ class Problems(ValueError):
         super().__init__("; ".join(message for _, message in problems))
         self.problems = [(tuple(path), message) for path, message in problems]
 
+    @classmethod
+    def at(cls, path: str | Sequence[str | int], message: str) -> Problems:
+        """One problem, at a key or a path."""
+        return cls(((path,) if isinstance(path, str) else path, message))
+
 
 @dataclass(frozen=True)
 class _Finding:
@@ -73,15 +78,15 @@ def fail(problems: Iterable[tuple[Path, str]], source: Source) -> OptionsError:
     return OptionsError(f"{len(lines)} problems in the {source.what}:\n  " + "\n  ".join(lines))
 
 
-def validate(cls: type[S], values: Any, source: Source, prefix: Path = ()) -> S:
-    """The section ``values``, which is at ``prefix`` of ``source``.
+def validate(cls: type[S], values: Any, path: Path, source: Source) -> S:
+    """The section ``values``, which is at ``path`` of ``source``.
 
     Raises OptionsError with file, line, key and the nearest known name for everything that is wrong.
     """
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise fail(translate(error, cls, prefix), source) from None
+        raise fail(translate(error, cls, path), source) from None
 
 
 def translate(
@@ -139,7 +144,9 @@ def _sentences(found: dict[str, Any], path: Path, owner: Any, branch: int) -> li
     if kind in ("too_short", "too_long"):
         bound = context.get("min_length", context.get("max_length"))
         side = "at least" if kind == "too_short" else "at most"
-        return [_Finding(path, f"expected {side} {bound} entries, got {context['actual_length']}")]
+        entries = "1 entry" if bound == 1 else f"{bound} entries"
+        problem = f"expected {side} {entries}, got {context['actual_length']}"
+        return [_Finding(path, problem, branch=branch)]
     if kind == "invalid_key":
         return [_Finding(path, "a key must be text", branch=branch)]
     if kind in _EXPECTED:
@@ -150,21 +157,18 @@ def _sentences(found: dict[str, Any], path: Path, owner: Any, branch: int) -> li
 def _without_lost_branches(findings: list[_Finding]) -> list[_Finding]:
     """Drop the alternatives of a union which the user cannot have meant.
 
-    Where one alternative got further into the data (its problem lies deeper), the others only say
-    that a section is not text, or the like.
+    Where one alternative got further into the data (its problem lies deeper, or is with a value of
+    the right kind), the others only say that a section is not text, or the like.
     """
-    kept = []
-    for finding in findings:
-        deeper = finding.branch and any(
-            other.branch
-            and other.branch != finding.branch
-            and len(other.path) > len(finding.path)
-            and other.path[: len(finding.path)] == finding.path
-            for other in findings
-        )
-        if not deeper:
-            kept.append(finding)
-    return kept
+
+    def lost(one: _Finding, other: _Finding) -> bool:
+        if not one.branch or not other.branch or one.branch == other.branch:
+            return False
+        deeper = len(other.path) > len(one.path) and other.path[: len(one.path)] == one.path
+        further = other.path == one.path and bool(one.expected) and not other.expected
+        return deeper or further
+
+    return [one for one in findings if not any(lost(one, other) for other in findings)]
 
 
 def _follow(cls: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Path, Any, int]:

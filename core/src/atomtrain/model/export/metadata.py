@@ -74,7 +74,7 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     Raises OptionsError for a missing file, unknown keys or values of the wrong form.
     """
     source = read_file(path, "metadata")
-    return _plain(validate(Metadata, source.values, source))
+    return _plain(validate(Metadata, source.values, (), source))
 
 
 def merge_metadata(
@@ -85,7 +85,7 @@ def merge_metadata(
     Raises OptionsError, beginning with ``where``, as :func:`read_metadata` does.
     """
     source = Source(where, what="metadata")
-    first, second = (validate(Metadata, dict(side), source) for side in (base, user))
+    first, second = (validate(Metadata, dict(side), (), source) for side in (base, user))
     return _plain(
         Metadata(
             name=second.name or first.name,
