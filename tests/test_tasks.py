@@ -432,6 +432,20 @@ def test_a_task_of_a_package_that_moves_atoms(
     assert error == pytest.approx(0.05 * (3 / 4) ** 0.5, rel=0.3)
 
 
+def test_a_column_to_spare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train.xyz", "test.xyz"):
+        frames = ase.io.read(folder / name, ":")
+        for atoms in frames:
+            atoms.info["spare"] = np.array([*atoms.info["odds"], 0.0])
+        ase.io.write(folder / name, frames, format="extxyz")
+    target = {"mtt::odds": {"key": "spare", "type": "classes"}}
+    loss = {"mtt::odds": {"type": "cross_entropy", "class_weights": "balanced"}}
+    found = train(folder, monkeypatch, "spare", target, num_epochs=2, loss=loss)
+    log = " ".join((found.directory / "train.log").read_text().split())
+    assert "the class '2' never occurs in the training set: the model cannot learn it" in log
+    assert all(np.isfinite(value) for value in found.errors["test"]["mtt::odds"].values())
+
+
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [

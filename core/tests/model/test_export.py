@@ -448,18 +448,38 @@ def test_metadata_a_user_does_not_give_stays(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nme: x", "metadata.yaml': unknown key 'nme'; did you mean 'name'"),
-        ("references: {paper: x}", "references: unknown key 'paper'; known keys: implementation"),
-        ("authors: [1]", "'authors' must be a list of non-empty texts"),
-        ("name: [a]", "'name' must be a text"),
-        ("- a", "must hold keys and values .* not a list"),
-        ("a: [", "is no valid YAML"),
+        ("nme: x", "metadata.yaml:1: nme: unknown key; did you mean 'name'"),
+        (
+            "name: x\nreferences: {paper: x}",
+            r"metadata.yaml:2: references.paper: unknown key \(known: implementation, architecture,",
+        ),
+        ("references: [x]", "references: expected a section of 'key: value' lines, got"),
+        ("authors: [1]", "metadata.yaml:1: authors.0: expected text, got 1"),
+        ("authors: {a: b}", "authors: expected a list, got a section"),
+        ("authors: ['']", "authors.0: expected text, got ''"),
+        ("name: [a]", "metadata.yaml:1: name: expected text, got"),
+        ("- a", r"metadata.yaml:1: must hold keys and values \(name, .*\), got \[\"a\"\]"),
+        ("a: [", "metadata.yaml:1: not valid YAML"),
+        ("nme: x\nname: 3", "2 problems in the metadata:"),
     ],
 )
 def test_bad_metadata(tmp_path, text, message):
     (tmp_path / "metadata.yaml").write_text(text)
     with pytest.raises(OptionsError, match=message):
         read_metadata(tmp_path / "metadata.yaml")
+
+
+def test_metadata_files_at_the_edges(tmp_path):
+    with pytest.raises(OptionsError, match=r"metadata file '.*none.yaml' does not exist"):
+        read_metadata(tmp_path / "none.yaml")
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    assert read_metadata(tmp_path / "empty.yaml") == merge_metadata({}, {})
+    (tmp_path / "some.yaml").write_text("description: ${}^1S$\nauthors: null\nextra: {1: 2}\n")
+    told = read_metadata(tmp_path / "some.yaml")
+    assert told["description"] == "${}^1S$" and told["authors"] == []
+    assert told["extra"] == {"1": "2"} and told["references"] == {}
+    with pytest.raises(OptionsError, match="checkpoint metadata: autors: unknown key; did you"):
+        describe_checkpoint({"metadata": {"autors": ["Me"]}})
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,38 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
         load(tmp_path, text)
 
 
+def test_a_wrong_loss_is_told_once(tmp_path: Path) -> None:
+    for loss, message in (
+        ({"energy": {"wieght": 2}}, "loss.energy.wieght: unknown key; did you mean 'weight'?"),
+        ({"wieght": 2}, "loss.wieght: unknown key; did you mean 'weight'?"),
+        ({"t": {"positive_weight": 0}}, "loss.t.positive_weight: must be greater than 0, got 0"),
+        ("rmse", "loss.type: there is no loss 'rmse'; did you mean 'mse'?"),
+    ):
+        with pytest.raises(OptionsError) as raised:
+            trainer({"loss": loss}, tmp_path)
+        assert str(raised.value).endswith(f"architecture.training.{message}"), raised.value
+        assert "problems" not in str(raised.value)
+    assert trainer({"loss": {"class_weights": "balanced"}}, tmp_path).loss.type == "cross_entropy"
+    assert trainer({"loss": {"energy": None}}, tmp_path).loss.type == "mse"
+
+
+def test_wandb_is_an_observer(tmp_path: Path) -> None:
+    text = MINIMAL + "observers: tensorboard\nwandb: {project: mine}\n"
+    options = load(tmp_path, text)
+    both = {"tensorboard": {}, "wandb": {"project": "mine"}}
+    assert options.observers == both
+    assert options.source.where(("observers", "wandb")).endswith("options.yaml:7: wandb")
+    assert options.source.where(("observers", "tensorboard")).endswith(":6: observers.tensorboard")
+    done = complete(options, Section(), trainer({}, tmp_path))
+    assert "wandb" not in done and done["observers"] == both
+    dump_yaml(done, tmp_path / "again.yaml")
+    again = load_options(tmp_path / "again.yaml")
+    assert again.observers == both
+    assert again.source.where(("observers", "wandb")).endswith("observers.wandb")
+    with pytest.raises(OptionsError, match=r"yaml:7: wandb: expected a section .* got 3"):
+        load(tmp_path, text.replace("{project: mine}", "3"))
+
+
 def test_all_problems_at_once(tmp_path: Path) -> None:
     with pytest.raises(OptionsError) as raised:
         load(tmp_path, MINIMAL + "sed: 1\ndevic: cpu\n")

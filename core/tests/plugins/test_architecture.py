@@ -11,6 +11,7 @@ from helpers.installing import good, install
 from atomtrain.contract import catalog, components
 from atomtrain.errors import CheckpointError, PluginError
 from atomtrain.plugins import open_architecture
+from atomtrain.tasks import known_kinds, task_of
 
 
 @pytest.fixture
@@ -176,6 +177,44 @@ def test_components_fail_alone(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ATOMTRAIN_STRICT_PLUGINS", "1")
     with pytest.raises(PluginError, match="comp-bad"):
         components("register_losses")
+
+
+COUNTED = """
+from pathlib import Path
+from atomtrain.contract import ComponentSpec, hookimpl
+from atomtrain.tasks import Task
+
+def count(what):
+    with open(Path(__file__).with_name("asked.txt"), "a") as file:
+        file.write(what + "\\n")
+
+class Counted(Task):
+    kind = "counted"
+    def __init__(self):
+        count("made")
+
+@hookimpl
+def register_tasks():
+    count("asked")
+    yield ComponentSpec("counted", "a task", lambda: Counted)
+"""
+
+
+def test_packages_are_asked_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "comp-counted", COUNTED, catalog.COMPONENTS)
+    install(site, "comp-lost", "import no_such_module", catalog.COMPONENTS)
+    with pytest.warns(UserWarning, match="comp-lost 1.0 is left out") as warned:
+        tasks = [task_of("counted") for _ in range(3)]
+    assert tasks[0] is tasks[1] is tasks[2] and "counted" in known_kinds()
+    assert len(warned) == 1
+    asked = site / "asked.txt"
+    assert asked.read_text().split() == ["asked", "made"]
+    monkeypatch.syspath_prepend(str(site / "more"))  # where others may be found
+    with pytest.warns(UserWarning, match="comp-lost 1.0 is left out"):
+        assert "counted" in known_kinds()
+    assert asked.read_text().split() == ["asked", "made", "asked"]
+    monkeypatch.setattr(catalog, "entry_points", lambda group: ())
+    assert "counted" not in known_kinds()
 
 
 def test_hooks_are_documented() -> None:

@@ -20,10 +20,14 @@ def test_newest_checkpoint_must_match(tmp_path: Path) -> None:
     for k, seed in enumerate((1, 1, 2)):
         folder = tmp_path / "day" / str(k)
         folder.mkdir(parents=True)
-        options = {"seed": seed, "architecture": {"training": {"num_epochs": k}}}
+        options = {"seed": seed, "architecture": {"training": {"num_epochs": k}}, "wandb": None}
         save_checkpoint({**BASE, "options": options, "k": k}, folder / "a.ckpt")
         os.utime(folder / "a.ckpt", (k, k))
-    wanted = {"seed": 1, "architecture": {"training": {"num_epochs": 9}}}
+    wanted = {
+        "seed": 1,
+        "architecture": {"training": {"num_epochs": 9}},
+        "observers": {"wandb": {}},
+    }
     found = newest_checkpoint(tmp_path, wanted, lambda one: one)
     assert found is not None and found[1]["k"] == 1
     assert newest_checkpoint(tmp_path, {**wanted, "seed": 3}, lambda one: one) is None

@@ -133,6 +133,29 @@ def test_a_class_that_never_occurs() -> None:
         task_of("classes").loss("cross_entropy", {"class_weights": {"ice": 2.0}}, target, full)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"extra": {"number": 3}}, {"classes": ("0", "1", "2")}, {"num_subtargets": 3}],
+    ids=["number", "found in the data", "num_subtargets"],
+)
+def test_a_class_that_never_occurs_and_has_no_name(
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    target = info("classes", **given)
+    label = Label(torch.tensor([[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.2, 0.8, 0.0]]).double(), False)
+    loss = task_of("classes").loss("cross_entropy", {"class_weights": "balanced"}, target, label)
+    assert "target 't': the class '2' never occurs in the training set" in caplog.text
+    numerator, count = loss(torch.zeros(3, 3, dtype=torch.float64), label.values, None)
+    assert float(numerator / count) == pytest.approx(np.log(3))  # all logits alike: finite
+
+
+def test_symmetries_need_not_all_occur(caplog: pytest.LogCaptureFixture) -> None:
+    target = info("crystal_system")
+    label = Label(torch.eye(len(target.classes))[:2], False)
+    task_of("crystal_system").loss("cross_entropy", {}, target, label)
+    assert not caplog.records
+
+
 def test_metrics_of_classes() -> None:
     target = info("classes", extra=NAMES)
     torch.manual_seed(1)

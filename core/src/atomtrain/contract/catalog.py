@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ def installed(group: str) -> list[Installed]:
         key = (normalise(point.name), point.value, distribution)
         found[key] = Installed(key[0], point.value, distribution, version, point)
     return [found[key] for key in sorted(found)]
+
+
+def searched() -> Hashable:
+    """Where packages are looked for: as long as it is the same, so is what is found."""
+    return tuple(sys.path), entry_points
 
 
 def architectures() -> list[Installed]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pluggy
@@ -31,15 +32,18 @@ class ComponentSpec:
 def components(hook: str) -> dict[str, ComponentSpec]:
     """What all component packages offer to ``hook`` (``register_losses``, ...), by name.
 
-    A package that fails is left out with a warning (an error under ATOMTRAIN_STRICT_PLUGINS=1), and
-    so is a name that two packages offer.
+    A package that fails is left out with one warning (with an error under ATOMTRAIN_STRICT_PLUGINS=1),
+    and so is a name that two packages offer.
     """
-    found, problems = _offered(hook)
-    for message, error in problems:
-        if os.environ.get("ATOMTRAIN_STRICT_PLUGINS") == "1":
-            raise PluginError(message) from error
-        warnings.warn(message, stacklevel=2)
-    return found
+    offered = _offered(hook)
+    if offered.problems and os.environ.get("ATOMTRAIN_STRICT_PLUGINS") == "1":
+        message, error = offered.problems[0]
+        raise PluginError(message) from error
+    if not offered.told:
+        offered.told = True
+        for message, _ in offered.problems:
+            warnings.warn(message, stacklevel=2)
+    return dict(offered.specs)
 
 
 def component(hook: str, name: str) -> ComponentSpec:
@@ -48,7 +52,8 @@ def component(hook: str, name: str) -> ComponentSpec:
     Raises PluginError if there is none: with the nearest name or the package to install, and with
     what is wrong with packages that failed, one of which may be the one that has it.
     """
-    found, problems = _offered(hook)
+    offered = _offered(hook)
+    found, problems = offered.specs, offered.problems
     if name in found:
         return found[name]
     what = _KINDS.get(hook, "component")
@@ -71,13 +76,26 @@ _KINDS = {
 }
 
 
-def _offered(
-    hook: str,
-) -> tuple[dict[str, ComponentSpec], list[tuple[str, Exception | None]]]:
-    """What is offered, and what went wrong on the way: a message and its cause."""
-    found: dict[str, ComponentSpec] = {}
+@dataclass
+class _Offered:
+    """What is offered to a hook, and what went wrong on the way: messages and their causes."""
+
+    specs: dict[str, ComponentSpec] = field(default_factory=dict)
+    problems: list[tuple[str, Exception | None]] = field(default_factory=list)
+    told: bool = False
+    """whether the problems were warned of"""
+
+
+def _offered(hook: str) -> _Offered:
+    """What is offered to a hook. Packages are asked once, and again where others may be found."""
+    return _ask(hook, catalog.searched())
+
+
+@lru_cache(maxsize=16)
+def _ask(hook: str, searched: Hashable) -> _Offered:
+    """Ask all packages. ``searched`` is where they were looked for, and only tells answers apart."""
+    offered = _Offered()
     origins: dict[str, list[str]] = {}
-    problems: list[tuple[str, Exception | None]] = []
     for installed in catalog.installed(catalog.COMPONENTS) + catalog.architectures():
         try:
             manager = pluggy.PluginManager(PROJECT)
@@ -89,19 +107,18 @@ def _offered(
             specs = [spec for answer in getattr(manager.hook, hook)() for spec in answer]
             names = [spec.name for spec in specs]
         except Exception as error:
-            problems.append((f"{installed.origin} is left out of {hook}: {error}", error))
+            message = f"{installed.origin} is left out of {hook}: {error}"
+            offered.problems.append((message, error))
             continue
-        found.update(zip(names, specs, strict=True))
+        offered.specs.update(zip(names, specs, strict=True))
         for name in names:
             origins.setdefault(name, []).append(installed.origin)
     for name, by in origins.items():
         if len(by) > 1:
-            del found[name]
-            problems.append(
-                (
-                    f"'{name}' of {hook} is offered by {' and by '.join(by)} and left out; "
-                    "uninstall all but one of them",
-                    None,
-                )
+            del offered.specs[name]
+            message = (
+                f"'{name}' of {hook} is offered by {' and by '.join(by)} and left out; "
+                "uninstall all but one of them"
             )
-    return found, problems
+            offered.problems.append((message, None))
+    return offered

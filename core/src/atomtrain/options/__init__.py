@@ -23,10 +23,10 @@ from atomtrain.options.options import (
     load_options,
     read_indices,
     target_info,
-    validate_hypers,
 )
 from atomtrain.options.trainer import Finetune, TrainerHypers
 from atomtrain.sections import Section
+from atomtrain.sections import validate as validate_hypers
 
 __all__ = [
     "ArchitectureSection",

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from atomtrain.options import peer
 from atomtrain.options.head import HeadSection
 from atomtrain.options.target_type import TypeSection
 from atomtrain.sections import Path, Problems, Section, Source
-from atomtrain.sections.names import bad_target_name, base_name, current_name
+from atomtrain.sections.names import STANDARD_TARGETS, bad_target_name, base_name
 
 Indices = list[Annotated[int, Field(ge=0)]]
+Text = Annotated[str, Field(min_length=1)]
+GRADIENTS = ("forces", "stress", "virial")
+
+
+def _at_path(value: Any) -> Any:
+    """What is read, where only the path is given."""
+    return {"read_from": value} if isinstance(value, str) else value
 
 
 class SystemsSection(Section):
     """Where the structures are."""
 
-    read_from: Annotated[str, Field(min_length=1)]
+    read_from: Text
     """Path of the file or directory with the structures, from the working directory."""
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
     length_unit: str = "angstrom"
     """Unit of positions and cells, any unit of length metatomic knows, in any case."""
+
+
+Systems = Annotated[
+    SystemsSection, BeforeValidator(_at_path, json_schema_input_type=SystemsSection | Text)
+]
 
 
 class GradientSection(Section):
@@ -45,8 +66,23 @@ class GradientSection(Section):
     """Whether it is an error if the data does not have the values at all."""
 
 
+def _gradient(value: Any) -> Any:
+    """A section for ``true``, ``auto`` and paths, None for ``false``."""
+    if isinstance(value, bool):
+        return {} if value else None
+    return {"required": False} if value == "auto" else _at_path(value)
+
+
+Gradient = Annotated[
+    GradientSection | None,
+    BeforeValidator(_gradient, json_schema_input_type=GradientSection | bool | str | None),
+]
+
+
 class TargetSection(Section):
     """One quantity to train on. In the file also just the path it is read from."""
+
+    model_config = ConfigDict(json_schema_extra=peer.allow_per_atom)
 
     quantity: str = ""
     """What the target is. ``energy`` is special: it can have forces, stress and virial, and it is
@@ -61,7 +97,7 @@ class TargetSection(Section):
     unit: str = ""
     """Unit of the values, any expression metatomic understands (``kcal/mol``), in any case. Without
     it engines cannot convert predictions."""
-    sample_kind: Literal["system", "atom", "atom_pair"] = "system"
+    sample_kind: Literal["system", "atom"] = "system"
     """Whether there is one value per ``system`` or per ``atom``. The older spelling
     ``per_atom: true`` is understood."""
     type: TypeSection | None = None
@@ -73,12 +109,12 @@ class TargetSection(Section):
     """How many equivalent values there are, for instance the grid points of a density of states."""
     description: str = ""
     """What the target is, in words, for the metadata of the model."""
-    forces: GradientSection | None = None
+    forces: Gradient = None
     """Forces (minus the gradient of the energy with respect to the positions). Absent: taken if the
     data has them."""
-    stress: GradientSection | None = None
+    stress: Gradient = None
     """Stress, positive under tension as in ASE. Absent: taken if the data has it."""
-    virial: GradientSection | None = None
+    virial: Gradient = None
     """Virial (minus volume times stress), instead of the stress. Absent: off."""
     allow_missing: bool = False
     """Whether structures may lack the target; they are then masked in loss and metrics."""
@@ -112,50 +148,24 @@ class TargetSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, data: Any) -> Any:
-        """Spell out a path, ``per_atom`` and the short forms of gradients."""
-        if isinstance(data, str):
-            return {"read_from": data}
+    def _spell_out(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = dict(data)
-        per_atom = data.pop("per_atom", None)
-        if per_atom is not None:
-            if not isinstance(per_atom, bool):
-                raise Problems((("per_atom",), "expected true or false"))
-            kind = "atom" if per_atom else "system"
-            if data.get("sample_kind") not in (None, kind):
-                raise Problems(
-                    (
-                        ("per_atom",),
-                        f"contradicts sample_kind: {data['sample_kind']}; remove per_atom",
-                    )
-                )
-            data["sample_kind"] = kind
-        for name in ("forces", "stress", "virial"):
-            if name in data:
-                data[name] = _expand_gradient(data[name])
-        # Which gradients the user spoke of must survive: an absent one is taken if the data has it.
-        for name in ("forces", "stress", "virial"):
-            if name in data and data[name] is None:
-                del data[name]
-            elif name in data and data[name] is False:
-                data[name] = None
-        return data
+        # what the user spoke of must survive: a gradient that is absent is taken if the data has it
+        spoken = {k: v for k, v in data.items() if v is not None or k not in GRADIENTS}
+        return peer.sample_kind(spoken)
 
-    @model_validator(mode="after")
-    def _check(self) -> TargetSection:
-        if self.sample_kind == "atom_pair":
-            raise Problems(
-                (
-                    ("sample_kind",),
-                    "targets per pair of atoms are not supported: predictions are sums over "
-                    "atoms; use 'atom' or 'system'",
-                )
+    @field_validator("sample_kind", mode="before")
+    @classmethod
+    def _no_pairs(cls, value: Any) -> Any:
+        if value == "atom_pair":
+            raise ValueError(
+                "targets per pair of atoms are not supported: predictions are sums over atoms; "
+                "use 'atom' or 'system'"
             )
-        return self
+        return value
 
-    @field_serializer("forces", "stress", "virial")
+    @field_serializer(*GRADIENTS)
     def _off_is_false(self, value: GradientSection | None) -> Any:
         return False if value is None else value.model_dump()
 
@@ -168,51 +178,67 @@ class TargetSection(Section):
         self._given = self._given or not {"key", "read_from"}.isdisjoint(said)
         if label and not self.quantity and base_name(name) == "energy":
             self.quantity = "energy"
-        if not self.read_from:
-            self.read_from = systems.read_from
-            self.reader = self.reader or systems.reader
+        _read_beside(self, systems)
         self.key = self.key or name
-        asked = [g for g in ("forces", "stress", "virial") if getattr(self, g) is not None]
+        asked = [g for g in GRADIENTS if getattr(self, g) is not None]
         if not (label and self.is_energy):
             if asked:
-                raise Problems(
-                    (
-                        (asked[0],),
-                        "only an energy (quantity: energy, one scalar per system) has "
-                        "forces, stress or virial",
-                    )
-                )
+                problem = "only an energy (quantity: energy, one scalar per system) has "
+                raise Problems.at(asked[0], problem + "forces, stress or virial")
             return
         if "forces" not in said:
             self.forces = GradientSection(required=False)
         if "stress" not in said and self.virial is None:
             self.stress = GradientSection(required=False)
         if self.stress is not None and self.virial is not None:
-            raise Problems(
-                (
-                    ("virial",),
-                    "stress and virial are the same quantity in two spellings; set one of them "
-                    "to false",
-                )
-            )
-        for gradient in ("forces", "stress", "virial"):
+            problem = "stress and virial are the same quantity in two spellings; set one of them "
+            raise Problems.at("virial", problem + "to false")
+        for gradient in GRADIENTS:
             section = getattr(self, gradient)
             if section is not None:
                 section.key = section.key or gradient
-                if not section.read_from:
-                    section.read_from = self.read_from
-                    section.reader = section.reader or self.reader
+                _read_beside(section, self)
+
+
+def _read_beside(
+    section: TargetSection | GradientSection, other: SystemsSection | TargetSection
+) -> None:
+    """Values without a file of their own are where the ``other`` section's are."""
+    if not section.read_from:
+        section.read_from = other.read_from
+        section.reader = section.reader or other.reader
+
+
+Target = Annotated[
+    TargetSection, BeforeValidator(_at_path, json_schema_input_type=TargetSection | str)
+]
+
+
+def _known_name(name: Any) -> Any:
+    """A name that a target may have."""
+    wrong = bad_target_name(name)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return name
+
+
+_STANDARD = "|".join([*STANDARD_TARGETS, *peer.OLDER_TARGETS])
+_PART = "([^/:]|:(?!:))+"
+_PATTERN = rf"^(({_STANDARD})(/.+)?|{_PART}(::{_PART})+(/((?!::).)+)?)$"
+# in the schema only: pydantic's own regular expressions do not look ahead
+_Named = Annotated[str, Field(json_schema_extra={"pattern": _PATTERN})]
+TargetName = Annotated[str, BeforeValidator(_known_name, json_schema_input_type=_Named)]
 
 
 class DatasetSection(Section):
     """Structures and their targets, from one place. In the file also just a path."""
 
-    systems: SystemsSection
+    systems: Systems
     """Where the structures are; also just a path."""
-    targets: dict[str, TargetSection] = {}
+    targets: Annotated[dict[TargetName, Target], BeforeValidator(peer.todays_names)] = {}
     """What to train on, by name: one of metatomic's standard names (``energy``), a variant of one
     (``energy/pbe``) or ``<domain>::<name>``. Each a section, or just a path."""
-    extra_data: dict[str, TargetSection] = {}
+    extra_data: dict[str, Target] = {}
     """Further values that losses or models need, written like targets. Those called
     ``<target>_mask`` say where the target counts: not where they are 0, nor, with
     ``allow_missing: true``, where they are missing. Others may not be missing."""
@@ -221,21 +247,6 @@ class DatasetSection(Section):
 
     _source: Source | None = PrivateAttr(None)
     _path: Path = PrivateAttr(())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            return {"systems": {"read_from": data}, "targets": {"energy": {"read_from": data}}}
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        if isinstance(data.get("systems"), str):
-            data["systems"] = {"read_from": data["systems"]}
-        targets = data.get("targets")
-        if isinstance(targets, dict):
-            data["targets"] = _todays_names(targets)
-        return data
 
     @model_validator(mode="after")
     def _complete(self) -> DatasetSection:
@@ -258,28 +269,13 @@ class DatasetSection(Section):
         return self._source.where(path)
 
 
-def _expand_gradient(value: Any) -> Any:
-    if value is True:
-        return {}
-    if value == "auto":
-        return {"required": False}
-    return {"read_from": value} if isinstance(value, str) else value
+def energies_at(value: Any) -> Any:
+    """Structures and their energies, where only a path is given."""
+    if isinstance(value, str):
+        return {"systems": value, "targets": {"energy": value}}
+    return value
 
 
-def _todays_names(targets: dict[Any, Any]) -> dict[Any, Any]:
-    renamed: dict[Any, Any] = {}
-    problems: list[tuple[Path, str]] = []
-    for name, section in targets.items():
-        wrong = bad_target_name(name)
-        if wrong is not None:
-            problems.append((("targets", name), wrong))
-            continue
-        today = current_name(name)
-        if today in renamed:
-            problems.append(
-                (("targets", name), f"is today's '{today}', which is given as well; remove one")
-            )
-        renamed[today] = section
-    if problems:
-        raise Problems(*problems)
-    return renamed
+Dataset = Annotated[
+    DatasetSection, BeforeValidator(energies_at, json_schema_input_type=DatasetSection | Text)
+]

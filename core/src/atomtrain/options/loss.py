@@ -6,14 +6,21 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from atomtrain.contract import components
+from atomtrain.contract import component, components
 from atomtrain.errors import did_you_mean
+from atomtrain.options import peer
 from atomtrain.sections import Problems, Section, translate
-
-_GRADIENTS = {"positions": "forces", "forces": "forces", "strain": "strain", "stress": "strain",
-              "virial": "strain"}  # fmt: skip
 
 
 class NoArguments(Section):
@@ -75,7 +82,7 @@ IMPLIED = ("cross_entropy", "binary_cross_entropy")
 class LossSpec(Section):
     """The loss of one target. In the file also just the name of its type."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=peer.allow_gradients)
 
     type: str = "mse"
     """Which loss: ``mse`` (squared error), ``mae`` (absolute error), ``huber`` (with ``delta``, 1.0
@@ -102,7 +109,7 @@ class LossSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, data: Any) -> Any:
+    def _spell_out(cls, data: Any) -> Any:
         if isinstance(data, str):
             return {"type": data}
         if not isinstance(data, dict):
@@ -112,46 +119,26 @@ class LossSpec(Section):
             for name in IMPLIED:
                 if not LOSSES[name].model_fields.keys().isdisjoint(data):
                     data["type"] = name
-        gradients = data.get("gradients") or {}
-        if not isinstance(gradients, dict):
-            return data
-        gradients = dict(gradients)
-        for name in ("forces", "stress", "virial"):
-            if name in data:
-                gradients[name] = data.pop(name)
-        renamed: dict[str, Any] = {}
-        for name, value in gradients.items():
-            if name not in _GRADIENTS:
-                raise Problems(
-                    (
-                        ("gradients", name),
-                        f"unknown gradient{did_you_mean(name, ('positions', 'strain'))}",
-                    )
-                )
-            renamed[_GRADIENTS[name]] = value
-        if renamed:
-            data["gradients"] = renamed
-        return data
+        return peer.gradients(data)
 
     @field_validator("type")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in LOSSES and value not in (others := _components()):
-            known = [*LOSSES, *others]
-            raise ValueError(f"there is no loss '{value}'{did_you_mean(value, known)}")
+        if value not in LOSSES and value not in (others := components("register_losses")):
+            hint = did_you_mean(value, [*LOSSES, *others])
+            raise ValueError(f"there is no loss '{value}'{hint}")
         return value
 
     @model_validator(mode="after")
     def _check_arguments(self) -> LossSpec:
-        arguments = self.arguments
-        own = LOSSES.get(self.type)
+        arguments, own = self.arguments, LOSSES.get(self.type)
         factory = loss_factory(self.type) if own is None else None
         known = list(own.model_fields) if own is not None else _parameters(factory)
         unknown = [name for name in arguments if known is not None and name not in known]
         if known is not None and unknown:
-            keys = [*LossSpec.model_fields, "forces", "stress", "virial", *known]
+            hints = [did_you_mean(name, [*COMMON, *known]) for name in unknown]
             raise Problems(
-                *(((name,), f"unknown key{did_you_mean(name, keys)}") for name in unknown)
+                *(((n,), f"unknown key{hint}") for n, hint in zip(unknown, hints, strict=True))
             )
         if own is not None:
             try:
@@ -167,15 +154,59 @@ class LossSpec(Section):
                 raise ValueError(f"loss '{self.type}': {error}") from error
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A name, or a section whose further keys depend on ``type``."""
+        section = handler.resolve_ref_schema(handler(core_schema))
+        about: JsonSchemaValue = {
+            key: section.pop(key) for key in ("title", "description") if key in section
+        }
+        default = cls.model_fields["type"].default
+        offered = list(components("register_losses"))
+        short, branches = list(offered), []
+        for arguments in dict.fromkeys(LOSSES.values()):
+            names = [name for name, one in LOSSES.items() if one is arguments]
+            own = handler.resolve_ref_schema(handler(arguments.__pydantic_core_schema__))
+            needed = own.get("required", [])
+            if not needed:
+                short += names
+            if not {default, *IMPLIED} & set(names):
+                needed = ["type", *needed]
+            branches.append(_branch(section, names, own.get("properties", {}), needed))
+        if offered:  # their arguments are known only to their code
+            branches.append(
+                _branch(section, offered, {}, ["type"]) | {"additionalProperties": True}
+            )
+        return {**about, "anyOf": [{"enum": short}, *branches]}
+
+
+COMMON = (*LossSpec.model_fields, *peer.BESIDE)
+"""keys that losses of all types have"""
+KEYS = (*COMMON, *dict.fromkeys(key for own in LOSSES.values() for key in own.model_fields))
+"""keys that the core's losses have"""
+
+
+def _branch(
+    section: JsonSchemaValue, names: list[str], own: JsonSchemaValue, required: list[str]
+) -> JsonSchemaValue:
+    """The section of losses that have the same arguments."""
+    properties = section["properties"]
+    kinds = [{"enum": names}] if "type" in required else [{"enum": names}, {"type": "null"}]
+    return {
+        **section,
+        "title": " or ".join(names),
+        "properties": {**properties, "type": {**properties["type"], "anyOf": kinds}, **own},
+        "required": required,
+        "additionalProperties": False,
+    }
+
 
 def loss_factory(name: str) -> Callable[..., Any]:
     """What makes a loss of an installed package from its arguments (imports the package's code)."""
-    factory: Callable[..., Any] = _components()[name].load()
+    factory: Callable[..., Any] = component("register_losses", name).load()
     return factory
-
-
-def _components() -> dict[str, Any]:
-    return components("register_losses")
 
 
 def _parameters(factory: Callable[..., Any] | None) -> list[str] | None:

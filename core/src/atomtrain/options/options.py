@@ -6,28 +6,31 @@ import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
 from atomtrain.errors import OptionsError
-from atomtrain.options.dataset import DatasetSection, Indices, TargetSection
-from atomtrain.sections import (
-    Path,
-    Problems,
-    Section,
-    Source,
-    fail,
-    read_document,
-    shown,
-    translate,
-)
-from atomtrain.sections.names import atomic_number
+from atomtrain.options import peer
+from atomtrain.options.atomic_types import AtomicType
+from atomtrain.options.dataset import Dataset, DatasetSection, Indices, TargetSection, energies_at
+from atomtrain.sections import Path, Section, Source, read_document, shown, validate
 from atomtrain.targets.layout import TargetInfo
 from atomtrain.tasks import task_for
 
-H = TypeVar("H", bound=BaseModel)
+
+def _sorted(numbers: list[int]) -> list[int]:
+    return sorted(set(numbers))
 
 
 class ArchitectureSection(Section):
@@ -35,23 +38,12 @@ class ArchitectureSection(Section):
 
     name: str
     """Name of an installed architecture."""
-    atomic_types: list[int] | None = None
+    atomic_types: Annotated[list[AtomicType], AfterValidator(_sorted)] | None = None
     """Atomic numbers the model is built for. Absent: those in the training set."""
     model: dict[str, Any] = {}
     """Hypers of the model, the architecture's own."""
     training: dict[str, Any] = {}
     """Hypers of the training, the architecture's own."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("atomic_types"), list):
-            try:
-                numbers = sorted({atomic_number(t) for t in data["atomic_types"]})
-            except ValueError as error:
-                raise Problems((("atomic_types",), str(error))) from None
-            data = {**data, "atomic_types": numbers}
-        return data
 
 
 class IndicesSection(Section):
@@ -61,12 +53,70 @@ class IndicesSection(Section):
     """The structures (counted from 0): a list, or a text file of them."""
 
 
-PartOf = float | int | IndicesSection | DatasetSection
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _for_each(value: Any, info: ValidationInfo) -> Any:
+    """A number is meant for each training section; anything else is a list or its only entry."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value] * len(info.data.get("training_set", [0]))
+    return _listed(value)
+
+
+def _part(part: Any) -> Any:
+    """``100.0`` structures are a count, and only fractions stay floats."""
+    if isinstance(part, float) and part >= 1 and part.is_integer():
+        part = int(part)
+    if isinstance(part, float) and not 0 <= part < 1:
+        raise ValueError(f"a fraction must be at least 0 and below 1, got {part:g}")
+    if isinstance(part, int) and part < 0:
+        raise ValueError(f"a count cannot be negative, got {part}")
+    return energies_at(part)
+
+
+_Fraction = Annotated[float, Field(ge=0, lt=1)]
+_Count = Annotated[int, Field(ge=0)]
+PartOf = Annotated[
+    float | int | IndicesSection | DatasetSection,
+    BeforeValidator(_part, json_schema_input_type=_Fraction | _Count | IndicesSection | Dataset),
+]
 """A part of a training section (fraction, count, indices) or structures of their own."""
+
+
+def _one_for_each(parts: list[PartOf], info: ValidationInfo) -> list[PartOf]:
+    count = len(info.data.get("training_set", parts))
+    own = all(isinstance(part, DatasetSection) for part in parts)
+    if not own and len(parts) != count:
+        raise ValueError(
+            f"has {len(parts)} entries for {count} training sections; fractions, counts and "
+            "indices need one for each"
+        )
+    return parts
+
+
+Some = Field(min_length=1)
+Sections = Annotated[list[Dataset], Some]
+Parts = Annotated[list[PartOf], AfterValidator(_one_for_each)]
+
+
+def _by_name(observers: Any) -> Any:
+    """One name, a list of names, or a section in which names may have no arguments."""
+    names = [observers] if isinstance(observers, str) else observers
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return {name: {} for name in names}
+    if isinstance(observers, dict):
+        return {name: {} if given is None else given for name, given in observers.items()}
+    return observers
+
+
+_Observers = dict[str, dict[str, Any] | None] | str | list[str]
 
 
 class Options(Section):
     """Everything one training is told."""
+
+    model_config = ConfigDict(json_schema_extra=peer.allow_wandb)
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Fixes the run: splits, initial weights, order of batches."""
@@ -78,21 +128,30 @@ class Options(Section):
     """Whether statistics of the data sets are printed (``auto``: unless they are large)."""
     final_eval: bool = True
     """Whether the best model is evaluated on all sets at the end."""
-    wandb: dict[str, Any] | None = None
-    """Log to Weights & Biases with these arguments of its ``init``, for instance ``{project: water,
-    mode: offline}``; short for the observer ``wandb`` (``pip install atomtrain-wandb``)."""
-    observers: dict[str, dict[str, Any]] = {}
+    observers: Annotated[
+        dict[str, dict[str, Any]], BeforeValidator(_by_name, json_schema_input_type=_Observers)
+    ] = {}
     """Loggers and callbacks of installed packages, by name with their arguments (``tensorboard: {}``);
-    also just a name or a list of names."""
+    also just a name or a list of names. Weights & Biases (``pip install atomtrain-wandb``) takes the
+    arguments of its ``init``: ``wandb: {project: water, mode: offline}``, which may also stand beside
+    ``observers``."""
     architecture: ArchitectureSection
     """Which architecture, and its hypers."""
-    training_set: list[DatasetSection]
+    training_set: Annotated[
+        Sections, BeforeValidator(_listed, json_schema_input_type=Dataset | Sections)
+    ]
     """What to train on: a path, a section, or a list of sections."""
-    validation_set: list[PartOf]
+    validation_set: Annotated[
+        Parts,
+        Some,
+        BeforeValidator(_for_each, json_schema_input_type=PartOf | Annotated[Parts, Some]),
+    ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
     training section, ``{indices: ...}``, a path, a section, or a list with one per training
     section."""
-    test_set: list[PartOf] = []
+    test_set: Annotated[
+        Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
+    ] = []
     """What to test the best model on, written like the validation set. Absent: nothing."""
 
     _source: Source = PrivateAttr(default_factory=Source)
@@ -104,59 +163,10 @@ class Options(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, data: Any) -> Any:
+    def _spell_out(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = dict(data)
-        training = data.get("training_set")
-        if training is not None and not isinstance(training, list):
-            data["training_set"] = training = [training]
-        count = len(training) if isinstance(training, list) else 1
-        for name in ("validation_set", "test_set"):
-            value = data.get(name)
-            if name not in data or value is None:
-                continue
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                value = [value] * count
-            elif not isinstance(value, list):
-                value = [value]
-            data[name] = [_whole_number(part) for part in value]
-        if "observers" in data:
-            data["observers"] = _by_name(data["observers"])
-        return data
-
-    @model_validator(mode="after")
-    def _check(self) -> Options:
-        problems: list[tuple[Path, str]] = []
-        if not self.training_set:
-            problems.append((("training_set",), "expected at least one section"))
-        for name in ("validation_set", "test_set"):
-            parts: list[PartOf] = getattr(self, name)
-            if name == "validation_set" and not parts:
-                problems.append(((name,), "expected at least one section"))
-            for k, part in enumerate(parts):
-                if isinstance(part, DatasetSection):
-                    continue
-                if len(parts) != len(self.training_set):
-                    problems.append(
-                        (
-                            (name,),
-                            f"has {len(parts)} entries for {len(self.training_set)} training "
-                            "sections; fractions, counts and indices need one for each",
-                        )
-                    )
-                    break
-                if isinstance(part, float) and not 0 <= part < 1:
-                    problems.append(
-                        ((name, k), f"a fraction must be at least 0 and below 1, got {part:g}")
-                    )
-                if isinstance(part, int) and part < 0:
-                    problems.append(((name, k), f"a count cannot be negative, got {part}"))
-        if self.wandb is not None and "wandb" in self.observers:
-            problems.append((("wandb",), "is given among the observers as well; keep one"))
-        if problems:
-            raise Problems(*problems)
-        return self
+        return peer.wandb_as_observer({**data, "observers": _by_name(data.get("observers"))})
 
 
 def load_options(
@@ -167,14 +177,15 @@ def load_options(
     ``overrides`` are ``a.b.c=value`` texts. Raises OptionsError that lists every problem with file,
     line and key.
     """
-    source = read_document(options, overrides)
+    source = read_document(options, overrides, peer.todays_name)
     if not isinstance(source.values, dict):
         what = f"'{source.name}' is" if source.name else "the options are"
         raise OptionsError(
             f"{what} a list; an options file has the keys architecture, training_set "
             "and validation_set"
         )
-    validated = _validate(Options, source.values, source)
+    source.moved = peer.moved(source.values)
+    validated = validate(Options, source.values, (), source)
     validated._source = source
     for name in ("training_set", "validation_set", "test_set"):
         for k, section in enumerate(getattr(validated, name)):
@@ -187,29 +198,15 @@ def load_eval_options(
     options: str | PathLike[str] | Mapping[str, Any] | list[Any],
 ) -> list[DatasetSection]:
     """The sections of a file for ``atomtrain eval``: one section or a list of them."""
-    source = read_document(options)
-    values = source.values if isinstance(source.values, list) else [source.values]
-    single = not isinstance(source.values, list)
+    source = read_document(options, today=peer.todays_name)
+    several = isinstance(source.values, list)
     sections = []
-    for k, value in enumerate(values):
-        prefix: Path = () if single else (k,)
-        section = _validate(DatasetSection, value, source, prefix)
-        section._source, section._path = source, prefix
+    for k, value in enumerate(source.values if several else [source.values]):
+        path: Path = (k,) if several else ()
+        section = validate(DatasetSection, energies_at(value), path, source)
+        section._source, section._path = source, path
         sections.append(section)
     return sections
-
-
-def validate_hypers(
-    cls: type[H],
-    section: dict[str, Any],
-    path: Path,
-    source: Source,
-) -> H:
-    """The hypers of an architecture from a section of the options.
-
-    Raises OptionsError with file, line, key and the nearest known name.
-    """
-    return _validate(cls, section, source, path)
 
 
 def complete(options: Options, model: BaseModel, training: BaseModel) -> dict[str, Any]:
@@ -232,10 +229,8 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
 
     Raises TargetError for what cannot be.
     """
-    declared = section.type.kind if section.type is not None else None
-    task = task_for(declared, default_kind, section.num_subtargets)
-    cartesian = section.type.cartesian if section.type is not None else None
-    spherical = section.type.spherical if section.type is not None else None
+    said = section.type
+    task = task_for(said.kind if said else None, default_kind, section.num_subtargets)
     info = TargetInfo(
         name=name,
         kind=task.kind,
@@ -243,52 +238,37 @@ def target_info(name: str, section: TargetSection, default_kind: str = "scalar")
         unit=section.unit,
         per_atom=section.per_atom,
         num_subtargets=section.num_subtargets,
-        rank=cartesian.rank if cartesian is not None else 0,
-        irreps=spherical.layout(section.num_subtargets) if spherical is not None else (),
+        rank=said.cartesian.rank if said and said.cartesian else 0,
+        irreps=said.spherical.layout(section.num_subtargets) if said and said.spherical else (),
         description=section.description,
-        extra=_arguments(section),
+        extra=said.args if said else {},
         pooling=section.pooling or task.pooling,
         head=section.head.model_dump() if section.head is not None else {},
     )
     return task.complete(info)
 
 
-def _arguments(section: TargetSection) -> dict[str, Any]:
-    """What a task, or the core, has to know of the type beyond the layout."""
-    if section.type is None:
-        return {}
-    cartesian = section.type.cartesian
-    if cartesian is not None and cartesian.remove_mean:
-        return {"remove_mean": True}
-    return section.type.args
-
-
 def check_units(sections: Sequence[DatasetSection]) -> None:
     """Raise OptionsError for units metatomic does not understand (imports torch)."""
     from metatomic.torch import unit_conversion_factor
 
-    def understood(unit: str, like: str) -> str | None:
+    def check(where: str, unit: str, like: str, what: str) -> None:
         try:
             unit_conversion_factor(unit, like)
-        except (RuntimeError, ValueError) as error:
-            return str(error).splitlines()[0]
-        return None
+        except (RuntimeError, ValueError):
+            raise OptionsError(f"{where}: {shown(unit)} is not {what}") from None
 
+    lengths = "a unit of length metatomic knows (for instance angstrom, nm, bohr)"
+    others = "metatomic knows (for instance eV, kcal/mol, hartree, eV/A^3)"
     for section in sections:
-        problem = understood(section.systems.length_unit, "angstrom")
-        if problem:
-            raise OptionsError(
-                f"{section.where('systems', 'length_unit')}: "
-                f"{shown(section.systems.length_unit)} is not a unit of length metatomic knows "
-                "(for instance angstrom, nm, bohr)"
-            )
+        where = section.where("systems", "length_unit")
+        check(where, section.systems.length_unit, "angstrom", lengths)
         for name, target in section.targets.items():
-            if target.unit and understood(target.unit, "eV" if target.is_energy else target.unit):
-                raise OptionsError(
-                    f"{section.where('targets', name, 'unit')}: {shown(target.unit)} is not "
-                    + ("a unit of energy" if target.is_energy else "a unit")
-                    + " metatomic knows (for instance eV, kcal/mol, hartree, eV/A^3)"
-                )
+            where = section.where("targets", name, "unit")
+            if target.is_energy and target.unit:
+                check(where, target.unit, "eV", f"a unit of energy {others}")
+            elif target.unit:
+                check(where, target.unit, target.unit, f"a unit {others}")
 
 
 def read_indices(where: str, indices: list[int] | str) -> list[int]:
@@ -304,30 +284,3 @@ def read_indices(where: str, indices: list[int] | str) -> list[int]:
         raise OptionsError(
             f"{where}: '{indices}' must hold whole numbers separated by spaces or lines ({error})"
         ) from None
-
-
-def _validate(cls: type[H], values: Any, source: Source, prefix: Path = ()) -> H:
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise fail(translate(error, cls, prefix), source) from None
-
-
-def _by_name(observers: Any) -> Any:
-    """One name, a list of names, or a section in which names may have no arguments."""
-    if isinstance(observers, str):
-        return {observers: {}}
-    if isinstance(observers, list) and all(isinstance(name, str) for name in observers):
-        return {name: {} for name in observers}
-    if isinstance(observers, dict):
-        return {name: {} if given is None else given for name, given in observers.items()}
-    return observers
-
-
-def _whole_number(part: Any) -> Any:
-    """``100.0`` structures are a count, and only fractions stay floats."""
-    if isinstance(part, float) and part >= 1 and part.is_integer():
-        return int(part)
-    if isinstance(part, str):
-        return {"systems": part, "targets": {"energy": {"read_from": part}}}
-    return part

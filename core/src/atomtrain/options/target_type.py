@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from atomtrain.errors import did_you_mean
+from atomtrain.options.atomic_types import AtomicType, by_number
 from atomtrain.sections import Problems, Section, shown, translate
-from atomtrain.sections.names import atomic_number
 from atomtrain.targets.layout import Irrep
 from atomtrain.tasks import CORE_KINDS, find_task, known_kinds
 
@@ -35,36 +42,31 @@ class IrrepSection(Section):
     """How many of them (multiplied by ``num_subtargets``)."""
 
 
+Irreps = Annotated[list[IrrepSection], Field(min_length=1)]
+IrrepsByType = Annotated[
+    dict[AtomicType, list[IrrepSection]], Field(min_length=1), BeforeValidator(by_number)
+]
+
+
 class SphericalSection(Section):
     """A list of irreducible spherical tensors."""
 
-    irreps: list[IrrepSection] | dict[int, list[IrrepSection]]
+    irreps: Irreps | IrrepsByType
     """The irreducible tensors; also ``{type: list}``, with a list for every type of atom."""
-    product: Literal["coupled", "cartesian"] | None = None
+    product: Literal["coupled"] | None = None
     """``coupled``: the target is the product of the irreps with themselves (as in the blocks of a
     density matrix), coupled to irreducible tensors. ``cartesian``, the uncoupled product, is
     refused. Absent: the target is the irreps themselves."""
 
-    @model_validator(mode="before")
+    @field_validator("product", mode="before")
     @classmethod
-    def _numbers(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("irreps"), dict):
-            return {**data, "irreps": by_number(data["irreps"], ("irreps",))}
-        return data
-
-    @model_validator(mode="after")
-    def _check(self) -> SphericalSection:
-        if not self.irreps:
-            raise Problems((("irreps",), "expected at least one irrep"))
-        if self.product == "cartesian":
-            raise Problems(
-                (
-                    ("product",),
-                    "uncoupled products are not supported: they are not irreducible; "
-                    "'coupled' describes the same numbers as irreducible tensors",
-                )
+    def _irreducible(cls, value: Any) -> Any:
+        if value == "cartesian":
+            raise ValueError(
+                "uncoupled products are not supported: they are not irreducible; "
+                "'coupled' describes the same numbers as irreducible tensors"
             )
-        return self
+        return value
 
     def layout(self, num_subtargets: int) -> tuple[Irrep, ...]:
         """The irreps of the target, products carried out. Empty for irreps per type of atom."""
@@ -93,7 +95,9 @@ class TypeSection(Section):
 
     @property
     def args(self) -> dict[str, Any]:
-        """The arguments of a kind that is neither scalar, cartesian nor spherical."""
+        """What a task, or the core, has to know of the type beyond the layout."""
+        if self.cartesian is not None:
+            return {"remove_mean": True} if self.cartesian.remove_mean else {}
         return dict((self.model_extra or {}).get(self.kind) or {})
 
     def _all(self) -> dict[str, Any]:
@@ -118,7 +122,7 @@ class TypeSection(Section):
         args = {} if args is None else args
         if kind not in cls.model_fields:
             if not isinstance(args, dict):
-                raise Problems(((kind,), f"expected a section, got {shown(args)}"))
+                raise Problems.at(kind, f"expected a section, got {shown(args)}")
             task = find_task(kind)
             assert task is not None
             try:
@@ -151,21 +155,3 @@ def couple(irreps: tuple[Irrep, ...]) -> tuple[Irrep, ...]:
                 if sigma == 1:
                     counts[degree, sigma] = counts.get((degree, sigma), 0) + a.num * b.num
     return tuple(Irrep(degree, sigma, num) for (degree, sigma), num in counts.items())
-
-
-def by_number(mapping: Mapping[Any, Any], path: tuple[str, ...]) -> dict[int, Any]:
-    """A mapping from atomic types, given as numbers or symbols, with numbers as keys."""
-    numbered: dict[int, Any] = {}
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-    for key, value in mapping.items():
-        try:
-            number = atomic_number(key)
-        except ValueError as error:
-            problems.append(((*path, str(key)), str(error)))
-            continue
-        if number in numbered:
-            problems.append(((*path, str(key)), f"atomic type {number} is given twice"))
-        numbered[number] = value
-    if problems:
-        raise Problems(*problems)
-    return numbered

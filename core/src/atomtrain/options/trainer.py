@@ -3,27 +3,87 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from atomtrain.errors import did_you_mean
-from atomtrain.options.loss import LOSSES, LossSpec
-from atomtrain.options.target_type import by_number
+from atomtrain.errors import did_you_mean, nearest
+from atomtrain.options import peer
+from atomtrain.options.atomic_types import ByType
+from atomtrain.options.loss import KEYS, LOSSES, LossSpec
 from atomtrain.sections import Problems, Section
 from atomtrain.targets.layout import TargetInfo
 from atomtrain.tasks import task_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_SIZE = r"\s*([0-9]+(?:\.[0-9]*)?)\s*([KMGTkmgt]?[iI]?[bB]|)\s*"
 
-
+Located = tuple[tuple[str, ...], str]
+"""a problem: the key it is at, and what it is"""
 Scale = Annotated[float, Field(gt=0)]
+_Atoms = Annotated[int, Field(ge=1)] | None
+Bound = Annotated[
+    _Atoms, BeforeValidator(peer.nothing, json_schema_input_type=_Atoms | Literal["None", "none"])
+]
+
+
+def _bytes(value: int | str) -> int:
+    found = re.fullmatch(_SIZE, str(value))
+    if isinstance(value, bool) or not found or found[2].upper() not in _UNITS:
+        raise ValueError(f"expected bytes or a size such as '4 GB', got '{value}'")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _a_size(value: int | str) -> int | str:
+    _bytes(value)
+    return value
+
+
+Size = Annotated[
+    int | Annotated[str, Field(json_schema_extra={"pattern": f"^{_SIZE}$"})],
+    AfterValidator(_a_size),
+]
+
+
+def _one_or_each(value: Any) -> str:
+    """Whether a section is a loss itself or has one per target (no target is called like a key)."""
+    if not isinstance(value, dict) or not value:
+        return "LossSpec"
+    # a number where a loss should be belongs to a key of one, with a slip in it
+    odd = [key for key, given in value.items() if not isinstance(given, (str, dict, LossSpec))]
+    own = not set(KEYS).isdisjoint(value) or any(nearest(key, KEYS) for key in odd)
+    return "LossSpec" if own else "dict"
+
+
+def _spoken_of(value: Any) -> Any:
+    """A target's loss that is null is as good as none."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+_Target = Annotated[str, Field(json_schema_extra={"not": {"enum": [*KEYS]}})]
+Losses = Annotated[
+    Annotated[LossSpec, Tag("LossSpec")] | Annotated[dict[_Target, LossSpec], Tag("dict")],
+    Discriminator(_one_or_each),
+    BeforeValidator(_spoken_of),
+]
+"""one loss for all targets, or one for each"""
 
 
 class Finetune(Section):
     """Start from the best weights of another training."""
+
+    model_config = ConfigDict(json_schema_extra=peer.allow_empty)
 
     read_from: str
     """Path of the checkpoint."""
@@ -47,7 +107,9 @@ class TrainerHypers(Section):
     """Port on which Slurm tasks find each other."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Structures in a batch, shared out among the processes."""
-    batch_atom_bounds: list[Annotated[int, Field(ge=1)] | None] = [None, None]
+    batch_atom_bounds: Annotated[
+        list[Bound], Field(json_schema_extra={"minItems": 2, "maxItems": 2})
+    ] = [None, None]
     """Least and most atoms of a training batch of ``batch_size`` structures, each a number or
     ``null``; batches outside are skipped. ``max_atoms_per_batch`` wastes fewer structures."""
     max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
@@ -79,7 +141,7 @@ class TrainerHypers(Section):
     """Epochs between lines of the log."""
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
     """Epochs between checkpoints; 0 for none but the last."""
-    atomic_baseline: dict[str, float | dict[int, float]] | str = {}
+    atomic_baseline: dict[str, float | ByType[float]] | str = {}
     """The composition: what each atom contributes to a target whatever its surroundings. By target a
     number (0: none) or ``{type: number}``, types as numbers or symbols; types that are not named are
     fitted to the training set. Tensors have one only in their invariant parts. Or the path of a
@@ -89,7 +151,7 @@ class TrainerHypers(Section):
     per atom for targets of structures (but see ``per_structure_targets``), by type of atom for
     targets of atoms. Where a target has several properties or blocks, the model's output for each
     is scaled to that one's own size as well."""
-    fixed_scaling_weights: dict[str, Scale | dict[int, Scale]] | str = {}
+    fixed_scaling_weights: dict[str, Scale | ByType[Scale]] | str = {}
     """Scales of targets that are given instead of fitted, by target a number or, for targets of
     atoms, ``{type: number}``; types that are not named are fitted. Or the path of a checkpoint to
     take all scales from (then ``atomic_baseline`` is that path too)."""
@@ -97,7 +159,7 @@ class TrainerHypers(Section):
     """Targets of whole structures that enter loss, scale and errors as totals, not per atom."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
-    memory_budget: int | str = "4 GB"
+    memory_budget: Size = "4 GB"
     """Memory for what is computed once and kept between epochs (pair lists, descriptors): bytes, or
     text such as ``500 MB``. What does not fit is computed again when it is needed."""
     log_mae: bool = False
@@ -113,40 +175,10 @@ class TrainerHypers(Section):
     """What the best model has the least of on the validation set: the product of the RMSEs of all
     targets and gradients, that of their MAEs, or the loss (the one to take with
     ``shift_agnostic_mse``)."""
-    loss: Annotated[LossSpec | dict[str, LossSpec], Field(union_mode="left_to_right")] = LossSpec()
+    loss: Losses = LossSpec()
     """The loss: one name or section for all targets and their gradients, or one for each target."""
-    finetune: Finetune | None = None
+    finetune: Annotated[Finetune | None, BeforeValidator(peer.no_finetuning)] = None
     """Start from another training's weights."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spell_out(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        data = dict(data)
-        for name in ("atomic_baseline", "fixed_scaling_weights"):
-            values = data.get(name)
-            if isinstance(values, dict):
-                data[name] = {
-                    target: by_number(value, (name, str(target)))
-                    if isinstance(value, dict)
-                    else value
-                    for target, value in values.items()
-                }
-        bounds = data.get("batch_atom_bounds")
-        if isinstance(
-            bounds, list
-        ):  # metatrain's documentation writes None, which YAML reads as text
-            data["batch_atom_bounds"] = [None if b in ("None", "none") else b for b in bounds]
-        loss = data.get("loss")
-        if isinstance(loss, str):
-            data["loss"] = {"type": loss}
-        if isinstance(loss, dict) and not _is_one_loss(loss):
-            data["loss"] = {t: {"type": s} if isinstance(s, str) else s for t, s in loss.items()}
-        finetune = data.get("finetune")
-        if isinstance(finetune, dict) and not finetune.get("read_from"):
-            data["finetune"] = None  # the peer's files carry an empty section
-        return data
 
     @field_validator("batch_atom_bounds")
     @classmethod
@@ -169,29 +201,19 @@ class TrainerHypers(Section):
             check_scheduler(*next(iter(value.items())))
         return value
 
-    @field_validator("memory_budget")
-    @classmethod
-    def _a_size(cls, value: int | str) -> int | str:
-        _bytes(value)
-        return value
-
     @model_validator(mode="after")
     def _agree(self) -> TrainerHypers:
         largest = self.max_atoms_per_batch
         if largest is not None and self.batch_atom_bounds != [None, None]:
             problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
-            raise Problems((("batch_atom_bounds",), problem))
+            raise Problems.at("batch_atom_bounds", problem)
         if largest is not None and self.min_atoms_per_batch > largest:
             problem = f"must be at most max_atoms_per_batch ({largest})"
-            raise Problems((("min_atoms_per_batch",), problem))
+            raise Problems.at("min_atoms_per_batch", problem)
         fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
         if isinstance(fixed, str) and fixed != baseline:
-            raise Problems(
-                (
-                    ("fixed_scaling_weights",),
-                    "is the path of a checkpoint: atomic_baseline must be the same path",
-                )
-            )
+            problem = "is the path of a checkpoint: atomic_baseline must be the same path"
+            raise Problems.at("fixed_scaling_weights", problem)
         return self
 
     @property
@@ -222,84 +244,66 @@ class TrainerHypers(Section):
 
     def check_targets(
         self, targets: Mapping[str, TargetInfo], extra_data: Collection[str]
-    ) -> list[tuple[tuple[str, ...], str]]:
+    ) -> list[Located]:
         """Located problems where hypers do not suit the targets, or name some that do not exist.
 
         ``extra_data`` are the names of what the training sections have of it.
         """
+        return list(self._misfits(targets, extra_data))
+
+    def _misfits(
+        self, targets: Mapping[str, TargetInfo], extra_data: Collection[str]
+    ) -> Iterator[Located]:
         names = list(targets)
-        problems: list[tuple[tuple[str, ...], str]] = []
         for field in ("loss", "atomic_baseline", "fixed_scaling_weights"):
             value = getattr(self, field)
-            if isinstance(value, dict):
-                problems += [
-                    ((field, name), f"there is no such target{did_you_mean(name, names)}")
-                    for name in value
-                    if name not in names
-                ]
-        problems += [
-            (("per_structure_targets",), f"there is no target '{name}'{did_you_mean(name, names)}")
-            for name in self.per_structure_targets
-            if name not in names
-        ]
-        for name, target in targets.items():
-            problems += self._check_affine(target)
-            loss = self.loss_for(target)
-            where = ("loss",) if isinstance(self.loss, LossSpec) else ("loss", name)
-            if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
-                problem = f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
-                problems.append((where, problem))
-            fitting = task_of(target.kind).losses
-            if loss.type in LOSSES and loss.type not in fitting:
-                problem = (
-                    f"'{loss.type}' makes no sense for a target of type '{target.kind}'; "
-                    f"there {'is' if len(fitting) == 1 else 'are'}: {', '.join(fitting)}"
-                )
-                problems.append((where, problem))
-                continue
-            if loss.type == "shift_agnostic_mse" and (not target.is_scalar or target.width < 5):
-                problem = (
-                    f"shift_agnostic_mse is for scalars on a grid of at least 5 points "
-                    f"(num_subtargets), which '{name}' is not"
-                )
-                problems.append((where, problem))
-            problems += [
-                ((*where, key), "is for values on a grid, not for gradients")
-                for key, gradient in loss.gradients.items()
-                if gradient.type == "shift_agnostic_mse"
-            ]
-        return problems
+            for name in value if isinstance(value, dict) else ():
+                if name not in names:
+                    yield (field, name), f"there is no such target{did_you_mean(name, names)}"
+        for name in self.per_structure_targets:
+            if name not in names:
+                hint = did_you_mean(name, names)
+                yield ("per_structure_targets",), f"there is no target '{name}'{hint}"
+        for target in targets.values():
+            yield from self._check_affine(target)
+            yield from self._check_loss(target, extra_data)
 
-    def _check_affine(self, target: TargetInfo) -> list[tuple[tuple[str, ...], str]]:
+    def _check_loss(self, target: TargetInfo, extra_data: Collection[str]) -> Iterator[Located]:
+        name, loss = target.name, self.loss_for(target)
+        where = ("loss",) if isinstance(self.loss, LossSpec) else ("loss", name)
+        if loss.type.startswith("masked_") and f"{name}_mask" not in extra_data:
+            yield where, f"'{loss.type}' of '{name}' needs extra_data called '{name}_mask'"
+        fitting = task_of(target.kind).losses
+        if loss.type in LOSSES and loss.type not in fitting:
+            there = f"there {'is' if len(fitting) == 1 else 'are'}: {', '.join(fitting)}"
+            yield (
+                where,
+                f"'{loss.type}' makes no sense for a target of type '{target.kind}'; {there}",
+            )
+            return
+        if loss.type == "shift_agnostic_mse" and (not target.is_scalar or target.width < 5):
+            grid = "scalars on a grid of at least 5 points (num_subtargets)"
+            yield where, f"shift_agnostic_mse is for {grid}, which '{name}' is not"
+        for key, gradient in loss.gradients.items():
+            if gradient.type == "shift_agnostic_mse":
+                yield (*where, key), "is for values on a grid, not for gradients"
+
+    def _check_affine(self, target: TargetInfo) -> Iterator[Located]:
         """What is wrong with the given composition and scale of a target."""
-        problems: list[tuple[tuple[str, ...], str]] = []
+        name = target.name
         if isinstance(self.atomic_baseline, dict) and target.blocks:
-            given = self.atomic_baseline.get(target.name, 0.0)
-            if task_of(target.kind).scaled is False and target.name in self.atomic_baseline:
+            given = self.atomic_baseline.get(name, 0.0)
+            if task_of(target.kind).scaled is False and name in self.atomic_baseline:
                 problem = f"a target of type '{target.kind}' has no composition"
-                problems.append((("atomic_baseline", target.name), problem))
-                return problems
+                yield ("atomic_baseline", name), problem
+                return
             some = any(given.values()) if isinstance(given, dict) else given != 0.0
             if some and not any(block.invariant for block in target.blocks):
                 problem = "changes under rotations: there is nothing of atoms alone to take off"
-                problems.append((("atomic_baseline", target.name), problem))
+                yield ("atomic_baseline", name), problem
         if isinstance(self.fixed_scaling_weights, dict):
-            weights = self.fixed_scaling_weights.get(target.name)
+            weights = self.fixed_scaling_weights.get(name)
             if isinstance(weights, dict) and (not target.per_atom or target.zero_mean):
                 what = "of atoms with remove_mean" if target.per_atom else "of structures"
                 problem = f"a target {what} has one scale for all types: give a number"
-                problems.append((("fixed_scaling_weights", target.name), problem))
-        return problems
-
-
-def _is_one_loss(section: dict[str, Any]) -> bool:
-    """Whether a section is a loss itself, not one per target (no target can be called so)."""
-    own = {*LossSpec.model_fields, "forces", "stress", "virial"}
-    return not own.isdisjoint(section)
-
-
-def _bytes(value: int | str) -> int:
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not found or found[2].upper() not in _UNITS:
-        raise ValueError(f"expected bytes or a size such as '4 GB', got '{value}'")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+                yield ("fixed_scaling_weights", name), problem

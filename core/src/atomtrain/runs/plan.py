@@ -127,13 +127,9 @@ def _make_observers(options: Options) -> list[Observer]:
 
     Raises PluginError for one that is not installed or broken, OptionsError for wrong arguments.
     """
-    wanted = dict(options.observers)
-    if options.wandb is not None:
-        wanted["wandb"] = options.wandb
     made: list[Observer] = []
-    for name, arguments in wanted.items():
-        path = ("wandb",) if name == "wandb" and options.wandb is not None else ("observers", name)
-        where = options.source.where(path)
+    for name, arguments in options.observers.items():
+        where = options.source.where(("observers", name))
         try:
             factory = component("register_observers", name).load()
         except AtomtrainError as error:

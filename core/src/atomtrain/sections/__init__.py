@@ -5,8 +5,8 @@ every key is; ``problems`` turns what pydantic finds into sentences; ``names`` k
 targets. Nothing here knows which sections there are.
 """
 
-from atomtrain.sections.document import Path, Source, read_document
-from atomtrain.sections.problems import Problems, fail, shown, translate
+from atomtrain.sections.document import Path, Source, read_document, read_file
+from atomtrain.sections.problems import Problems, fail, shown, translate, validate
 from atomtrain.sections.section import Section, defaults_of
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "defaults_of",
     "fail",
     "read_document",
+    "read_file",
     "shown",
     "translate",
+    "validate",
 ]

@@ -7,7 +7,7 @@ a number, dates are text, a key given twice is an error, ``${...}`` refers to ot
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from atomtrain.errors import OptionsError
-from atomtrain.sections.names import current_name
 
 Path = tuple[str | int, ...]
 
@@ -37,6 +36,12 @@ class Source:
     """line and column (from 1) of every key"""
     overrides: dict[Path, str] = field(default_factory=dict)
     """the override that set a key, as typed"""
+    what: str = "options"
+    """what such a file holds, for messages"""
+    today: Callable[[str], str] = str
+    """the name that completed options have for a key of the file"""
+    moved: Mapping[Path, Path] = field(default_factory=dict)
+    """where the file has a section that is elsewhere in completed options"""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source)
@@ -71,11 +76,14 @@ class Source:
         Completed options are longer than the file: a single section became a list of one, a path
         became a section, an old name today's.
         """
+        for today, here in self.moved.items():
+            if tuple(path[: len(today)]) == today:
+                path = (*here, *path[len(today) :])
         node = self.values
         real: list[str | int] = []
         for k, part in enumerate(path):
             if isinstance(node, dict):
-                key = _key_of(node, part)
+                key = self.key_of(node, part)
                 if key is not None:
                     node = node[key]
                     real.append(key)
@@ -92,14 +100,14 @@ class Source:
             return tuple(real), (*real, *rest)
         return tuple(real), tuple(real)
 
-
-def _key_of(node: dict[Any, Any], part: str | int) -> Any:
-    if part in node:
-        return part
-    for key in node:
-        if str(key) == str(part) or (isinstance(key, str) and current_name(key) == part):
-            return key
-    return None
+    def key_of(self, node: dict[Any, Any], part: str | int) -> Any:
+        """The key of a section of the file that is ``part`` in completed options, or None."""
+        if part in node:
+            return part
+        for key in node:
+            if str(key) == str(part) or (isinstance(key, str) and self.today(key) == part):
+                return key
+        return None
 
 
 class _Loader(yaml.SafeLoader):
@@ -125,17 +133,24 @@ _Loader.add_implicit_resolver(
 
 
 def read_document(
-    document: str | PathLike[str] | Mapping[str, Any] | list[Any], overrides: Sequence[str] = ()
+    document: str | PathLike[str] | Mapping[str, Any] | list[Any],
+    overrides: Sequence[str] = (),
+    today: Callable[[str], str] = str,
 ) -> Source:
     """Read a YAML file whose top level is a mapping or a list; apply overrides and ``${...}``.
 
-    Instead of a path, what such a file holds. Raises :class:`~atomtrain.errors.OptionsError` with
-    file and line for anything unreadable.
+    Instead of a path, what such a file holds. ``today`` gives the name that a key has by now. Raises
+    :class:`~atomtrain.errors.OptionsError` with file and line for anything unreadable.
     """
     if isinstance(document, (str, PathLike)):
-        source = _read(fspath(document))
+        source = read_file(document)
+        if source.values is None:
+            raise OptionsError(
+                f"'{source.name}' is empty; an options file holds 'key: value' lines"
+            )
     else:
-        source = Source("", _plain(document))
+        source = Source(values=_plain(document))
+    source.today = today
     for override in overrides:
         _apply(override, source)
     source.values = _interpolate(source)
@@ -151,42 +166,47 @@ def _plain(value: Any) -> Any:
     return fspath(value) if isinstance(value, PathLike) else value
 
 
-def _read(name: str) -> Source:
+def read_file(path: str | PathLike[str], what: str = "options") -> Source:
+    """What a YAML file of ``what`` says as it stands, and where; None where it says nothing.
+
+    Raises OptionsError with file and line for one that cannot be read.
+    """
+    name, kind = fspath(path), f"{what} file"
     try:
         with open(name, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except FileNotFoundError:
-        raise OptionsError(f"options file '{name}' does not exist") from None
+        raise OptionsError(f"{kind} '{name}' does not exist") from None
     except IsADirectoryError:
-        raise OptionsError(f"'{name}' is a directory, not an options file") from None
+        raise OptionsError(f"{kind} '{name}' is a directory") from None
     except UnicodeDecodeError:
-        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+        raise OptionsError(f"{kind} '{name}' is not a text file; it is YAML") from None
     except OSError as error:
-        raise OptionsError(f"cannot read options file '{name}': {error.strerror}") from None
-    return parse(text, name)
+        raise OptionsError(f"cannot read {kind} '{name}': {error.strerror}") from None
+    return _parse(text, Source(name, what=what))
 
 
-def parse(text: str, name: str) -> Source:
-    """The values and key positions of a YAML text."""
+def _parse(text: str, source: Source) -> Source:
+    """``source`` with the values and key positions of its YAML text."""
+    name = source.name
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            raise OptionsError(f"'{name}' is empty; an options file holds 'key: value' lines")
+            return source
         _refuse_duplicates(node, name)
-        values = loader.construct_document(node)
+        source.values = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
         raise OptionsError(f"{name}{line}: not valid YAML: {error.problem}{hint}") from None
     except yaml.YAMLError:
-        raise OptionsError(f"'{name}' is not a text file; an options file is YAML") from None
+        raise OptionsError(f"{source.what} file '{name}' is not a text file; it is YAML") from None
     except (ValueError, RecursionError) as error:
         raise OptionsError(f"'{name}' is not valid YAML: {error}") from None
-    positions: dict[Path, tuple[int, int]] = {}
-    _locate(node, (), positions, (), loader, name)
-    return Source(name, values, positions)
+    _locate(node, (), source.positions, (), loader, name)
+    return source
 
 
 def parse_value(text: str) -> Any:
@@ -276,7 +296,7 @@ def _apply(override: str, source: Source) -> None:
         elif isinstance(node, dict):
             if part == "0" and len(path) == 1 and str(path[0]).endswith("_set"):
                 continue  # a single section is a list of one
-            key = _key_of(node, part)
+            key = source.key_of(node, part)
             key = parse_key(part) if key is None else key
             node.setdefault(key, None)
         else:

@@ -24,17 +24,6 @@ STANDARD_TARGETS = (
 )
 """metatomic's standard outputs. Any other target is called ``<domain>::<name>``."""
 
-OLDER_TARGETS = {
-    "features": "feature",
-    "non_conservative_forces": "non_conservative_force",
-    "positions": "position",
-    "momenta": "momentum",
-    "velocities": "velocity",
-    "masses": "mass",
-    "charges": "charge",
-}
-"""what they were called before"""
-
 _ELEMENTS = """
 H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br
 Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho
@@ -44,12 +33,6 @@ Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
 SYMBOLS = tuple(_ELEMENTS.split())
 """chemical symbols in the order of their numbers"""
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
-
-
-def current_name(name: str) -> str:
-    """Today's name of a target: metatomic renamed some of its outputs (``charges`` -> ``charge``)."""
-    base, slash, variant = name.partition("/")
-    return OLDER_TARGETS.get(base, base) + slash + variant
 
 
 def base_name(name: str) -> str:
@@ -68,7 +51,7 @@ def bad_target_name(name: Any) -> str | None:
         if all(base.split("::")) and "::" not in variant:
             return None
         return f"'{name}' is not of the form '<domain>::<name>' or '<domain>::<name>/<variant>'"
-    if current_name(base) in STANDARD_TARGETS:
+    if base in STANDARD_TARGETS:
         return None
     hint = did_you_mean(base, STANDARD_TARGETS).partition("(")[0].strip()
     return (

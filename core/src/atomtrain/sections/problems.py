@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from atomtrain.errors import OptionsError, did_you_mean, nearest
 from atomtrain.sections.document import Path, Source
+
+S = TypeVar("S", bound=BaseModel)
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -19,6 +21,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_too_short": "text",
     "list_type": "a list",
     "dict_type": "a section of 'key: value' lines",
     "model_type": "a section of 'key: value' lines",
@@ -34,6 +37,11 @@ class Problems(ValueError):
     def __init__(self, *problems: tuple[Sequence[str | int], str]) -> None:
         super().__init__("; ".join(message for _, message in problems))
         self.problems = [(tuple(path), message) for path, message in problems]
+
+    @classmethod
+    def at(cls, path: str | Sequence[str | int], message: str) -> Problems:
+        """One problem, at a key or a path."""
+        return cls(((path,) if isinstance(path, str) else path, message))
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,18 @@ def fail(problems: Iterable[tuple[Path, str]], source: Source) -> OptionsError:
     lines = list(dict.fromkeys(text for _, text in sorted(located, key=lambda item: item[0])))
     if len(lines) == 1:
         return OptionsError(lines[0])
-    return OptionsError(f"{len(lines)} problems in the options:\n  " + "\n  ".join(lines))
+    return OptionsError(f"{len(lines)} problems in the {source.what}:\n  " + "\n  ".join(lines))
+
+
+def validate(cls: type[S], values: Any, path: Path, source: Source) -> S:
+    """The section ``values``, which is at ``path`` of ``source``.
+
+    Raises OptionsError with file, line, key and the nearest known name for everything that is wrong.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise fail(translate(error, cls, path), source) from None
 
 
 def translate(
@@ -125,7 +144,9 @@ def _sentences(found: dict[str, Any], path: Path, owner: Any, branch: int) -> li
     if kind in ("too_short", "too_long"):
         bound = context.get("min_length", context.get("max_length"))
         side = "at least" if kind == "too_short" else "at most"
-        return [_Finding(path, f"expected {side} {bound} entries, got {context['actual_length']}")]
+        entries = "1 entry" if bound == 1 else f"{bound} entries"
+        problem = f"expected {side} {entries}, got {context['actual_length']}"
+        return [_Finding(path, problem, branch=branch)]
     if kind == "invalid_key":
         return [_Finding(path, "a key must be text", branch=branch)]
     if kind in _EXPECTED:
@@ -136,21 +157,18 @@ def _sentences(found: dict[str, Any], path: Path, owner: Any, branch: int) -> li
 def _without_lost_branches(findings: list[_Finding]) -> list[_Finding]:
     """Drop the alternatives of a union which the user cannot have meant.
 
-    Where one alternative got further into the data (its problem lies deeper), the others only say
-    that a section is not text, or the like.
+    Where one alternative got further into the data (its problem lies deeper, or is with a value of
+    the right kind), the others only say that a section is not text, or the like.
     """
-    kept = []
-    for finding in findings:
-        deeper = finding.branch and any(
-            other.branch
-            and other.branch != finding.branch
-            and len(other.path) > len(finding.path)
-            and other.path[: len(finding.path)] == finding.path
-            for other in findings
-        )
-        if not deeper:
-            kept.append(finding)
-    return kept
+
+    def lost(one: _Finding, other: _Finding) -> bool:
+        if not one.branch or not other.branch or one.branch == other.branch:
+            return False
+        deeper = len(other.path) > len(one.path) and other.path[: len(one.path)] == one.path
+        further = other.path == one.path and bool(one.expected) and not other.expected
+        return deeper or further
+
+    return [one for one in findings if not any(lost(one, other) for other in findings)]
 
 
 def _follow(cls: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Path, Any, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from atomtrain.frame import Frame
     from atomtrain.losses import Loss
+
+log = logging.getLogger("atomtrain")
 
 TOP = 5
 BINS = 4096
@@ -75,8 +78,8 @@ class Classes(Classification):
     arguments: type[Section] = ClassesArguments
     losses = ("cross_entropy",)
     shown: tuple[str, ...] = ("accuracy", "balanced accuracy")
-    all_must_occur = True
-    """whether a class without a single label in the training set is an error"""
+    fixed_classes = False
+    """whether the classes are what they are, whichever of them occur in the training set"""
 
     def complete(self, info: TargetInfo) -> TargetInfo:
         arguments = ClassesArguments.model_validate(info.extra)
@@ -165,13 +168,8 @@ class Classes(Classification):
         import torch
 
         counts = _counts(label.values, label.mask)
-        never = [c for c, n in zip(info.classes, counts.tolist(), strict=True) if n == 0]
-        if never and self.all_must_occur:
-            raise DataError(
-                f"target '{info.name}': the class '{never[0]}' never occurs in the training set"
-                f"{f' (nor do {len(never) - 1} others)' if len(never) > 1 else ''}; leave it out "
-                "of the names, or split the data so that it does"
-            )
+        if not self.fixed_classes:
+            self._miss_classes(counts, info)
         wanted = arguments.get("class_weights")
         weights = torch.ones(len(info.classes), dtype=torch.float64)
         if wanted == "balanced":
@@ -202,6 +200,21 @@ class Classes(Classification):
             return each.sum(), present.sum()
 
         return cross_entropy
+
+    def _miss_classes(self, counts: Tensor, info: TargetInfo) -> None:
+        """Warn of classes no label is of; DataError where the options name them."""
+        never = [c for c, n in zip(info.classes, counts.tolist(), strict=True) if n == 0]
+        if not never:
+            return
+        others = f" (nor do {len(never) - 1} others)" if len(never) > 1 else ""
+        found = (
+            f"target '{info.name}': the class '{never[0]}' never occurs in the training set{others}"
+        )
+        if ClassesArguments.model_validate(info.extra).names is not None:
+            raise DataError(
+                f"{found}; leave it out of the names, or split the data so that it does"
+            )
+        log.warning("%s: the model cannot learn it", found)
 
     # Sums: the confusion matrix (label, prediction), hits among the top 5, cross entropy
 

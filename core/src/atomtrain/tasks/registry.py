@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from atomtrain.contract import components
+from functools import lru_cache
+
+from atomtrain.contract import ComponentSpec, components
 from atomtrain.errors import PluginError
 from atomtrain.tasks.base import Task
 from atomtrain.tasks.classification import Binary, Classes
@@ -26,15 +28,19 @@ def find_task(kind: str) -> Task | None:
     if kind in _CORE:
         return _CORE[kind]
     spec = components("register_tasks").get(kind)
-    if spec is None:
-        return None
+    return None if spec is None else _task_of_package(spec)
+
+
+@lru_cache(maxsize=64)
+def _task_of_package(spec: ComponentSpec) -> Task:
+    """The task behind a spec, made once: it is asked for in every epoch."""
     task = spec.load()
     if isinstance(task, type):
         task = task()
-    if not isinstance(task, Task) or task.kind != kind:
+    if not isinstance(task, Task) or task.kind != spec.name:
         raise PluginError(
-            f"the task '{kind}' that an installed package registers must be a subclass of "
-            f"atomtrain.tasks.Task with kind = '{kind}', not {type(task).__name__}"
+            f"the task '{spec.name}' that an installed package registers must be a subclass of "
+            f"atomtrain.tasks.Task with kind = '{spec.name}', not {type(task).__name__}"
         )
     return task
 

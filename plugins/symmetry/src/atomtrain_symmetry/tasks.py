@@ -81,7 +81,7 @@ class SpaceGroup(Classes):
 
     kind = "spacegroup"
     arguments = SymmetryArguments
-    all_must_occur = False
+    fixed_classes = True
     shown: tuple[str, ...] = ("accuracy", "top-5 accuracy", "crystal system accuracy")
     last = {str(number): number for number in range(1, 231)}
     """number of the last space group of each class"""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
 import wandb
 
+from atomtrain.errors import did_you_mean
 from atomtrain.training.observers import EpochRecord, Observer
 from atomtrain.training.units import numbers, quantities
 
@@ -27,8 +27,7 @@ class WandbObserver(Observer):
         known = list(inspect.signature(wandb.init).parameters)
         for name in arguments:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
+                hint = did_you_mean(name, known)
                 raise ValueError(f"wandb.init has no argument '{name}'{hint}")
         self._arguments = arguments
         self._run: Any = None

@@ -2,82 +2,121 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from atomtrain.errors import OptionsError
+from pydantic import BeforeValidator, Field, model_validator
+
+from atomtrain._version import __version__
+from atomtrain.sections import Section, Source, read_file, shown, validate
 from atomtrain.targets import DatasetInfo
 
 if TYPE_CHECKING:
     from atomtrain.contract.architecture import ArchitectureInfo
 
-KEYS = ("name", "description", "authors", "references", "extra")
-REFERENCES = ("implementation", "architecture", "model")
+
+def _listed(value: Any) -> Any:
+    """One text is a list of it; a program may give a tuple."""
+    if isinstance(value, str):
+        return [value] if value else []
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _as_texts(value: Any) -> Any:
+    """Entries for programs to read: what is no text is written as JSON."""
+    if not isinstance(value, Mapping):
+        return value
+    return {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in value.items()}
+
+
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)]
+
+
+class References(Section):
+    """What to cite, or where to look: addresses, each a text or a list of texts."""
+
+    implementation: Texts = []
+    """The code of the architecture."""
+    architecture: Texts = []
+    """The idea of the architecture."""
+    model: Texts = []
+    """This very model."""
+
+
+class Metadata(Section):
+    """What a user says of a model. All of it may be left out."""
+
+    name: str = ""
+    """Name of the model."""
+    description: str = ""
+    """What it is for, and how it was made."""
+    authors: Texts = []
+    """Who trained it."""
+    references: References = References()
+    """What to cite for it."""
+    extra: Annotated[dict[str, str], BeforeValidator(_as_texts)] = {}
+    """Anything else, by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_and_values(cls, data: Any) -> Any:
+        if data is not None and not isinstance(data, dict):
+            keys = ", ".join(cls.model_fields)
+            raise ValueError(f"must hold keys and values ({keys}), got {shown(data)}")
+        return data or {}
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """Read a user's metadata file (YAML with the keys :data:`KEYS`, all optional).
+    """Read a user's metadata file: YAML with the keys of :class:`Metadata`.
 
     Raises OptionsError for a missing file, unknown keys or values of the wrong form.
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise OptionsError(f"cannot read the metadata file '{path}': {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionsError(f"the metadata file '{path}' is no valid YAML: {error}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise OptionsError(
-            f"the metadata file '{path}' must hold keys and values ({', '.join(KEYS)}), "
-            f"not a {type(content).__name__}"
-        )
-    return merge_metadata({}, content, where=f"metadata file '{path}'")
+    source = read_file(path, "metadata")
+    return _plain(validate(Metadata, source.values, (), source))
 
 
 def merge_metadata(
     base: Mapping[str, Any], user: Mapping[str, Any], *, where: str = "metadata"
 ) -> dict[str, Any]:
-    """``base`` with the ``user``'s entries: texts replace, lists and dictionaries are joined."""
-    for side in (base, user):
-        _refuse_unknown(side, KEYS, where)
-        _refuse_unknown(_mapping(side, "references", where), REFERENCES, f"{where}: references")
-    references: dict[str, list[str]] = {}
-    for key in REFERENCES:
-        both = [
-            *_strings(_mapping(base, "references", where), key, where),
-            *_strings(_mapping(user, "references", where), key, where),
-        ]
-        if both:
-            references[key] = list(dict.fromkeys(both))
-    return {
-        "name": _text(user, "name", where) or _text(base, "name", where),
-        "description": _text(user, "description", where) or _text(base, "description", where),
-        "authors": list(
-            dict.fromkeys([*_strings(base, "authors", where), *_strings(user, "authors", where)])
-        ),
-        "references": references,
-        "extra": {
-            str(key): value if isinstance(value, str) else json.dumps(value)
-            for side in (base, user)
-            for key, value in _mapping(side, "extra", where).items()
-        },
-    }
+    """``base`` with the ``user``'s entries: texts replace, lists and dictionaries are joined.
+
+    Raises OptionsError, beginning with ``where``, as :func:`read_metadata` does.
+    """
+    source = Source(where, what="metadata")
+    first, second = (validate(Metadata, dict(side), (), source) for side in (base, user))
+    return _plain(
+        Metadata(
+            name=second.name or first.name,
+            description=second.description or first.description,
+            authors=_joined(first.authors, second.authors),
+            references=References(
+                **{
+                    key: _joined(getattr(first.references, key), getattr(second.references, key))
+                    for key in References.model_fields
+                }
+            ),
+            extra={**first.extra, **second.extra},
+        )
+    )
+
+
+def _joined(first: list[str], second: list[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *second]))
+
+
+def _plain(metadata: Metadata) -> dict[str, Any]:
+    """As plain data, without kinds of references of which there are none."""
+    data = metadata.model_dump()
+    data["references"] = {key: texts for key, texts in data["references"].items() if texts}
+    return data
 
 
 def complete_metadata(metadata: Mapping[str, Any], dataset_info: DatasetInfo) -> dict[str, Any]:
     """Arguments for metatomic's ``ModelMetadata``; ``extra`` always tells version and data set."""
     merged = merge_metadata({}, metadata)
-    merged["extra"].setdefault("atomtrain_version", _version())
+    merged["extra"].setdefault("atomtrain_version", __version__)
     merged["extra"].setdefault("dataset_info", json.dumps(dataset_info.to_dict()))
     return merged
 
@@ -115,43 +154,3 @@ def describe_checkpoint(
     }
     merged = merge_metadata(base, checkpoint.get("metadata") or {}, where="checkpoint metadata")
     return merge_metadata(merged, user or {})
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("atomtrain")
-    except importlib.metadata.PackageNotFoundError:  # run from a source folder
-        return "unknown"
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise OptionsError(f"{where}: unknown key '{key}'; {hint}")
-
-
-def _mapping(given: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-    value = given.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise OptionsError(f"{where}: '{key}' must hold keys and values, not {value!r}")
-    return value
-
-
-def _strings(given: Mapping[str, Any], key: str, where: str) -> list[str]:
-    value = given.get(key) or []
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(item, str) and item for item in value
-    ):
-        raise OptionsError(f"{where}: '{key}' must be a list of non-empty texts, not {value!r}")
-    return list(value)
-
-
-def _text(given: Mapping[str, Any], key: str, where: str) -> str:
-    value = given.get(key) or ""
-    if not isinstance(value, str):
-        raise OptionsError(f"{where}: '{key}' must be a text, not {value!r}")
-    return value

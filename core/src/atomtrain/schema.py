@@ -1,8 +1,9 @@
 """The JSON schema of an options file, for editors: what is installed, documented, strict.
 
-pydantic makes the schema of each section, ``_short_forms`` adds what sections also accept. An editor
-then says of a file what :func:`atomtrain.options.load_options` would, as far as a schema can: whether
-keys agree with one another and with the data is known only later.
+pydantic makes the schema of each section, short forms included; what it cannot know is added here: what
+is installed, and that any key may be ``null`` or ``${...}``. An editor then says of a file what
+:func:`atomtrain.options.load_options` would, as far as a schema can: whether keys agree with one
+another and with the data is known only later.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic_core import core_schema
 
 from atomtrain._version import __version__
 from atomtrain.contract import catalog
@@ -21,11 +23,57 @@ from atomtrain.errors import PluginError
 from atomtrain.options.options import ArchitectureSection, Options
 from atomtrain.options.target_type import TypeSection
 from atomtrain.plugins import Architecture
-from atomtrain.schema.short_forms import NULL, Json, SchemaGenerator, is_a_word
+from atomtrain.sections import Section
 from atomtrain.tasks import CORE_KINDS, known_kinds, task_of
 
 # Draft 7: what editors know.
 DRAFT = "http://json-schema.org/draft-07/schema#"
+
+Json = dict[str, Any]
+NULL: Json = {"type": "null"}
+INTERPOLATION: Json = {"type": "string", "pattern": r"\$\{.+\}"}
+ANNOTATIONS = ("title", "description", "default", "deprecated", "examples")
+
+
+class SchemaGenerator(GenerateJsonSchema):
+    """pydantic's, for files in YAML: keys are text, ``null`` is as good as no key, ``${...}`` any value."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # a title that only repeats the key is noise in an editor
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> Json:
+        """Limits of keys in one place; pydantic would let keys pass that fit no pattern."""
+        json = super().dict_schema(schema)
+        for value in json.pop("patternProperties", {}).values():
+            json["additionalProperties"] = value
+        keys = self.generate_inner(schema.get("keys_schema", core_schema.str_schema()))
+        if keys == {"type": "integer"}:
+            keys = {"pattern": "^-?[0-9]+$"}
+        if keys != {"type": "string"}:
+            json["propertyNames"] = keys
+        return json
+
+    def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Json:
+        """An empty section may fit several alternatives: code chooses one."""
+        json = super().tagged_union_schema(schema)
+        return {("anyOf" if key == "oneOf" else key): value for key, value in json.items()}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Json:
+        json = super().model_schema(schema)
+        if issubclass(schema["cls"], Section):
+            required = json.get("required", [])
+            for key, value in json.get("properties", {}).items():
+                also = [INTERPOLATION] if key in required else [NULL, INTERPOLATION]
+                json["properties"][key] = _or(value, *also)
+        return json
+
+
+def _or(json: Json, *alternatives: Json) -> Json:
+    """``json`` or one of the alternatives; what is said about it stays outside."""
+    about = {key: value for key, value in json.items() if key in ANNOTATIONS}
+    bare = {key: value for key, value in json.items() if key not in ANNOTATIONS}
+    known = bare["anyOf"] if set(bare) == {"anyOf"} else [bare]
+    return {**about, "anyOf": [*known, *(a for a in alternatives if a not in known)]}
 
 
 def options_schema(on_problem: Callable[[str], None] | None = None) -> Json:
@@ -143,13 +191,26 @@ def _name_pattern(names: Iterable[str]) -> str:
 
 
 def _add_kinds(definition: Json, refs: dict[type[BaseModel], Json]) -> None:
-    """The kinds of targets there are; arguments of those that packages bring are their own."""
-    words, section = definition["anyOf"]
-    known = known_kinds()
-    words["enum"] = [kind for kind in known if is_a_word(kind)]
-    for kind in known:
-        if kind in section["properties"]:
-            continue
-        arguments = refs[task_of(kind).arguments] if kind in CORE_KINDS else {"type": "object"}
-        optional = [NULL] if is_a_word(kind) else []
-        section["properties"][kind] = {"anyOf": [arguments, *optional]}
+    """A kind of target is a word, or a section of one word; those of packages have arguments of their own."""
+    words, properties = [], definition.pop("properties")
+    for kind in dict.fromkeys(known_kinds()):
+        if kind in CORE_KINDS and kind not in properties:
+            properties[kind] = {"anyOf": [refs[task_of(kind).arguments], NULL]}
+        alternatives = properties.setdefault(kind, {"anyOf": [{"type": "object"}, NULL]})
+        if _is_a_word(kind):
+            words.append(kind)
+        else:
+            alternatives["anyOf"].remove(NULL)
+    section = {"type": definition.pop("type"), "properties": properties}
+    section |= {"additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+    definition["anyOf"] = [{"enum": words}, section]
+    del definition["additionalProperties"]
+
+
+def _is_a_word(kind: str) -> bool:
+    """Whether a kind of target may stand alone, without arguments."""
+    try:
+        TypeSection.model_validate(kind)
+    except ValidationError:
+        return False
+    return True

@@ -1,0 +1,148 @@
+"""How metatrain's files, and older ones of metatomic's names, say what is said otherwise here.
+
+Each function turns such a spelling into ours before a section is validated, and leaves alone what it
+does not know: the section says what is wrong with it. ``allow_...`` adds spellings to the JSON schema of a
+section, where they are keys of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atomtrain.errors import did_you_mean
+from atomtrain.sections import Path, Problems
+
+Json = dict[str, Any]
+
+# -- names of targets ------------------------------------------------------------------------------
+
+OLDER_TARGETS = {
+    "features": "feature",
+    "non_conservative_forces": "non_conservative_force",
+    "positions": "position",
+    "momenta": "momentum",
+    "velocities": "velocity",
+    "masses": "mass",
+    "charges": "charge",
+}
+"""what metatomic called some of its outputs before"""
+
+
+def todays_name(name: str) -> str:
+    """Today's name of a target or of its variant."""
+    base, slash, variant = name.partition("/")
+    return OLDER_TARGETS.get(base, base) + slash + variant
+
+
+def todays_names(targets: Any) -> Any:
+    """Targets by their names of today."""
+    if not isinstance(targets, dict):
+        return targets
+    renamed: dict[Any, Any] = {}
+    for name, section in targets.items():
+        today = todays_name(name) if isinstance(name, str) else name
+        if today in renamed or (today != name and today in targets):
+            problem = f"is today's '{today}', which is given as well; remove one"
+            raise Problems.at((name,), problem)
+        renamed[today] = section
+    return renamed
+
+
+# -- keys of their own -----------------------------------------------------------------------------
+
+
+def moved(options: Any) -> dict[Path, Path]:
+    """Where completed options have a section, and where these do."""
+    return {("observers", "wandb"): ("wandb",)} if "wandb" in options else {}
+
+
+def wandb_as_observer(options: dict[str, Any]) -> dict[str, Any]:
+    """``wandb: {...}`` is the observer of that name; ``observers`` are spelt out already."""
+    arguments = options.pop("wandb", None)
+    observers = options.get("observers") or {}
+    if arguments is None or not isinstance(observers, dict):
+        return options
+    if "wandb" in observers:
+        raise Problems.at("wandb", "is given among the observers as well; keep one")
+    return {**options, "observers": {**observers, "wandb": arguments}}
+
+
+def allow_wandb(schema: Json) -> None:
+    """``wandb`` beside ``observers``."""
+    about = "Log to Weights & Biases; short for the observer ``wandb``."
+    schema["properties"]["wandb"] = {"type": "object", "description": about}
+
+
+def sample_kind(target: dict[str, Any]) -> dict[str, Any]:
+    """``per_atom: true`` is ``sample_kind: atom``."""
+    per_atom = target.pop("per_atom", None)
+    if per_atom is None:
+        return target
+    if not isinstance(per_atom, bool):
+        raise Problems.at("per_atom", "expected true or false")
+    kind = "atom" if per_atom else "system"
+    if target.get("sample_kind") not in (None, kind):
+        problem = f"contradicts sample_kind: {target['sample_kind']}; remove per_atom"
+        raise Problems.at("per_atom", problem)
+    return {**target, "sample_kind": kind}
+
+
+def allow_per_atom(schema: Json) -> None:
+    """``per_atom`` beside ``sample_kind``."""
+    about = "Older spelling of sample_kind: true for 'atom', false for 'system'."
+    schema["properties"]["per_atom"] = {"type": "boolean", "description": about}
+
+
+# -- losses of gradients ---------------------------------------------------------------------------
+
+BESIDE = ("forces", "stress", "virial")
+"""gradients whose losses may stand beside the other keys of a loss"""
+_GRADIENTS = {
+    "positions": "forces",
+    "forces": "forces",
+    "strain": "strain",
+    "stress": "strain",
+    "virial": "strain",
+}
+
+
+def gradients(loss: dict[str, Any]) -> dict[str, Any]:
+    """Losses of gradients in a section of their own, under our names."""
+    beside = {name: loss.pop(name) for name in BESIDE if name in loss}
+    inside = loss.get("gradients") or {}
+    if not isinstance(inside, dict):
+        return loss
+    for name in inside:
+        if name not in _GRADIENTS:
+            hint = did_you_mean(name, ("positions", "strain"))
+            raise Problems.at(("gradients", name), f"unknown gradient{hint}")
+    renamed = {_GRADIENTS[name]: value for name, value in {**inside, **beside}.items()}
+    return {**loss, "gradients": renamed} if renamed else loss
+
+
+def allow_gradients(schema: Json) -> None:
+    """Gradients by all their names, and beside the other keys."""
+    properties = schema["properties"]
+    properties["gradients"]["propertyNames"] = {"enum": list(_GRADIENTS)}
+    loss = properties["gradients"]["additionalProperties"]
+    for name in BESIDE:
+        properties[name] = {"anyOf": [loss], "description": f"Loss of the {name}."}
+
+
+# -- nothing ---------------------------------------------------------------------------------------
+
+
+def nothing(value: Any) -> Any:
+    """What metatrain's documentation writes as None, which YAML reads as text."""
+    return None if value in ("None", "none") else value
+
+
+def no_finetuning(section: Any) -> Any:
+    """Metatrain's files carry a section without a path."""
+    empty = isinstance(section, dict) and not section.get("read_from")
+    return None if empty else section
+
+
+def allow_empty(schema: Json) -> None:
+    """A section of which nothing need be there."""
+    schema.pop("required", None)
