@@ -30,6 +30,7 @@ DISTRIBUTIONS = (
     "./plugins/soap-bpnn[long-range]",
     "./plugins/classifier",
     "./plugins/symmetry",
+    "./plugins/schema",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",

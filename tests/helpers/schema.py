@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonschema
 
-from atomtrain.schema import options_schema
 from atomtrain.sections.document import read_document
+from atomtrain_schema import options_schema
 
 
 def new_validator() -> Any:

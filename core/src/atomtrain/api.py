@@ -14,7 +14,7 @@ from typing import Any
 from metatomic.torch import AtomisticModel
 from rich.console import Console
 
-from atomtrain.errors import AtomtrainError, CheckpointError, OutputError, PluginError
+from atomtrain.errors import CheckpointError, OutputError, PluginError
 from atomtrain.evaluation import Evaluation, evaluate_model
 from atomtrain.model.export import (
     describe_checkpoint,
@@ -184,14 +184,3 @@ def _today(described: Mapping[str, Any]) -> dict[str, Any]:
         if part in hypers
     }
     return {"installed": known, "changed_hypers": changed}
-
-
-__all__ = [
-    "AtomtrainError",
-    "TrainingResult",
-    "evaluate",
-    "export",
-    "load",
-    "show",
-    "train",
-]

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from atomtrain._version import __version__
-from atomtrain.cli import architectures, eval_, export, schema, show, train
+from atomtrain.cli import architectures, eval_, export, show, train
 from atomtrain.contract import catalog
 from atomtrain.errors import AtomtrainError, PluginError
 
@@ -65,7 +65,6 @@ app.command("eval")(eval_.evaluate)
 app.command("export")(export.export)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
-app.command("schema")(schema.schema)
 
 
 def _version(wanted: bool) -> None:

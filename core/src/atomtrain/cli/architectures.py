@@ -87,19 +87,11 @@ def _show(console: Console, name: str) -> None:
 
 
 def _facts(info: ArchitectureInfo) -> list[tuple[str, list[str]]]:
-    def people(persons: Any) -> list[str]:
-        return [
-            " ".join(
-                x for x in (p.name, p.email and f"<{p.email}>", p.handle and f"@{p.handle}") if x
-            )
-            for p in persons
-        ]
-
     return [
         ("targets", [", ".join(info.target_kinds)]),
         ("devices, dtypes", [f"{', '.join(info.devices)}; {', '.join(info.dtypes)}"]),
-        ("authors", people(info.authors)),
-        ("maintainers", people(info.maintainers)),
+        ("authors", list(map(str, info.authors))),
+        ("maintainers", list(map(str, info.maintainers))),
         *((f"references ({kind})", list(refs)) for kind, refs in info.references.items()),
     ]
 

@@ -15,15 +15,3 @@ from atomtrain.contract.architecture import (
 )
 from atomtrain.contract.components import ComponentSpec, component, components
 from atomtrain.contract.hookspecs import hookimpl
-
-__all__ = [
-    "ArchitectureInfo",
-    "BuildContext",
-    "ComponentSpec",
-    "Deprecation",
-    "Person",
-    "Purpose",
-    "component",
-    "components",
-    "hookimpl",
-]

@@ -23,6 +23,10 @@ class Person:
     email: str = ""
     handle: str = ""
 
+    def __str__(self) -> str:
+        known = (self.name, self.email and f"<{self.email}>", self.handle and f"@{self.handle}")
+        return " ".join(filter(None, known))
+
 
 @dataclass(frozen=True)
 class Deprecation:

@@ -13,23 +13,3 @@ from atomtrain.data.readers import Files, Frame
 from atomtrain.data.sampling import Limits, epoch_batches
 from atomtrain.data.sections import LoadedSection, read_section
 from atomtrain.data.store import Label, StructureStore, fingerprint
-
-__all__ = [
-    "Batch",
-    "BatchSource",
-    "Datasets",
-    "Files",
-    "Frame",
-    "Kept",
-    "Label",
-    "Limits",
-    "LoadedSection",
-    "Noise",
-    "PairList",
-    "StructureStore",
-    "build_datasets",
-    "epoch_batches",
-    "fingerprint",
-    "pair_list",
-    "read_section",
-]

@@ -11,17 +11,3 @@ from atomtrain.model.features import FeatureModel
 from atomtrain.model.gradients import forces_and_strain, with_leaves
 from atomtrain.model.predictor import Predictor
 from atomtrain.model.zbl import ZBL
-
-__all__ = [
-    "Affine",
-    "Backbone",
-    "Baseline",
-    "Constants",
-    "FeatureModel",
-    "Model",
-    "PotentialModel",
-    "Predictor",
-    "ZBL",
-    "forces_and_strain",
-    "with_leaves",
-]

@@ -27,26 +27,3 @@ from atomtrain.options.options import (
 from atomtrain.options.trainer import Finetune, TrainerHypers
 from atomtrain.sections import Section
 from atomtrain.sections import validate as validate_hypers
-
-__all__ = [
-    "ArchitectureSection",
-    "DatasetSection",
-    "Finetune",
-    "GradientSection",
-    "HeadSection",
-    "IndicesSection",
-    "LossSpec",
-    "Options",
-    "Section",
-    "SystemsSection",
-    "TargetSection",
-    "TrainerHypers",
-    "check_units",
-    "complete",
-    "dump_yaml",
-    "load_eval_options",
-    "load_options",
-    "read_indices",
-    "target_info",
-    "validate_hypers",
-]

@@ -18,7 +18,7 @@ from atomtrain.errors import did_you_mean
 from atomtrain.options.atomic_types import AtomicType, by_number
 from atomtrain.sections import Problems, Section, shown, translate
 from atomtrain.targets.layout import Irrep
-from atomtrain.tasks import CORE_KINDS, find_task, known_kinds
+from atomtrain.tasks import CORE_KINDS, IN_EXTRAS, find_task, known_kinds
 
 
 class CartesianSection(Section):
@@ -118,6 +118,8 @@ class TypeSection(Section):
         known = list(CORE_KINDS) if kind in CORE_KINDS else known_kinds()
         if kind not in known:
             hint = did_you_mean(kind, known, "there are")
+            if kind in IN_EXTRAS:
+                hint = f"; it needs a package: pip install 'atomtrain[{IN_EXTRAS[kind]}]'"
             raise ValueError(f"unknown kind of target {shown(kind)}{hint}")
         args = {} if args is None else args
         if kind not in cls.model_fields:

@@ -5,5 +5,3 @@
 """
 
 from atomtrain.plugins.architecture import Architecture, open_architecture
-
-__all__ = ["Architecture", "open_architecture"]

@@ -17,28 +17,19 @@ from atomtrain.training.units import errors_line
 if TYPE_CHECKING:
     from metatomic.torch import AtomisticModel
 
-OUR_KEYS = (
-    "architecture",
-    "atomtrain_version",
-    "hypers",
-    "metrics",
-    "dataset_info",
-    "epoch",
-    "best_epoch",
-)
-"""what an exported file of ours tells under ``extra``"""
+TOLD = ("architecture", "atomtrain_version", "hypers", "metrics", "dataset_info")
+"""what is taken over as it is; an exported file of ours has it under ``extra``, with the epochs"""
+EPOCHS = ("epoch", "best_epoch")
 
 
 def describe(told: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The parts of a checkpoint (or of a model's metadata) a person asks for. Plain data."""
     described: dict[str, Any] = {"what": what}
-    for key in ("architecture", "atomtrain_version", "hypers", "metrics", "metadata"):
+    for key in (*TOLD, "metadata"):
         if told.get(key):
             described[key] = told[key]
-    if told.get("dataset_info"):
-        described["dataset_info"] = told["dataset_info"]
     trainer = told.get("trainer") or {}
-    for key in ("epoch", "best_epoch"):
+    for key in EPOCHS:
         value = told.get(key, trainer.get(key))
         if value is not None:
             described[key] = value
@@ -65,7 +56,7 @@ def describe_model(model: AtomisticModel) -> dict[str, Any]:
         "description": metadata.description,
         "authors": list(metadata.authors),
         "references": {key: list(value) for key, value in metadata.references.items()},
-        "extra": {key: value for key, value in told.items() if key not in OUR_KEYS},
+        "extra": {k: value for k, value in told.items() if k not in (*TOLD, *EPOCHS)},
     }
     described = describe(
         {**told, "metadata": {key: value for key, value in own.items() if value}},

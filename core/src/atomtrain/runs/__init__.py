@@ -9,14 +9,3 @@ from atomtrain.runs.finish import TrainingResult, finish
 from atomtrain.runs.plan import Plan, plan
 from atomtrain.runs.prepare import Prepared, prepare
 from atomtrain.runs.workplace import Workplace, workplace
-
-__all__ = [
-    "Plan",
-    "Prepared",
-    "TrainingResult",
-    "Workplace",
-    "finish",
-    "plan",
-    "prepare",
-    "workplace",
-]

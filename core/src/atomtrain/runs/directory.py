@@ -18,24 +18,18 @@ log = logging.getLogger("atomtrain")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 # What may differ between a run and the one it goes on from: where and how it runs, not what it does.
+_HOW_IT_RUNS = (
+    "num_epochs",
+    "num_workers",
+    "distributed",
+    "distributed_port",
+    "memory_budget",
+    "log_interval",
+    "checkpoint_interval",
+)
 INCIDENTAL = {
-    ("device",),
-    ("wandb",),
-    ("observers",),
-    ("print_stats",),
-    ("final_eval",),
-    *(
-        ("architecture", "training", name)
-        for name in (
-            "num_epochs",
-            "num_workers",
-            "distributed",
-            "distributed_port",
-            "memory_budget",
-            "log_interval",
-            "checkpoint_interval",
-        )
-    ),
+    *((name,) for name in ("device", "wandb", "observers", "print_stats", "final_eval")),
+    *(("architecture", "training", name) for name in _HOW_IT_RUNS),
 }
 
 

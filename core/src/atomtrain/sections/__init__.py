@@ -8,17 +8,3 @@ targets. Nothing here knows which sections there are.
 from atomtrain.sections.document import Path, Source, read_document, read_file
 from atomtrain.sections.problems import Problems, fail, shown, translate, validate
 from atomtrain.sections.section import Section, defaults_of
-
-__all__ = [
-    "Path",
-    "Problems",
-    "Section",
-    "Source",
-    "defaults_of",
-    "fail",
-    "read_document",
-    "read_file",
-    "shown",
-    "translate",
-    "validate",
-]

@@ -266,53 +266,63 @@ def _locate(
 
 def _apply(override: str, source: Source) -> None:
     """Set ``a.b.0.c=value`` in the values; sections are merged, everything else is replaced."""
-
-    def error(message: str) -> OptionsError:
-        return OptionsError(f"override '{override}': {message}")
-
     keys, equals, text = override.partition("=")
-    keys = re.sub(r"\[(\d+)\]", r".\1", keys.strip())
-    if not equals or not keys or "" in keys.split("."):
-        raise error("expected key=value, for instance architecture.training.num_epochs=10")
+    parts = re.sub(r"\[(\d+)\]", r".\1", keys.strip()).split(".")
     try:
-        value = parse_value(text)
-    except (yaml.YAMLError, ValueError):
-        raise error(f"'{text}' is not a YAML value") from None
-    if not isinstance(source.values, dict):
-        raise error("the options file has no keys to override")
+        if not equals or "" in parts:
+            raise ValueError("expected key=value, for instance architecture.training.num_epochs=10")
+        if not isinstance(source.values, dict):
+            raise ValueError("the options file has no keys to override")
+        _set(source, parts, _override_value(text), override)
+    except ValueError as error:
+        raise OptionsError(f"override '{override}': {error}") from None
 
+
+def _override_value(text: str) -> Any:
+    try:
+        return parse_value(text)
+    except (yaml.YAMLError, ValueError):
+        raise ValueError(f"'{text}' is not a YAML value") from None
+
+
+def _set(source: Source, parts: list[str], value: Any, override: str) -> None:
+    """Put a value where ``parts`` lead to, making sections on the way. Raises ValueError."""
     node: Any = source.values
     path: list[str | int] = []
-    parts = keys.split(".")
     for k, part in enumerate(parts):
-        last = k == len(parts) - 1
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise error(
-                    f"{'.'.join(map(str, path))} is a list of {len(node)}; '{part}' is not one of "
-                    f"its indices (0 to {len(node) - 1})"
-                )
-            key: Any = int(part)
-        elif isinstance(node, dict):
-            if part == "0" and len(path) == 1 and str(path[0]).endswith("_set"):
-                continue  # a single section is a list of one
-            key = source.key_of(node, part)
-            key = parse_key(part) if key is None else key
-            node.setdefault(key, None)
-        else:
-            raise error(f"{'.'.join(map(str, path))} is {node!r}, which has no key '{part}'")
+        of_set = len(path) == 1 and str(path[0]).endswith("_set")
+        if part == "0" and of_set and isinstance(node, dict):
+            continue  # a single section is a list of one
+        key = _key_for(node, part, path, source)
         path.append(key)
-        if last:
-            if isinstance(value, dict) and isinstance(node[key], dict):
-                _merge(node[key], value)
-            else:
-                node[key] = value
-            _mark(tuple(path), value, override, source)
-        else:
+        if k < len(parts) - 1:
             if node[key] is None:
                 node[key] = {}
                 source.overrides[tuple(path)] = override
             node = node[key]
+        elif isinstance(value, dict) and isinstance(node[key], dict):
+            _merge(node[key], value)
+        else:
+            node[key] = value
+    _mark(tuple(path), value, override, source)
+
+
+def _key_for(node: Any, part: str, path: list[str | int], source: Source) -> Any:
+    """The key or index of ``node`` that an override calls ``part``; a new key is made."""
+    where = ".".join(map(str, path))
+    if isinstance(node, list):
+        if not part.isdigit() or int(part) >= len(node):
+            raise ValueError(
+                f"{where} is a list of {len(node)}; '{part}' is not one of its indices (0 to "
+                f"{len(node) - 1})"
+            )
+        return int(part)
+    if not isinstance(node, dict):
+        raise ValueError(f"{where} is {node!r}, which has no key '{part}'")
+    key = source.key_of(node, part)
+    key = parse_key(part) if key is None else key
+    node.setdefault(key, None)
+    return key
 
 
 def parse_key(text: str) -> Any:

@@ -14,14 +14,3 @@ from atomtrain.targets.layout import (
     TargetInfo,
     split_key,
 )
-
-__all__ = [
-    "GRADIENTS",
-    "GRADIENT_NAMES",
-    "LAYOUTS",
-    "Block",
-    "DatasetInfo",
-    "Irrep",
-    "TargetInfo",
-    "split_key",
-]

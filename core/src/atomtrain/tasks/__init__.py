@@ -7,6 +7,11 @@ imports torch before it needs it.
 """
 
 from atomtrain.tasks.base import NoArguments, Task
-from atomtrain.tasks.registry import CORE_KINDS, find_task, known_kinds, task_for, task_of
-
-__all__ = ["CORE_KINDS", "NoArguments", "Task", "find_task", "known_kinds", "task_for", "task_of"]
+from atomtrain.tasks.registry import (
+    CORE_KINDS,
+    IN_EXTRAS,
+    find_task,
+    known_kinds,
+    task_for,
+    task_of,
+)

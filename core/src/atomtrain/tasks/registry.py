@@ -16,6 +16,8 @@ _CORE: dict[str, Task] = {
 }
 CORE_KINDS = tuple(_CORE)
 """Kinds the core has a task for."""
+IN_EXTRAS = dict.fromkeys(("spacegroup", "pointgroup", "crystal_system"), "symmetry")
+"""Kinds that come with an extra of the core (``pip install 'atomtrain[symmetry]'``), by kind."""
 
 
 def known_kinds() -> list[str]:

@@ -20,8 +20,6 @@ from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 
-__all__ = ["DataFile", "Files", "Frame", "GradientKind", "Rows", "Wanted", "listed"]
-
 BUILTIN = ("ase", "metatensor")
 
 

@@ -18,8 +18,6 @@ from atomtrain.data.writers.xyz import write_xyz
 from atomtrain.errors import OutputError
 from atomtrain.files import check_new_folder, replacing, replacing_folder
 
-__all__ = ["Output", "Predictions", "choose_output"]
-
 FORMATS: dict[str, Callable[[Path, Predictions], None]] = {
     ".xyz": write_xyz,
     ".extxyz": write_xyz,

@@ -12,12 +12,3 @@ from atomtrain.model.export.metadata import (
     merge_metadata,
     read_metadata,
 )
-
-__all__ = [
-    "describe_checkpoint",
-    "export_predictor",
-    "load_model",
-    "merge_metadata",
-    "read_metadata",
-    "save_model",
-]

@@ -15,7 +15,7 @@ from atomtrain.errors import AtomtrainError
 from atomtrain.options import load_options, validate_hypers
 from atomtrain.plugins import open_architecture
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 START = """
 architecture:
   name: soap-bpnn

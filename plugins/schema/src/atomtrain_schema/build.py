@@ -17,14 +17,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
-from atomtrain._version import __version__
+from atomtrain import __version__
 from atomtrain.contract import catalog
 from atomtrain.errors import PluginError
 from atomtrain.options.options import ArchitectureSection, Options
 from atomtrain.options.target_type import TypeSection
 from atomtrain.plugins import Architecture
 from atomtrain.sections import Section
-from atomtrain.tasks import CORE_KINDS, known_kinds, task_of
+from atomtrain.tasks import known_kinds, task_of
 
 # Draft 7: what editors know.
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -90,7 +90,7 @@ def options_schema(on_problem: Callable[[str], None] | None = None) -> Json:
             "their own: try 'pip install atomtrain-soap-bpnn'"
         )
     own = (Options, ArchitectureSection, TypeSection)
-    arguments = [task_of(kind).arguments for kind in CORE_KINDS]
+    arguments = [task_of(kind).arguments for kind in known_kinds()]
     hypers = [cls for architecture in opened for cls in _hypers(architecture)]
     classes: list[Any] = list(dict.fromkeys([*own, *arguments, *hypers]))
     places, rest = models_json_schema(
@@ -191,12 +191,11 @@ def _name_pattern(names: Iterable[str]) -> str:
 
 
 def _add_kinds(definition: Json, refs: dict[type[BaseModel], Json]) -> None:
-    """A kind of target is a word, or a section of one word; those of packages have arguments of their own."""
+    """A kind of target is a word, or a section of one word with its arguments."""
     words, properties = [], definition.pop("properties")
     for kind in dict.fromkeys(known_kinds()):
-        if kind in CORE_KINDS and kind not in properties:
-            properties[kind] = {"anyOf": [refs[task_of(kind).arguments], NULL]}
-        alternatives = properties.setdefault(kind, {"anyOf": [{"type": "object"}, NULL]})
+        arguments = refs[task_of(kind).arguments]
+        alternatives = properties.setdefault(kind, {"anyOf": [arguments, NULL]})
         if _is_a_word(kind):
             words.append(kind)
         else:

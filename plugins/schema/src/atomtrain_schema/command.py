@@ -1,4 +1,4 @@
-"""``atomtrain schema``."""
+"""``atomtrain schema``. What it needs is imported when it runs, not for its help."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ SETTINGS = FOLDER / "settings.json"
 FILES = ["options.yaml", "options*.yaml", "*options.yaml"]
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command("schema")
 def schema(
     vscode: Annotated[
         bool, typer.Option("--vscode", help="Write .vscode/ here, for VS Code's YAML extension.")
     ] = False,
 ) -> None:
     """Print the JSON schema of options files, for editors."""
-    from atomtrain.schema import options_schema
+    from atomtrain_schema.build import options_schema
 
     made = options_schema(lambda text: typer.echo(f"warning: {text}", err=True))
     text = json.dumps(made, indent=2, ensure_ascii=False)
