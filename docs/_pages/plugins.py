@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from _pages.options import sections
 from _pages.text import as_yaml, line, markdown, table
-from atomtrain.contract import Person, catalog, components
+from atomtrain.contract import catalog, components
 from atomtrain.data.readers import BUILTIN
 from atomtrain.options.loss import LOSSES
 from atomtrain.plugins import Architecture
@@ -48,8 +48,8 @@ def architecture_page(architecture: Architecture) -> str:
     parts += ["## Hypers of the training", sections(training, "architecture.training", level=3)]
     for title, entries in (
         ("References", [line(f"{r} ({k})") for k, refs in info.references.items() for r in refs]),
-        ("Authors", [_person(p) for p in info.authors]),
-        ("Maintainers", [_person(p) for p in info.maintainers]),
+        ("Authors", [str(p) for p in info.authors]),
+        ("Maintainers", [str(p) for p in info.maintainers]),
     ):
         if entries:
             parts += [f"## {title}", "\n".join(f"- {entry}" for entry in entries)]
@@ -98,12 +98,6 @@ def _fits(architecture: Architecture, kind: str) -> str:
     if kind == "scalar" and task_of(default).classification:
         return f"several numbers, as `{default}`"
     return "with a head of the core" if layout == "scalar" else "no"
-
-
-def _person(person: Person) -> str:
-    email = f"<{person.email}>" if person.email else ""
-    handle = f"@{person.handle}" if person.handle else ""
-    return " ".join(part for part in (person.name, email, handle) if part)
 
 
 def component_page() -> str:
