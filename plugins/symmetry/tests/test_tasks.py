@@ -7,20 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import spglib
-from ase import Atoms
 from ase.build import bulk, molecule
+from helpers.tasks import frame
 
-from atomtrain.data import Frame
 from atomtrain.options import DatasetSection, target_info
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_of
 from atomtrain_symmetry.tasks import LAST_OF_POINT_GROUP, LAST_OF_SYSTEM, space_group
-
-
-def frame(atoms: Atoms) -> Frame:
-    return Frame(
-        atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc.copy()
-    )
 
 
 def info(kind: Any) -> TargetInfo:
