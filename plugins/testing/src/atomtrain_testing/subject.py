@@ -22,7 +22,7 @@ from atomtrain.options import TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
 from atomtrain.plugins.restore import restore
 from atomtrain.targets import DatasetInfo, TargetInfo
-from atomtrain.tasks import known_kinds
+from atomtrain.tasks import IN_EXTRAS, known_kinds
 from atomtrain_testing.checks import ConformanceError, NotApplicable, Outcome
 from atomtrain_testing.examples import EXAMPLES, Example
 from atomtrain_testing.predictions import predict_one
@@ -71,9 +71,9 @@ class Subject:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of targets it declares, as far as the packages that bring them are installed."""
-        installed = known_kinds()
-        return tuple(k for k in self.architecture.info.target_kinds if k in installed)
+        """The kinds of targets it declares, but for those of extras that are not installed."""
+        absent = IN_EXTRAS.keys() - set(known_kinds())
+        return tuple(k for k in self.architecture.info.target_kinds if k not in absent)
 
     @property
     def dtype(self) -> torch.dtype:
