@@ -43,7 +43,7 @@ def describe_architecture() -> ArchitectureInfo:
 def build_model(hypers: Any, dataset_info: Any) -> Any:
     import grown_model
 
-    (amplitude,) = hypers.model_dump().values()
+    amplitude = next(iter(hypers.model_dump().values()))
     return getattr(grown_model, f"Version{VERSION}")(dataset_info, amplitude)
 
 

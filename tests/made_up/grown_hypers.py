@@ -1,4 +1,4 @@
-"""The hypers of :mod:`grown_arch`: version 2 gave the only one another name."""
+"""The hypers of :mod:`grown_arch`: version 2 gave the only one another name, version 3 added one."""
 
 from atomtrain.options import Section
 
@@ -13,4 +13,6 @@ class Version2(Section):
     """What the values are multiplied with."""
 
 
-Version3 = Version2
+class Version3(Version2):
+    offset: float = 0.0
+    """What is added to them. Upgrades say nothing of it: the default is what there was."""

@@ -223,6 +223,16 @@ class Architecture:
                 checkpoint = {**upgraded, "architecture": identity}
         return checkpoint
 
+    def todays(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """The upgraded checkpoint with hypers as they are written today.
+
+        Those that a later version added have their defaults. Raises as :meth:`upgrade_checkpoint` and
+        :meth:`model_hypers`.
+        """
+        upgraded = self.upgrade_checkpoint(checkpoint)
+        model = self.model_hypers(upgraded).model_dump(mode="json")
+        return {**upgraded, "hypers": {**upgraded["hypers"], "model": model}}
+
     def _call(self, hook: str, function: Callable[[], T]) -> T:
         try:
             return function()

@@ -62,7 +62,7 @@ def restore(
     identity = checkpoint["architecture"]
     origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
     architecture = open_architecture(identity["name"], origin)
-    checkpoint = architecture.upgrade_checkpoint(checkpoint)
+    checkpoint = architecture.todays(checkpoint)
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])
     context = BuildContext(purpose, trainer_hypers, checkpoint)
     model = build_model(architecture, architecture.model_hypers(checkpoint), dataset_info, context)

@@ -68,7 +68,7 @@ def checkpoint_to_restart(
     if restart is None:
         return None, ""
     if str(restart) == "auto":
-        found = newest_checkpoint(outputs, plan.completed, plan.architecture.upgrade_checkpoint)
+        found = newest_checkpoint(outputs, plan.completed, plan.architecture.todays)
         if found is None:
             log.info(f"no checkpoint of these options below '{outputs}': starting from scratch")
             return None, ""
