@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from atomtrain.plugins.restore import Restored
-
 Stage = Literal["experimental", "stable", "deprecated"]
 Purpose = Literal["train", "restart", "finetune", "export"]
 
@@ -77,11 +75,12 @@ class BuildContext:
 
     ``trainer_hypers`` is the validated training section (None on export), ``checkpoint`` the
     upgraded checkpoint being loaded (plain dict, see :mod:`atomtrain.training.checkpoint`) or None.
-    ``restore`` builds the model of another checkpoint, for architectures that have one inside
-    (:func:`atomtrain.training.backbone.open_backbone` calls it).
+    ``restore`` builds the model of another checkpoint, for architectures that have one inside:
+    :func:`atomtrain.training.backbone.open_backbone` calls it, which gets an
+    :class:`atomtrain.plugins.restore.Restored`.
     """
 
     purpose: Purpose = "train"
     trainer_hypers: Any = None
     checkpoint: dict[str, Any] | None = None
-    restore: Callable[[dict[str, Any], Purpose], Restored] | None = None
+    restore: Callable[[dict[str, Any], Purpose], Any] | None = None
