@@ -37,7 +37,7 @@ from atomtrain.options import (
     TrainerHypers,
     load_eval_options,
     load_options,
-    validate_hypers,
+    validate,
 )
 from atomtrain.options.loss import LOSSES, LossSpec
 from atomtrain.plugins import Architecture, open_architecture
@@ -133,7 +133,7 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         ("training", architecture.trainer_hypers_class()),
     ):
         section = getattr(options.architecture, part)
-        validate_hypers(cls, section, ("architecture", part), options.source)
+        validate(cls, section, ("architecture", part), options.source)
     assert (
         list(validator().iter_errors(yaml.safe_load(yaml.safe_dump(options.source.values)))) == []
     )

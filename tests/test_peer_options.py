@@ -17,7 +17,7 @@ from atomtrain.options import (
     load_eval_options,
     load_options,
     target_info,
-    validate_hypers,
+    validate,
 )
 from atomtrain.plugins import open_architecture
 from atomtrain.targets import Irrep, TargetInfo
@@ -30,7 +30,7 @@ def load(folder: Path, text: str) -> tuple[Options, TrainerHypers, dict[str, Tar
     assert refusals(folder / "options.yaml") == []
     architecture = open_architecture(options.architecture.name)
     path = ("architecture", "training")
-    hypers = validate_hypers(
+    hypers = validate(
         architecture.trainer_hypers_class(), options.architecture.training, path, options.source
     )
     assert isinstance(hypers, TrainerHypers)

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from atomtrain.data import Files, StructureStore, pair_list, read_section
 from atomtrain.data.noise import input_of
-from atomtrain.data.writers import Output, Predictions, choose_output
+from atomtrain.data.writers import Output, choose_output
+from atomtrain.data.writers.base import Predictions
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
 from atomtrain.graph import volumes
 from atomtrain.model.export import load_model

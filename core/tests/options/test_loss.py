@@ -13,7 +13,7 @@ from helpers.models import energy_info
 
 from atomtrain.contract import catalog
 from atomtrain.errors import OptionsError
-from atomtrain.options import TrainerHypers, validate_hypers
+from atomtrain.options import TrainerHypers, validate
 from atomtrain.sections.document import Source
 from atomtrain.targets import TargetInfo
 from atomtrain.training.terms import loss_terms
@@ -21,7 +21,7 @@ from atomtrain.training.terms import loss_terms
 
 def hypers(section: dict[str, Any]) -> TrainerHypers:
     source = Source()
-    return validate_hypers(TrainerHypers, section, ("architecture", "training"), source)
+    return validate(TrainerHypers, section, ("architecture", "training"), source)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from atomtrain.options import (
     load_eval_options,
     load_options,
     target_info,
-    validate_hypers,
+    validate,
 )
 from atomtrain.targets import TargetInfo
 
@@ -172,7 +172,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 def trainer(section: dict[str, Any], tmp_path: Path) -> TrainerHypers:
     options = load(tmp_path, MINIMAL)
     path = ("architecture", "training")
-    return validate_hypers(TrainerHypers, section, path, options.source)
+    return validate(TrainerHypers, section, path, options.source)
 
 
 def test_round_trip(tmp_path: Path) -> None:

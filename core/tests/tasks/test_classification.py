@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from atomtrain.data import Label
 from atomtrain.errors import DataError, OptionsError, TargetError
-from atomtrain.options import TrainerHypers, validate_hypers
+from atomtrain.options import TrainerHypers, validate
 from atomtrain.options.options import target_info
 from atomtrain.sections.document import Source
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -227,7 +227,7 @@ def test_losses_follow_the_kind() -> None:
     source = Source("options.yaml", {}, {})
 
     def hypers(data: dict[str, Any]) -> TrainerHypers:
-        return validate_hypers(TrainerHypers, data, ("architecture", "training"), source)
+        return validate(TrainerHypers, data, ("architecture", "training"), source)
 
     assert hypers({}).loss_for(classes).type == "cross_entropy"
     # one loss for all is meant for those it suits

@@ -12,7 +12,7 @@ from helpers.processes import atomtrain
 from helpers.schema import refusals, validator
 
 from atomtrain.errors import AtomtrainError
-from atomtrain.options import load_options, validate_hypers
+from atomtrain.options import load_options, validate
 from atomtrain.plugins import open_architecture
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,7 @@ def accepted_by_options(file: Path, overrides: list[str]) -> bool:
             ("model", architecture.model_hypers_class(), named.model),
             ("training", architecture.trainer_hypers_class(), named.training),
         ):
-            validate_hypers(cls, section, ("architecture", part), options.source)
+            validate(cls, section, ("architecture", part), options.source)
     except AtomtrainError:
         return False
     return True

@@ -6,12 +6,12 @@ architecture, with the core's own answers to its hooks, is :mod:`atomtrain.plugi
 named here.
 """
 
-from atomtrain.contract.architecture import (
-    ArchitectureInfo,
-    BuildContext,
-    Deprecation,
-    Person,
-    Purpose,
-)
-from atomtrain.contract.components import ComponentSpec, component, components
-from atomtrain.contract.hookspecs import hookimpl
+from atomtrain.contract.architecture import ArchitectureInfo as ArchitectureInfo
+from atomtrain.contract.architecture import BuildContext as BuildContext
+from atomtrain.contract.architecture import Deprecation as Deprecation
+from atomtrain.contract.architecture import Person as Person
+from atomtrain.contract.architecture import Purpose as Purpose
+from atomtrain.contract.components import ComponentSpec as ComponentSpec
+from atomtrain.contract.components import component as component
+from atomtrain.contract.components import components as components
+from atomtrain.contract.hookspecs import hookimpl as hookimpl

@@ -4,12 +4,19 @@ Nothing here knows an architecture or trains; metatensor appears only in readers
 files.
 """
 
-from atomtrain.data.batch import Batch, BatchSource
-from atomtrain.data.datasets import Datasets, build_datasets
-from atomtrain.data.kept import Kept
-from atomtrain.data.neighbors import PairList, pair_list
-from atomtrain.data.noise import Noise
-from atomtrain.data.readers import Files, Frame
-from atomtrain.data.sampling import Limits, epoch_batches
-from atomtrain.data.sections import LoadedSection, read_section
-from atomtrain.data.store import Label, StructureStore, fingerprint
+from atomtrain.data.batch import Batch as Batch
+from atomtrain.data.batch import BatchSource as BatchSource
+from atomtrain.data.datasets import Datasets as Datasets
+from atomtrain.data.datasets import build_datasets as build_datasets
+from atomtrain.data.kept import Kept as Kept
+from atomtrain.data.neighbors import PairList as PairList
+from atomtrain.data.neighbors import pair_list as pair_list
+from atomtrain.data.noise import Noise as Noise
+from atomtrain.data.readers import Files as Files
+from atomtrain.data.sampling import Limits as Limits
+from atomtrain.data.sampling import epoch_batches as epoch_batches
+from atomtrain.data.sections import read_section as read_section
+from atomtrain.data.store import Label as Label
+from atomtrain.data.store import StructureStore as StructureStore
+from atomtrain.data.store import fingerprint as fingerprint
+from atomtrain.frame import Frame as Frame

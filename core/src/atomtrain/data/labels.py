@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from atomtrain.data.readers import DataFile, Files, GradientKind, Rows, Wanted, listed
+from atomtrain.data.readers import Files
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, nearest

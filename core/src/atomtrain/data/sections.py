@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from atomtrain.data.labels import SectionFiles
-from atomtrain.data.readers import Files, Frame, GradientKind
+from atomtrain.data.readers import Files
+from atomtrain.data.readers.base import GradientKind
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError
+from atomtrain.frame import Frame
 from atomtrain.graph import volumes
 from atomtrain.options import DatasetSection, target_info
 from atomtrain.targets import TargetInfo

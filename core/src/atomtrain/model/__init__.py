@@ -4,10 +4,12 @@ Nothing here reads data files or trains. An architecture author needs :class:`Mo
 easier levels) and nothing else.
 """
 
-from atomtrain.model.affine import Affine
-from atomtrain.model.backbone import Backbone
-from atomtrain.model.base import Baseline, Constants, Model, PotentialModel
-from atomtrain.model.features import FeatureModel
-from atomtrain.model.gradients import forces_and_strain, with_leaves
-from atomtrain.model.predictor import Predictor
-from atomtrain.model.zbl import ZBL
+from atomtrain.model.backbone import Backbone as Backbone
+from atomtrain.model.base import Constants as Constants
+from atomtrain.model.base import Model as Model
+from atomtrain.model.base import PotentialModel as PotentialModel
+from atomtrain.model.features import FeatureModel as FeatureModel
+from atomtrain.model.gradients import forces_and_strain as forces_and_strain
+from atomtrain.model.gradients import with_leaves as with_leaves
+from atomtrain.model.predictor import Predictor as Predictor
+from atomtrain.model.zbl import ZBL as ZBL

@@ -4,4 +4,5 @@
 ``restore`` builds a model from a checkpoint. Importing this room needs no torch; ``restore`` does.
 """
 
-from atomtrain.plugins.architecture import Architecture, open_architecture
+from atomtrain.plugins.architecture import Architecture as Architecture
+from atomtrain.plugins.architecture import open_architecture as open_architecture

@@ -5,7 +5,9 @@ of the architecture trains it, :func:`finish` exports it and says how good it is
 model begins, ``directory`` is what lies in the folder of a run, ``workplace`` the machine and the processes.
 """
 
-from atomtrain.runs.finish import TrainingResult, finish
-from atomtrain.runs.plan import Plan, plan
-from atomtrain.runs.prepare import Prepared, prepare
-from atomtrain.runs.workplace import Workplace, workplace
+from atomtrain.runs.finish import TrainingResult as TrainingResult
+from atomtrain.runs.finish import finish as finish
+from atomtrain.runs.plan import plan as plan
+from atomtrain.runs.prepare import prepare as prepare
+from atomtrain.runs.workplace import Workplace as Workplace
+from atomtrain.runs.workplace import workplace as workplace

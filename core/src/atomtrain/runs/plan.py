@@ -27,7 +27,7 @@ from atomtrain.options import (
     complete,
     load_options,
     target_info,
-    validate_hypers,
+    validate,
 )
 from atomtrain.plugins import Architecture, open_architecture
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -62,13 +62,13 @@ def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     """
     loaded = load_options(options, overrides)
     architecture = open_architecture(loaded.architecture.name)
-    model = validate_hypers(
+    model = validate(
         architecture.model_hypers_class(),
         loaded.architecture.model,
         ("architecture", "model"),
         loaded.source,
     )
-    hypers = validate_hypers(
+    hypers = validate(
         architecture.trainer_hypers_class(),
         loaded.architecture.training,
         ("architecture", "training"),

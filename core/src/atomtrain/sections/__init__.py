@@ -5,6 +5,13 @@ every key is; ``problems`` turns what pydantic finds into sentences; ``names`` k
 targets. Nothing here knows which sections there are.
 """
 
-from atomtrain.sections.document import Path, Source, read_document, read_file
-from atomtrain.sections.problems import Problems, fail, shown, translate, validate
-from atomtrain.sections.section import Section, defaults_of
+from atomtrain.sections.document import Path as Path
+from atomtrain.sections.document import Source as Source
+from atomtrain.sections.document import read_document as read_document
+from atomtrain.sections.document import read_file as read_file
+from atomtrain.sections.problems import Problems as Problems
+from atomtrain.sections.problems import shown as shown
+from atomtrain.sections.problems import translate as translate
+from atomtrain.sections.problems import validate as validate
+from atomtrain.sections.section import Section as Section
+from atomtrain.sections.section import defaults_of as defaults_of

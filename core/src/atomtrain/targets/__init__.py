@@ -4,13 +4,10 @@ Nothing here reads files, knows an architecture or runs a model. :mod:`.maps` is
 imports torch and metatensor.
 """
 
-from atomtrain.targets.layout import (
-    GRADIENT_NAMES,
-    GRADIENTS,
-    LAYOUTS,
-    Block,
-    DatasetInfo,
-    Irrep,
-    TargetInfo,
-    split_key,
-)
+from atomtrain.targets.layout import GRADIENT_NAMES as GRADIENT_NAMES
+from atomtrain.targets.layout import GRADIENTS as GRADIENTS
+from atomtrain.targets.layout import Block as Block
+from atomtrain.targets.layout import DatasetInfo as DatasetInfo
+from atomtrain.targets.layout import Irrep as Irrep
+from atomtrain.targets.layout import TargetInfo as TargetInfo
+from atomtrain.targets.layout import split_key as split_key

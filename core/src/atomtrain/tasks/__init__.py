@@ -6,12 +6,11 @@ bring others through ``register_tasks``. Nothing here knows an architecture, and
 imports torch before it needs it.
 """
 
-from atomtrain.tasks.base import NoArguments, Task
-from atomtrain.tasks.registry import (
-    CORE_KINDS,
-    IN_EXTRAS,
-    find_task,
-    known_kinds,
-    task_for,
-    task_of,
-)
+from atomtrain.tasks.base import NoArguments as NoArguments
+from atomtrain.tasks.base import Task as Task
+from atomtrain.tasks.registry import CORE_KINDS as CORE_KINDS
+from atomtrain.tasks.registry import IN_EXTRAS as IN_EXTRAS
+from atomtrain.tasks.registry import find_task as find_task
+from atomtrain.tasks.registry import known_kinds as known_kinds
+from atomtrain.tasks.registry import task_for as task_for
+from atomtrain.tasks.registry import task_of as task_of

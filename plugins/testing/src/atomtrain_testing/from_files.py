@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from atomtrain.errors import OptionsError, nearest
-from atomtrain.options import validate_hypers
+from atomtrain.options import validate
 from atomtrain.plugins import open_architecture
 from atomtrain.sections import Section, read_document
 from atomtrain_testing.checks import CHECKS
@@ -84,5 +84,5 @@ def _read(path: Path) -> CheckFile:
     values = source.values
     if isinstance(values, dict) and isinstance(values.get("architecture"), dict):
         own = {k: v for k, v in values["architecture"].items() if k != "name"}
-        return validate_hypers(CheckFile, own, ("architecture",), source)
-    return validate_hypers(CheckFile, values, (), source)
+        return validate(CheckFile, own, ("architecture",), source)
+    return validate(CheckFile, values, (), source)

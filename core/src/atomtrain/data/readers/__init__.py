@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atomtrain.contract import components
-from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
+from atomtrain.data.readers.base import DataFile
 from atomtrain.data.readers.frames import FramesFile, read_ase
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.errors import DataError

@@ -5,10 +5,9 @@ opening of the file. An exported file needs metatomic-torch and nothing else: no
 architecture, no extension. Training and data folders have no place here.
 """
 
-from atomtrain.model.export.archive import load_model, save_model
-from atomtrain.model.export.build import export_predictor
-from atomtrain.model.export.metadata import (
-    describe_checkpoint,
-    merge_metadata,
-    read_metadata,
-)
+from atomtrain.model.export.archive import load_model as load_model
+from atomtrain.model.export.archive import save_model as save_model
+from atomtrain.model.export.build import export_predictor as export_predictor
+from atomtrain.model.export.metadata import describe_checkpoint as describe_checkpoint
+from atomtrain.model.export.metadata import merge_metadata as merge_metadata
+from atomtrain.model.export.metadata import read_metadata as read_metadata
