@@ -145,6 +145,16 @@ class Model(nn.Module):
         return parameter.split(".")[0] in ("head", "heads", "last_layers")
 
     @torch.jit.ignore
+    def calibrate(self, batches):  # type: ignore[no-untyped-def]
+        """Called once, before a training from scratch: look at data and set what is not trained.
+
+        For numbers such as a mean count of neighbours, or the size of features. Keep them in buffers,
+        which checkpoints have: later starts (restart, fine-tuning) find them there. ``batches`` is an
+        iterator of :class:`atomtrain.data.Batch` in float64, a few thousand atoms of the training set
+        drawn by the seed, with labels as the network is to give them; what is not taken is never made.
+        """
+
+    @torch.jit.ignore
     def before_export(self) -> None:
         """Called on the copy that is exported, before it is compiled.
 

@@ -170,6 +170,11 @@ class WithHeads(Model):
         return self.encoder.constants(graph)
 
     @torch.jit.ignore
+    def calibrate(self, batches):  # type: ignore[no-untyped-def]
+        """The encoder's business."""
+        self.encoder.calibrate(batches)
+
+    @torch.jit.ignore
     def keeps_structures(self) -> bool:
         """Never: heads work on the features of atoms."""
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from atomtrain.contract import BuildContext
-from atomtrain.data import Datasets
+from atomtrain.data import Batch, BatchSource, Datasets
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.base import Model
 from atomtrain.model.heads import retarget, split_targets
@@ -23,8 +24,11 @@ from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.affine import copy_affine, correct_composition, fit_affines
 from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.predict import normalised_store
 
 log = logging.getLogger("atomtrain")
+SAMPLE = 4000
+"""atoms that a model may look at before it is trained"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,20 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
     fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
+    predictor.model.calibrate(_sample(predictor, data, plan.options.seed))
     return Start(predictor, plan.model_hypers.model_dump(mode="json"))
+
+
+def _sample(predictor: Predictor, data: Datasets, seed: int) -> Iterator[Batch]:
+    """Batches of training structures until there are ``SAMPLE`` atoms, made as they are taken."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data.train), generator=generator)
+    total = data.train.n_atoms[order].cumsum(0)
+    taken = order[total - data.train.n_atoms[order] < SAMPLE]
+    store = normalised_store(data.train, predictor)
+    source = BatchSource(store, cutoff=predictor.model.cutoff, dtype=torch.float64)
+    for structure in taken:
+        yield source.batch(structure.reshape(1))
 
 
 def checkpoint_to_restart(
