@@ -27,6 +27,7 @@ CONSTRAINTS = ("-c", "constraints.txt")
 DISTRIBUTIONS = (
     "./core",
     "./plugins/testing",
+    "./plugins/density",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/classifier",
     "./plugins/symmetry",

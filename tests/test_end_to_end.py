@@ -136,7 +136,7 @@ BARE = """
 import importlib.abc, sys
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in {"atomtrain", "atomtrain_soap_bpnn", "spex", "sphericart"}:
+        if name.split(".")[0] in {"atomtrain", "atomtrain_soap_bpnn", "atomtrain_density", "spex", "sphericart"}:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import ase.io, numpy as np, torch

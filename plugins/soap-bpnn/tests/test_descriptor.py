@@ -1,17 +1,15 @@
-"""The basis and the three paths against torch-spex, sphericart and finite differences."""
+"""The radial basis and the three paths against torch-spex and finite differences."""
 
 from __future__ import annotations
 
 import pytest
-import sphericart.torch
 import torch
 from helpers.soap import TYPES, build
 from spex import SphericalExpansion
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import with_leaves
-from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
-from atomtrain_soap_bpnn.descriptor.density import DensityBlocks, group_pairs
+from atomtrain_soap_bpnn.descriptor.radial import RadialBasis
 from atomtrain_soap_bpnn.model import SoapBpnn
 
 
@@ -20,29 +18,6 @@ def float64_default():  # type: ignore[no-untyped-def]
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("max_angular", [0, 1, 6, 9])
-def test_harmonics_are_sphericarts(max_angular: int) -> None:
-    generator = torch.Generator().manual_seed(1)
-    vectors = torch.randn(50, 3, dtype=torch.float64, generator=generator)
-    vectors[0] = torch.tensor([0.0, 0.0, 1.3])  # along z, where angles are singular
-    vectors[1] = torch.tensor([0.0, 0.0, -0.7])
-    mine = vectors.clone().requires_grad_(True)
-    values = SphericalHarmonics(max_angular).to(torch.float64)(
-        mine / torch.linalg.vector_norm(mine, dim=1, keepdim=True)
-    )
-    expected, gradients = sphericart.torch.SphericalHarmonics(max_angular).compute_with_gradients(
-        vectors
-    )
-    torch.testing.assert_close(values, expected, rtol=1e-12, atol=1e-12)
-    if max_angular == 0:
-        return  # a constant
-    weights = torch.randn(values.shape, dtype=torch.float64, generator=generator)
-    (gradient,) = torch.autograd.grad((values * weights).sum(), mine)
-    torch.testing.assert_close(
-        gradient, (gradients * weights[:, None]).sum(2), rtol=1e-11, atol=1e-11
-    )
 
 
 def test_radial_derivatives_and_cutoff() -> None:
@@ -64,32 +39,6 @@ def test_nothing_beyond_the_cutoff() -> None:
     basis = RadialBasis(5.0, 0.5, 6, 7).to(torch.float32)
     beyond = torch.tensor([5.0, 5.0 * 3**0.5, 50.0])
     assert not basis(beyond).any() and not basis.values_and_derivatives(beyond)[:, 0].any()
-
-
-@pytest.mark.parametrize("sizes", [[3] * 50, [40] * 9 + [0, 2] * 40 + [7] * 9, [0] * 4, []])
-def test_density_in_bins(sizes: list[int]) -> None:
-    """Sums over pairs, whatever the bins; small groups have one of their own where that pays."""
-    counts = torch.tensor(sizes, dtype=torch.int64)
-    counts = counts[torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))]
-    n_species = 2
-    n_atoms = -(-len(counts) // n_species)
-    group = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    blocks = DensityBlocks([3, 2], n_species)
-    groups = group_pairs(group, n_atoms)
-    assert len(set(groups.slots.tolist())) == len(group)
-    assert len(groups.sizes) == (2 if max(sizes, default=0) == 40 else 1)
-    assert groups.n_places < 2 * max(1, len(group))
-    y, r = torch.randn(len(group), 4), torch.randn(len(group), 5)
-    at_places = [torch.zeros(groups.n_places, t.shape[1]) for t in (y, r)]
-    for places, values in zip(at_places, (y, r), strict=True):
-        places[groups.slots] = values
-    found = blocks.split(blocks(*at_places, groups))
-    for degree, radial in ((0, slice(0, 3)), (1, slice(3, 5))):
-        harmonics = slice(degree**2, (degree + 1) ** 2)
-        each = y[:, harmonics, None] * r[:, None, radial]
-        sums = torch.zeros(n_atoms * n_species, *each.shape[1:]).index_add(0, group, each)
-        by_atom = sums.unflatten(0, (n_atoms, n_species)).transpose(1, 2).flatten(2)
-        torch.testing.assert_close(found[degree], by_atom)
 
 
 def spex_spectrum(model: SoapBpnn, graph: AtomGraph) -> torch.Tensor:

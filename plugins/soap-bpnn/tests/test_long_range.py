@@ -407,7 +407,7 @@ def test_from_options_to_ase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ew
     # in a process that has neither atomtrain nor torch-pme
     script = (
         "import sys\n"
-        "for name in ('atomtrain', 'atomtrain_soap_bpnn', 'torchpme', 'spex', 'sphericart'):\n"
+        "for name in ('atomtrain', 'atomtrain_soap_bpnn', 'atomtrain_density', 'torchpme', 'spex', 'sphericart'):\n"
         "    sys.modules[name] = None\n"
         "import ase.io\n"
         "from metatomic_ase import MetatomicCalculator\n"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atomtrain_soap_bpnn.network import by_species
+from atomtrain_density.elements import by_species
 from atomtrain_soap_bpnn.scalars import Inputs, Network, scalars, scalars_of_few
 
 N_FEATURES, N_NEURONS = 7, 5

@@ -16,8 +16,8 @@ from atomtrain.model import Predictor, with_leaves
 from atomtrain.model.export import export_predictor
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.targets.layout import Irrep
-from atomtrain_soap_bpnn.descriptor.basis import SphericalHarmonics
-from atomtrain_soap_bpnn.equivariant import Coupling, SolidHarmonics, clebsch_gordan
+from atomtrain_density.elements import by_species
+from atomtrain_density.harmonics import SphericalHarmonics
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
 
@@ -131,36 +131,11 @@ def test_the_basis_is_complete(graph: AtomGraph, frames: list[Atoms]) -> None:
     g = graph_of([frames[0]])
     species = model.species_index[g.types]
     densities = model.plain_features(g, species)[1]
-    from atomtrain_soap_bpnn.network import by_species
-
     layout = by_species(species, 3)
     for block in model.heads["mtt::all"].blocks:
         basis = block.basis(densities, species, layout).detach()
         singular = torch.linalg.svdvals(basis / basis.norm(dim=1, keepdim=True))[:, -1]
         assert float(singular.median()) > 1e-6, (block.basis.degree, block.basis.pseudo)
-
-
-def test_couplings() -> None:
-    """Orthonormal; the product of two vectors of degree 1 is dot, cross and traceless matrix."""
-    for l1, l2, degree in ((1, 1, 0), (1, 1, 1), (1, 1, 2), (2, 1, 3), (3, 2, 4)):
-        table = clebsch_gordan(l1, l2, degree).reshape(-1, 2 * degree + 1)
-        unit = torch.eye(2 * degree + 1, dtype=torch.float64)
-        torch.testing.assert_close(table.T @ table, unit, rtol=0, atol=1e-13)
-    a, b = torch.randn(2, 7, 3, dtype=torch.float64)
-    dot = (a * b).sum(1) / np.sqrt(3)
-    torch.testing.assert_close(Coupling(1, 1, 0)(a, b)[:, 0].abs(), dot.abs())
-    cross = torch.linalg.cross(a, b) / np.sqrt(2)
-    torch.testing.assert_close(Coupling(1, 1, 1)(a, b).abs(), cross.abs())
-
-
-def test_solid_harmonics() -> None:
-    v = torch.randn(20, 3, dtype=torch.float64)
-    r = v.norm(dim=1, keepdim=True)
-    reference = SphericalHarmonics(7)(v / r)
-    for degree, found in enumerate(SolidHarmonics(7)(v[:, [1, 2, 0]])):
-        racah = np.sqrt(4 * np.pi / (2 * degree + 1))
-        expected = reference[:, degree * degree : (degree + 1) ** 2] * r**degree * racah
-        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("legacy", [True, False])

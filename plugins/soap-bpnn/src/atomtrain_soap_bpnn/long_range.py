@@ -24,8 +24,8 @@ from torchpme.lib.kvectors import generate_kvectors_for_mesh, get_ns_mesh
 
 from atomtrain.errors import DataError
 from atomtrain.graph import AtomGraph
+from atomtrain_density.elements import by_species
 from atomtrain_soap_bpnn.hypers import LongRange as LongRangeHypers
-from atomtrain_soap_bpnn.network import by_species
 
 
 class LongRange(nn.Module):

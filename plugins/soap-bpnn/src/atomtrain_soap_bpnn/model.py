@@ -6,35 +6,30 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 import math
 from typing import Dict, List, Tuple
 
-import sphericart.torch
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import DataError, OptionsError, TargetError
+from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
+from atomtrain_density import derivatives
+from atomtrain_density.density import DensityBlocks
+from atomtrain_density.derivatives import PairBasis
+from atomtrain_density.elements import all_together, by_species, columns_by_element
+from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
+from atomtrain_density.pairs import group_of, group_pairs, padded
+from atomtrain_density.targets import HeadInputs, add_heads, largest_degree, last_layer_name
+from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
-from atomtrain_soap_bpnn.descriptor.basis import RadialBasis, SphericalHarmonics
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
-from atomtrain_soap_bpnn.descriptor.density import (
-    DensityBlocks,
-    group_pairs,
-    padded,
-)
+from atomtrain_soap_bpnn.descriptor.radial import RadialBasis
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum, power_spectrum
-from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES
-from atomtrain_soap_bpnn.heads import TargetHead, irreps_of
 from atomtrain_soap_bpnn.hypers import ModelHypers
-from atomtrain_soap_bpnn.network import (
-    BySpecies,
-    NetworkBySpecies,
-    SharedNetwork,
-    all_together,
-    by_species,
-)
+from atomtrain_soap_bpnn.network import NetworkBySpecies, SharedNetwork
 from atomtrain_soap_bpnn.scalars import Inputs, Network, scalars
 
+NAME = "SOAP-BPNN"
 EPS = 1e-5  # of the layer norm, torch's default
 
 
@@ -72,7 +67,7 @@ class SoapBpnn(Model):
             self.cutoff = max(self.cutoff, self.baseline.cutoff)
             self.interaction_range = self.cutoff
 
-        self._build_expansion(self._largest_degree(dataset_info))
+        self._build_expansion(largest_degree(dataset_info, self.hypers.soap.max_angular, NAME))
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
         n_hidden, n_neurons = hypers.bpnn.num_hidden_layers, hypers.bpnn.num_neurons_per_layer
@@ -133,7 +128,7 @@ class SoapBpnn(Model):
 
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
-            predictions["feature"] = [self._by_atom(hidden, layout)]
+            predictions["feature"] = [columns_by_element(hidden, layout)]
         for name, head in self.heads.items():
             last_layer = last_layer_name(name)
             if name in outputs or last_layer in outputs:
@@ -141,7 +136,7 @@ class SoapBpnn(Model):
                 if name in outputs:
                     predictions[name] = head(last, densities, species, layout)
                 if last_layer in outputs:
-                    predictions[last_layer] = [self._by_atom(last, layout)]
+                    predictions[last_layer] = [columns_by_element(last, layout)]
         return predictions
 
     def _way(self, outputs: List[str]) -> str:
@@ -199,16 +194,6 @@ class SoapBpnn(Model):
         width = self.n_hidden * (self.n_species if self.legacy else 1)
         return {"feature": width, **{last_layer_name(name): width for name in self.heads}}
 
-    def _by_atom(self, x: Tensor, layout: BySpecies) -> Tensor:
-        """``[n_groups, width, n] -> [n_atoms, n_groups * n]``, columns by element of the center."""
-        n_groups, n = x.shape[0], x.shape[2]
-        y = x.flatten(0, 1).index_select(0, layout.places)
-        if n_groups == 1:
-            return y
-        group = torch.div(layout.places, layout.width, rounding_mode="floor")
-        own = torch.nn.functional.one_hot(group, n_groups).to(y.dtype)
-        return (own.unsqueeze(2) * y.unsqueeze(1)).reshape(y.shape[0], n_groups * n)
-
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """Features, density and, where there are gradients, the places of pairs in the radial table.
@@ -241,7 +226,7 @@ class SoapBpnn(Model):
         unknown = sorted(set(dataset_info.atomic_types) - set(self.atomic_types))
         if unknown:
             raise DataError(
-                f"this SOAP-BPNN was built for the atomic numbers {self.atomic_types} and cannot "
+                f"this {NAME} was built for the atomic numbers {self.atomic_types} and cannot "
                 f"take {unknown} in; train anew for these elements"
             )
         if self.hypers.zbl:
@@ -249,7 +234,7 @@ class SoapBpnn(Model):
         for name in list(self.heads):
             if name not in dataset_info.targets:
                 del self.heads[name]
-        degree = self._largest_degree(dataset_info)
+        degree = largest_degree(dataset_info, self.hypers.soap.max_angular, NAME)
         if degree != self.radial.max_angular:
             self._build_expansion(degree)
             self._build_closed_form()
@@ -262,7 +247,7 @@ class SoapBpnn(Model):
 
     def plain_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """Features ``[n_atoms, n_features]`` and density in plain operations."""
-        group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
+        group = group_of(graph.centers, graph.neighbors, species, self.n_species)
         groups = group_pairs(group, graph.types.shape[0])
         vectors = padded(graph.vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
@@ -294,9 +279,9 @@ class SoapBpnn(Model):
         if spectrum is not None:
             features = fast.features(graph.vectors, spectrum, basis)
             if self.has_tensors and moving:
-                blocks = fast.densities(graph.vectors, blocks, basis)
+                blocks = derivatives.densities(graph.vectors, blocks, basis)
             return features, blocks
-        blocks = fast.densities(graph.vectors, blocks, basis)
+        blocks = derivatives.densities(graph.vectors, blocks, basis)
         return self._features(blocks), blocks
 
     @torch.jit.unused
@@ -323,7 +308,7 @@ class SoapBpnn(Model):
     @torch.no_grad()
     def _descriptor(
         self, graph: AtomGraph, species: Tensor
-    ) -> "Tuple[fast.PairBasis, List[Tensor], fast.Spectrum | None]":
+    ) -> "Tuple[PairBasis, List[Tensor], fast.Spectrum | None]":
         """Basis at the pairs, density, and spectrum if it is symmetric."""
         kept = graph.extras
         basis = self._pair_basis(graph, species)
@@ -342,20 +327,10 @@ class SoapBpnn(Model):
         return basis, blocks, spectrum
 
     @torch.jit.unused
-    def _pair_basis(self, graph: AtomGraph, species: Tensor) -> "fast.PairBasis":
+    def _pair_basis(self, graph: AtomGraph, species: Tensor) -> PairBasis:
         """The basis at the pairs."""
-        vectors = graph.vectors.detach()
-        group = graph.centers * self.n_species + species.index_select(0, graph.neighbors)
-        groups = group_pairs(group, len(graph.types))
-        places = padded(vectors, groups, self.cutoff)
-        r = torch.linalg.vector_norm(places, dim=1)
-        harmonics, turning = self.fast_harmonics.compute(places)
-        if "soap/places" in graph.extras:
-            radial = self.radial.combined(padded(graph.extras["soap/places"], groups, 0.0))
-        else:
-            radial = self.radial.values_and_derivatives(r)
-        directions = places / r.unsqueeze(1)
-        return fast.PairBasis(harmonics, turning, radial, directions, groups, self.density_blocks)
+        parts = (self.fast_harmonics, self.radial, self.density_blocks)
+        return PairBasis.of(graph, species, *parts, graph.extras.get("soap/places"))
 
     def _mix(self, blocks: List[Tensor]) -> List[Tensor]:
         """The density of the features' degrees, elements mixed into pseudo-elements."""
@@ -373,7 +348,7 @@ class SoapBpnn(Model):
             soap.cutoff.radius, soap.cutoff.width, max_angular, soap.max_radial
         )
         self.harmonics = SphericalHarmonics(max_angular)
-        self.fast_harmonics = _Sphericart(max_angular)
+        self.fast_harmonics = HarmonicsAndGradients(max_angular)
         self.n_per_l: List[int] = self.radial.n_per_l
         self.density_blocks = DensityBlocks(self.n_per_l, self.n_species)
         of_features = self.n_per_l[: self.n_degrees]
@@ -384,46 +359,21 @@ class SoapBpnn(Model):
         parts = (self.harmonics, self.radial, self.density_blocks, self.spectrum)
         self.closed = ClosedForm(*parts)  # type: ignore[assignment]
 
-    def _largest_degree(self, dataset_info: DatasetInfo) -> int:
-        """Of the features, and of the density that tensor targets contract."""
-        degrees = [self.hypers.soap.max_angular]
-        for target in dataset_info.targets.values():
-            for degree, sigma, _ in irreps_of(target):
-                degrees.append(max(degree, 1) if degree or sigma < 0 else 0)
-        return max(degrees)
-
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
-        kinds = self.hypers.heads
-        unknown = sorted(set(kinds) - set(dataset_info.targets))
-        if unknown:
-            raise TargetError(
-                f"architecture.model.heads names {', '.join(unknown)}, which is no target (there "
-                f"are {', '.join(dataset_info.targets)})"
-            )
-        for name, target in dataset_info.targets.items():
-            if name in self.heads:
-                continue
-            head = TargetHead(
-                target,
-                n_groups=self.n_species if self.legacy else 1,
-                n_in=self.n_hidden,
-                mlp=kinds.get(name, "linear") == "mlp",
-                n_species=self.n_species,
-                n_per_l=self.n_per_l,
-                legacy=self.legacy,
-                add_lambda_basis=self.hypers.add_lambda_basis,
-            )
-            self.heads[name] = head
+        inputs = HeadInputs(
+            n_groups=self.n_species if self.legacy else 1,
+            n_in=self.n_hidden,
+            n_species=self.n_species,
+            n_per_l=self.n_per_l,
+            apart=self.legacy,
+            with_density=self.hypers.add_lambda_basis,
+        )
+        add_heads(self.heads, dataset_info, inputs, self.hypers.heads, NAME)
         self.has_tensors = any(head.needs_density for head in self.heads.values())
 
 
 def _any_gradients(dataset_info: DatasetInfo) -> bool:
     return any(target.gradients for target in dataset_info.targets.values())
-
-
-def last_layer_name(target: str) -> str:
-    """Name of the output with a target's last-layer features (its ``domain::`` prefix dropped)."""
-    return "mtt::aux::" + target.split("::")[-1] + "_last_layer_features"
 
 
 def _long_range(hypers: ModelHypers, n_features: int) -> nn.Module:
@@ -438,25 +388,3 @@ def _long_range(hypers: ModelHypers, n_features: int) -> nn.Module:
             "install it with: pip install 'atomtrain-soap-bpnn[long-range]'"
         ) from error
     return LongRange(hypers.long_range, n_features, hypers.soap.cutoff.radius)
-
-
-class _Sphericart:
-    """sphericart's harmonics with gradients in one call. Not a module: TorchScript must not see it."""
-
-    def __init__(self, max_angular: int) -> None:
-        self.max_angular = max_angular
-        self.calculator = sphericart.torch.SphericalHarmonics(max_angular)
-
-    def compute(self, vectors: Tensor) -> Tuple[Tensor, Tensor]:
-        """``[n, (L + 1)^2]`` and ``[n, 3, (L + 1)^2]``."""
-        if len(vectors) == 0:
-            size = (self.max_angular + 1) ** 2
-            return vectors.new_zeros((0, size)), vectors.new_zeros((0, 3, size))
-        values, gradients = self.calculator.compute_with_gradients(vectors)
-        return values, gradients
-
-    def __deepcopy__(self, memo: object) -> "_Sphericart":
-        return _Sphericart(self.max_angular)
-
-    def __reduce__(self) -> "Tuple[type, Tuple[int]]":
-        return _Sphericart, (self.max_angular,)

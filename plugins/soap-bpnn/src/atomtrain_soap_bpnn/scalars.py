@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from atomtrain_soap_bpnn.descriptor.density import dots
-from atomtrain_soap_bpnn.network import BySpecies, by_atom, first_layer
+from atomtrain_density.elements import BySpecies, by_atom, first_layer
+from atomtrain_density.pairs import dots
 
 
 class Inputs(NamedTuple):

@@ -1,8 +1,8 @@
-"""Densities and power spectra of atomic neighbourhoods.
+"""Power spectra of the densities of atomic neighbourhoods (:mod:`atomtrain_density`).
 
-Two paths with one set of numbers: plain torch operations (what an exported model runs, TorchScript
-and autograd; ``basis``, ``density``, ``spectrum``), and ``fast``, which knows the derivatives in
-closed form (what training runs). They agree with torch-spex to rounding, which the tests hold.
+Three paths with one set of numbers: plain torch operations (TorchScript and autograd; ``radial``,
+``spectrum``), ``fast``, which knows the derivatives in closed form (what training runs), and ``closed``,
+the same for exported scalars. They agree with torch-spex to rounding, which the tests hold.
 
 For atom i, neighbours j of element s within the cutoff (SOAP, doi 10.1002/qua.24927)::
 

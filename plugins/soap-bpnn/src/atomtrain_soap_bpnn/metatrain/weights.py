@@ -17,8 +17,8 @@ from torch import Tensor
 from atomtrain.errors import CheckpointError
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.targets.layout import Irrep
-from atomtrain_soap_bpnn.equivariant import PSEUDO_SPECIES, clebsch_gordan
-from atomtrain_soap_bpnn.heads import cartesian_table
+from atomtrain_density.targets import cartesian_table
+from atomtrain_density.tensors import PSEUDO_SPECIES, clebsch_gordan
 from atomtrain_soap_bpnn.model import SoapBpnn
 
 

@@ -1,30 +1,36 @@
-"""From hidden features to the blocks of one target.
+"""From hidden features, and the density where tensors are wanted, to the blocks of each target.
 
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import List, Tuple
+from collections.abc import Mapping
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
-from atomtrain.targets import TargetInfo
-from atomtrain_soap_bpnn.equivariant import EquivariantBasis, clebsch_gordan
-from atomtrain_soap_bpnn.network import BySpecies, LinearBySpecies, activation
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain_density.elements import BySpecies, LinearBySpecies, activation
+from atomtrain_density.tensors import EquivariantBasis, clebsch_gordan
 
 
-def irreps_of(target: TargetInfo) -> List[Tuple[int, int, int]]:
+def last_layer_name(target: str) -> str:
+    """Name of the output with a target's last-layer features (its ``domain::`` prefix dropped)."""
+    return "mtt::aux::" + target.split("::")[-1] + "_last_layer_features"
+
+
+def irreps_of(target: TargetInfo, architecture: str) -> List[Tuple[int, int, int]]:
     """Degree, parity sign and number of the spherical tensors a target is made of.
 
-    Raises TargetError for what SOAP-BPNN cannot predict.
+    Raises TargetError for what cannot be predicted; ``architecture`` is whose name it says.
     """
     if target.kind == "scalar":
         return [(0, 1, target.num_subtargets)]
     if target.kind == "spherical":
         if not target.irreps:
             raise TargetError(
-                f"target '{target.name}': SOAP-BPNN predicts the same irreps for every type of "
+                f"target '{target.name}': {architecture} predicts the same irreps for every type of "
                 "atom; give 'irreps' as one list"
             )
         return [(i.o3_lambda, i.o3_sigma, i.num) for i in target.irreps]
@@ -35,9 +41,35 @@ def irreps_of(target: TargetInfo) -> List[Tuple[int, int, int]]:
         symmetric = [(0, 1, n), (2, 1, n)]
         return symmetric if target.per_volume else [(0, 1, n), (1, -1, n), (2, 1, n)]
     raise TargetError(
-        f"target '{target.name}': SOAP-BPNN predicts scalars, cartesian tensors of rank 1 and 2 "
+        f"target '{target.name}': {architecture} predicts scalars, cartesian tensors of rank 1 and 2 "
         f"and spherical tensors, not type '{target.kind}'"
     )
+
+
+def largest_degree(dataset_info: DatasetInfo, at_least: int, architecture: str) -> int:
+    """Up to which degree a density has to go for the targets' tensors, and for what else needs it."""
+    degrees = [at_least]
+    for target in dataset_info.targets.values():
+        for degree, sigma, _ in irreps_of(target, architecture):
+            degrees.append(max(degree, 1) if degree or sigma < 0 else 0)
+    return max(degrees)
+
+
+class HeadInputs(NamedTuple):
+    """What the heads of all targets are made for."""
+
+    n_groups: int
+    """groups of atoms that have weights of their own: elements, or 1"""
+    n_in: int
+    """hidden features"""
+    n_species: int
+    """elements of the density"""
+    n_per_l: List[int]
+    """radial functions of each degree of the density"""
+    apart: bool
+    """whether tensors keep elements apart (:class:`DensityContraction`)"""
+    with_density: bool
+    """whether bases of tensors have a part of the density of their own degree"""
 
 
 class TensorBlock(nn.Module):
@@ -68,13 +100,9 @@ class TargetHead(nn.Module):
     def __init__(
         self,
         target: TargetInfo,
-        n_groups: int,
-        n_in: int,
+        inputs: HeadInputs,
         mlp: bool,
-        n_species: int,
-        n_per_l: List[int],
-        legacy: bool,
-        add_lambda_basis: bool,
+        architecture: str,
     ) -> None:
         super().__init__()
         if mlp and target.kind != "scalar":
@@ -82,13 +110,15 @@ class TargetHead(nn.Module):
                 f"architecture.model.heads: '{target.name}' is no scalar, and only scalars can "
                 "have an mlp head; remove it or say 'linear'"
             )
-        irreps = irreps_of(target)
+        irreps = irreps_of(target, architecture)
+        n_groups, n_in = inputs.n_groups, inputs.n_in
         self.mlp = mlp
         self.n_in = n_in
         self.hidden = LinearBySpecies(n_groups if mlp else 0, n_in, n_in)
         self.blocks = nn.ModuleList()
         for degree, sigma, n_tensors in irreps:
-            basis = EquivariantBasis(degree, sigma, n_species, n_per_l, legacy, add_lambda_basis)
+            of_density = (inputs.n_species, inputs.n_per_l, inputs.apart, inputs.with_density)
+            basis = EquivariantBasis(degree, sigma, *of_density)
             self.blocks.append(TensorBlock(basis, n_groups, n_in, n_tensors))
         self.scalar = target.kind == "scalar"
         self.single = self.scalar and target.num_subtargets == 1
@@ -136,6 +166,26 @@ class TargetHead(nn.Module):
             matrix = torch.matmul(self.to_cartesian, spherical)
             return [matrix.reshape(matrix.shape[0], 3, 3, matrix.shape[2])]
         return found
+
+
+def add_heads(
+    heads: nn.ModuleDict,
+    dataset_info: DatasetInfo,
+    inputs: HeadInputs,
+    kinds: Mapping[str, str],
+    architecture: str,
+) -> None:
+    """A head for each target that has none; those of ``kinds`` are ``mlp`` or ``linear`` (default)."""
+    unknown = sorted(set(kinds) - set(dataset_info.targets))
+    if unknown:
+        raise TargetError(
+            f"architecture.model.heads names {', '.join(unknown)}, which is no target (there "
+            f"are {', '.join(dataset_info.targets)})"
+        )
+    for name, target in dataset_info.targets.items():
+        if name not in heads:
+            mlp = kinds.get(name, "linear") == "mlp"
+            heads[name] = TargetHead(target, inputs, mlp, architecture)
 
 
 def cartesian_table(degrees: List[int]) -> Tensor:

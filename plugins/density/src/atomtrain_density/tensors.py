@@ -18,7 +18,7 @@ import torch
 import wigners
 from torch import Tensor, nn
 
-from atomtrain_soap_bpnn.network import BySpecies, LinearBySpecies
+from atomtrain_density.elements import BySpecies, LinearBySpecies
 
 PSEUDO_SPECIES = 4
 
@@ -26,28 +26,28 @@ PSEUDO_SPECIES = 4
 class DensityContraction(nn.Module):
     """Learnt linear combinations of one degree's density: ``[n_atoms, m, n_species * n] -> [..., n_out]``.
 
-    With elements kept apart (``legacy``) the weights belong to the center's element; otherwise
+    With elements kept ``apart`` the weights belong to the center's element; otherwise
     elements are mixed into pseudo-elements and the center's element gives factors.
     """
 
-    def __init__(self, n_species: int, n_radial: int, n_out: int, legacy: bool) -> None:
+    def __init__(self, n_species: int, n_radial: int, n_out: int, apart: bool) -> None:
         super().__init__()
-        self.legacy = legacy
+        self.apart = apart
         if n_out == 0:  # asked for nothing: keep no weights
             n_species = 0
         n_channels = PSEUDO_SPECIES * n_radial
-        self.alchemy = nn.Parameter(torch.randn((0, 0) if legacy else (n_species, PSEUDO_SPECIES)))
-        self.encoding = nn.Parameter(torch.randn((0, 0) if legacy else (n_species, n_channels)))
+        self.alchemy = nn.Parameter(torch.randn((0, 0) if apart else (n_species, PSEUDO_SPECIES)))
+        self.encoding = nn.Parameter(torch.randn((0, 0) if apart else (n_species, n_channels)))
         self.linear = LinearBySpecies(
-            n_species if legacy or n_out == 0 else 1,
-            max(n_species * n_radial, 1) if legacy else n_channels,
+            n_species if apart or n_out == 0 else 1,
+            max(n_species * n_radial, 1) if apart else n_channels,
             n_out,
         )
 
     def forward(self, density: Tensor, species: Tensor, layout: BySpecies) -> Tensor:
         """``density [n_atoms, m, n_species * n]``, atoms laid out by ``layout``."""
         x = density
-        if not self.legacy:
+        if not self.apart:
             x = mixed(x, self.alchemy) * self.encoding.index_select(0, species).unsqueeze(1)
         m, q = x.shape[1], x.shape[2]
         rows = x.index_select(0, layout.rows).reshape(layout.n_species, layout.width * m, q)
@@ -99,7 +99,8 @@ class SolidHarmonics(nn.Module):
 class EquivariantBasis(nn.Module):
     """Basis tensors of one degree and parity, ``[n_atoms, 2 l + 1, size]``.
 
-    ``n_per_l`` are the radial functions of each degree of the density; ``with_density`` adds
+    ``n_per_l`` are the radial functions of each degree of the density, ``apart`` is that of
+    :class:`DensityContraction`; ``with_density`` adds
     ``2 l + 1`` contractions of the density of the same degree (for degrees above 1).
     """
 
@@ -109,7 +110,7 @@ class EquivariantBasis(nn.Module):
         sigma: int,
         n_species: int,
         n_per_l: List[int],
-        legacy: bool,
+        apart: bool,
         with_density: bool,
     ) -> None:
         super().__init__()
@@ -119,15 +120,15 @@ class EquivariantBasis(nn.Module):
         self.size = (2 * degree + 1) * (2 if self.with_density else 1)
         # parts that are not needed are left minimal: TorchScript compiles all branches
         n_vectors = n_per_l[1] if degree > 0 or self.pseudo else 1
-        self.vectors = DensityContraction(n_species, n_vectors, 3 if degree > 0 else 0, legacy)
+        self.vectors = DensityContraction(n_species, n_vectors, 3 if degree > 0 else 0, apart)
         self.pseudo_vectors = DensityContraction(
-            n_species, n_vectors, 3 if self.pseudo else 0, legacy
+            n_species, n_vectors, 3 if self.pseudo else 0, apart
         )
         self.own = DensityContraction(
             n_species,
             n_per_l[degree],
             2 * degree + 1 if self.with_density else 0,
-            legacy,
+            apart,
         )
         self.solids = SolidHarmonics(degree)
         stretched = degree if degree > 1 else -1

@@ -1,24 +1,13 @@
-"""Layouts of pairs and atoms: what they promise; numpy's, and those of scripted code by torch, alike."""
+"""Layouts of pairs: what they promise; numpy's, and those of scripted code by torch, alike."""
 
 import pytest
 import torch
+from helpers.layouts import check_alike
 from torch import Tensor
 
-from atomtrain_soap_bpnn.descriptor import density
-from atomtrain_soap_bpnn.network import by_species
+from atomtrain_density.pairs import group_of, group_pairs
 
-SCRIPTED_PAIRS = torch.jit.script(density.group_pairs)
-SCRIPTED_ATOMS = torch.jit.script(by_species)
-
-
-def check_alike(one: tuple[object, ...], other: tuple[object, ...]) -> None:
-    for a, b in zip(one, other, strict=True):
-        if isinstance(a, Tensor):
-            assert isinstance(b, Tensor)
-            assert a.dtype == b.dtype
-            assert torch.equal(a, b)
-        else:
-            assert a == b
+SCRIPTED_PAIRS = torch.jit.script(group_pairs)
 
 
 def groups_of(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascending: bool) -> Tensor:
@@ -36,7 +25,7 @@ def groups_of(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascendin
 )  # the last has groups that 16 bits do not hold
 def test_pairs(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascending: bool) -> None:
     group = groups_of(n_atoms, n_species, n_pairs, uneven, ascending)
-    groups = density.group_pairs(group, n_atoms)
+    groups = group_pairs(group, n_atoms)
     check_alike(groups, SCRIPTED_PAIRS(group, n_atoms))
     # every pair has a place of its own, in the row of its group
     assert len(torch.unique(groups.slots)) == n_pairs
@@ -52,23 +41,12 @@ def test_pairs(n_atoms: int, n_species: int, n_pairs: int, uneven: bool, ascendi
 
 def test_small_groups_have_a_bin() -> None:
     group = groups_of(60, 2, 5000, True, True)
-    groups = density.group_pairs(group, 60)
+    groups = group_pairs(group, 60)
     assert len(groups.sizes) == 2
     largest = int(torch.bincount(group).max())
     assert groups.n_places < len(groups.present) * largest
 
 
-@pytest.mark.parametrize("n_species", [1, 3])
-@pytest.mark.parametrize("n_atoms", [0, 1, 9, 500])
-def test_atoms(n_atoms: int, n_species: int) -> None:
-    generator = torch.Generator().manual_seed(n_atoms)
-    species = torch.randint(0, n_species, (n_atoms,), generator=generator)
-    layout = by_species(species, n_species)
-    check_alike(layout, SCRIPTED_ATOMS(species, n_species))
-    every = torch.arange(n_atoms)
-    assert torch.equal(species[layout.order], layout.kinds)
-    assert torch.equal(layout.order[layout.ranks], every)
-    if n_atoms > 0:
-        assert torch.equal(layout.rows[layout.places], every)
-        place = torch.div(layout.places, layout.width, rounding_mode="floor")
-        assert torch.equal(place, species)
+def test_groups_go_by_center_and_element_of_the_neighbour() -> None:
+    centers, neighbors = torch.tensor([0, 0, 2]), torch.tensor([1, 2, 0])
+    assert group_of(centers, neighbors, torch.tensor([1, 0, 1]), 2).tolist() == [0, 1, 5]

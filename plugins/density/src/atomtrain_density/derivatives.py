@@ -1,0 +1,145 @@
+"""The fast path: the density's derivative is known in closed form and is linear.
+
+The density depends on no weights, so its derivative J with respect to the pair vectors is a constant of
+the data. With an energy E, training on forces needs
+
+* J^T g with g = dE/d(density), for the forces, which are linear in g;
+* J v with v = dL/d(forces), the derivative of the former with respect to g.
+
+Both are explicit products with arrays that do not depend on weights (:class:`PairBasis`); two autograd
+functions wrap them (:func:`densities`), so autograd sees only what follows the density and the engine needs
+to know nothing. The second derivative of the density is never formed: training does not need it. Derivatives
+of forces with respect to positions (Hessians) do: those need plain operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomtrain.graph import AtomGraph
+from atomtrain_density.density import DensityBlocks
+from atomtrain_density.harmonics import HarmonicsAndGradients
+from atomtrain_density.pairs import Groups, by_bin, dots, group_of, group_pairs, padded
+from atomtrain_density.radial import RadialTable
+
+
+@dataclass
+class PairBasis:
+    """The basis at every place of the padded layout: values, and derivatives in the pair vectors."""
+
+    harmonics: Tensor
+    """[n_places, (L + 1)^2]"""
+    harmonics_gradient: Tensor
+    """[n_places, 3, (L + 1)^2]"""
+    radial: Tensor
+    """[n_places, 2, n_radial], values and d/dr"""
+    directions: Tensor
+    """[n_places, 3] unit vectors"""
+    groups: Groups
+    blocks: DensityBlocks
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        graph: AtomGraph,
+        species: Tensor,
+        harmonics: HarmonicsAndGradients,
+        radial: RadialTable,
+        blocks: DensityBlocks,
+        places: Tensor | None = None,
+    ) -> PairBasis:
+        """The basis at the pairs of a graph, for ``species [n_atoms]`` counted from 0.
+
+        ``places [n_pairs, 9]`` are those in the radial table, where they are known (they depend on no
+        weights: :meth:`RadialTable.places`).
+        """
+        group = group_of(graph.centers, graph.neighbors, species, blocks.n_species)
+        groups = group_pairs(group, len(graph.types))
+        vectors = padded(graph.vectors.detach(), groups, radial.cutoff)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        values, gradients = harmonics.compute(vectors)
+        if places is None:
+            radials = radial.values_and_derivatives(r)
+        else:
+            radials = radial.combined(padded(places, groups, 0.0))
+        return cls(values, gradients, radials, vectors / r.unsqueeze(1), groups, blocks)
+
+    def _two_rows(self) -> Tensor:
+        """Room for ``[n_places, 2, (L + 1)^2]``: what belongs to harmonics, and to their place along r."""
+        n_places, n_harmonics = self.harmonics.shape
+        return self.harmonics.new_empty(n_places, 2, n_harmonics)
+
+    def density(self) -> list[Tensor]:
+        """Density of each degree, ``[n_atoms, 2 l + 1, n_species * n_per_l[l]]``."""
+        return self.blocks.split(self.blocks(self.harmonics, self.radial[:, 0], self.groups))
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """``[n_pairs, 3]``: derivative of a scalar, given its derivative in the density.
+
+        ``gradient [n_atoms, sum of block sizes]``; the blocks of the highest degrees may be missing:
+        the scalar does not depend on them.
+        """
+        by_group = self.blocks.by_group(gradient, self.groups).split_with_sizes(self.groups.sizes)
+        both = self._two_rows()
+        bins = by_bin(self.radial, self.groups), by_group, by_bin(both, self.groups)
+        for radial, g, out in zip(*bins, strict=True):
+            torch.bmm(radial, g.transpose(1, 2), out=out)
+        on_y, on_r = both.unbind(1)
+        along = dots(self.harmonics, on_r)
+        turning = torch.bmm(self.harmonics_gradient, on_y.unsqueeze(2)).squeeze(2)
+        return torch.addcmul(turning, along, self.directions).index_select(0, self.groups.slots)
+
+    def tangent(self, vectors: Tensor) -> list[Tensor]:
+        """Change of the density blocks when the pair vectors change by ``vectors [n_pairs, 3]``."""
+        v = padded(vectors, self.groups, 0.0)
+        x, y, z = v.split(1, dim=1)
+        by_x, by_y, by_z = self.harmonics_gradient.unbind(1)
+        along = dots(v, self.directions)
+        changes = self._two_rows()
+        on_y, on_r = changes.unbind(1)
+        torch.addcmul(torch.addcmul(by_x * x, by_y, y), by_z, z, out=on_y)
+        torch.mul(self.harmonics, along, out=on_r)
+        parts = [
+            self.blocks.used_of(torch.bmm(dy.transpose(1, 2), r))
+            for dy, r in zip(
+                by_bin(changes, self.groups), by_bin(self.radial, self.groups), strict=True
+            )
+        ]
+        return self.blocks.split(self.blocks.by_atom(parts, self.groups))
+
+
+class _Density(torch.autograd.Function):
+    """The density blocks as functions of the vectors, already computed."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, basis: PairBasis, *blocks: Tensor) -> Any:
+        ctx.basis = basis
+        return tuple(block.view_as(block) for block in blocks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        none = (None,) * (1 + len(gradients))
+        if not ctx.needs_input_grad[0]:
+            return (None, *none)
+        return (_DensityAdjoint.apply(ctx.basis, *gradients), *none)
+
+
+class _DensityAdjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, basis: PairBasis, *gradients: Tensor) -> Tensor:
+        ctx.basis = basis
+        return basis.adjoint(torch.cat([g.flatten(1) for g in gradients], dim=1))
+
+    @staticmethod
+    def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]
+        return (None, *ctx.basis.tangent(vectors))
+
+
+def densities(vectors: Tensor, blocks: list[Tensor], basis: PairBasis) -> list[Tensor]:
+    """The density blocks as functions of the pair vectors, for models that train what follows."""
+    return list(_Density.apply(vectors, basis, *blocks))
