@@ -29,6 +29,7 @@ DISTRIBUTIONS = (
     "./plugins/testing",
     "./plugins/density",
     "./plugins/soap-bpnn[long-range]",
+    "./plugins/ace",
     "./plugins/classifier",
     "./plugins/symmetry",
     "./plugins/schema",

@@ -1,0 +1,102 @@
+"""What a model takes from the training set before it is trained: means and sizes.
+
+All are statistics of float64 that later trainings keep. The density has no weights, so that its statistics are
+the data's; features are normalised as they come from the weights that training starts with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from atomtrain.data import Batch
+from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain_density.elements import by_species
+
+if TYPE_CHECKING:
+    from atomtrain_ace.model import Ace
+
+FLOOR = 0.3
+"""of the largest variance: combinations of radial functions that vary less are not blown up to size 1"""
+N_FORCES = 20
+"""structures that say how large forces are"""
+
+
+@torch.no_grad()
+def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
+    """Set the buffers of ``model``."""
+    seen = list(batches)
+    exact = copy.deepcopy(model).to(torch.float64)
+    kinds: list[Tensor] = []
+    rows: list[Tensor] = []
+    for batch in seen:
+        species = exact.species_index[batch.graph.types]
+        blocks = exact._pair_basis(batch.graph, species).density()
+        kinds.append(species)
+        rows.append(torch.cat([block.flatten(1) for block in blocks], dim=1))
+    species, flat = torch.cat(kinds), torch.cat(rows)
+    _whiten(exact, species, flat)
+    _normalise(exact, species, flat)
+    _size(exact, seen[:N_FORCES])
+    model.load_state_dict(exact.state_dict())
+
+
+def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
+    """Radial functions of variance 1 and no correlation, for each pair of elements and degree.
+
+    Without the mean of degree 0, which no product then has to do with.
+    """
+    n_species = model.n_species
+    blocks = model.blocks.split(flat)[: model.hypers.max_degree + 1]
+    for s in species.unique().tolist():
+        for degree, block in enumerate(blocks):
+            own = block[species == s]
+            if degree == 0:
+                model.density_mean[s] = own.mean(0)[0]
+                own = own - own.mean(0)
+            for t, part in enumerate(own.flatten(0, 1).chunk(n_species, 1)):
+                variances, directions = torch.linalg.eigh(part.T @ part / len(part))
+                if float(variances[-1]) < 1e-12:
+                    continue  # no such neighbours
+                size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * variances[-1])
+                model.whitening[degree, s * n_species + t] = (directions * size) @ directions.T
+
+
+def _normalise(model: Ace, species: Tensor, flat: Tensor) -> None:
+    """Mean and deviation of the features."""
+    layout = by_species(species, model.n_species)
+    hidden = model.hidden(flat, layout)
+    features = hidden[..., : model.n_features].flatten(0, 1)[layout.places]
+    for s in species.unique().tolist():
+        own = features[species == s]
+        deviation = own.std(0, correction=0)
+        floor = 1e-3 * float(deviation.mean()) + 1e-12  # features that do not vary stay small
+        model.feature_mean[s] = own.mean(0)
+        model.feature_scale[s] = 1.0 / (deviation + floor)
+
+
+def _size(model: Ace, batches: list[Batch]) -> None:
+    """Features so large that forces of energies start as large as those of the data."""
+    mine = wanted = 0.0
+    for name in model.heads:
+        for batch in batches:
+            label = batch.labels.get(f"{name}:forces")
+            if label is None:
+                continue
+            graph = with_leaves(batch.graph)
+            with torch.enable_grad():
+                energies = model(graph, [name])[name][0]
+            forces, _ = forces_and_strain(energies, graph, strain=False, create_graph=False)
+            there = batch.masks.get(f"{name}:forces")
+            if there is not None:
+                there = there.expand(label.shape)
+                forces, label = forces[there], label[there]
+            mine += float(forces.square().sum())
+            wanted += float(label.square().sum())
+    if mine > 0.0 and wanted > 0.0:
+        model.size.fill_(math.sqrt(wanted / mine))

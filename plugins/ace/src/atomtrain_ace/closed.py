@@ -1,0 +1,66 @@
+"""Scalars and their first derivatives without autograd, as TorchScript: what an exported model runs.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+from typing import Tuple
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain_ace.scalars import Network, Norm, Weights, by_atom, by_element
+from atomtrain_density.closed import ClosedDensity
+from atomtrain_density.elements import by_species
+from atomtrain_density.pairs import group_of
+
+
+@torch.jit.interface
+class ScalarsAndGradients(nn.Module):
+    """What TorchScript compiles apart: with what needs gradients it would record derivatives of it."""
+
+    def forward(  # type: ignore[empty-body]
+        self,
+        vectors: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        species: Tensor,
+        weights: Weights,
+        norm: Norm,
+        wanted: bool,
+    ) -> Tuple[Tensor, Tensor]:
+        pass
+
+
+class ClosedForm(nn.Module):
+    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``."""
+
+    def __init__(self, density: ClosedDensity, products: Network) -> None:
+        super().__init__()
+        self.density = density
+        self.products = products
+
+    def forward(
+        self,
+        vectors: Tensor,
+        centers: Tensor,
+        neighbors: Tensor,
+        species: Tensor,
+        weights: Weights,
+        norm: Norm,
+        wanted: bool,
+    ) -> Tuple[Tensor, Tensor]:
+        """``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0."""
+        with torch.no_grad():
+            n_species = self.density.blocks.n_species
+            group = group_of(centers, neighbors, species, n_species)
+            kept = self.density.neighborhoods(vectors, group, species.shape[0])
+            layout = by_species(species, n_species)
+            density = by_element(kept.density, layout, self.products.n_harmonics, norm.density)
+            done = self.products.forward_pass(density, layout, weights, norm)
+            y = done.scalars.index_select(0, layout.ranks)
+            g = vectors
+            if wanted:
+                found = self.products.slopes(done, layout, weights, norm)
+                by_density = by_atom(found.density, layout, self.products.n_harmonics)
+                g = self.density.adjoint(kept, by_density)
+        return y, g

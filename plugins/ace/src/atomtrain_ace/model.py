@@ -1,0 +1,334 @@
+"""ACE as a module: density, products and readout put together.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+import math
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.errors import DataError
+from atomtrain.graph import AtomGraph, type_table
+from atomtrain.model import ZBL, Constants, Model
+from atomtrain.targets import DatasetInfo
+from atomtrain_ace.calibration import calibrate
+from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
+from atomtrain_ace.hypers import ModelHypers
+from atomtrain_ace.radial import bessel_table
+from atomtrain_ace.scalars import Network, Norm, Weights, along_pairs, scalars
+from atomtrain_density.closed import ClosedDensity
+from atomtrain_density.density import DensityBlocks
+from atomtrain_density.derivatives import PairBasis, densities
+from atomtrain_density.elements import (
+    BySpecies,
+    activation,
+    by_species,
+    columns_by_element,
+)
+from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
+from atomtrain_density.pairs import group_of, group_pairs, padded
+from atomtrain_density.targets import (
+    HeadInputs,
+    add_heads,
+    largest_degree,
+    last_layer_name,
+)
+
+NAME = "ACE"
+
+
+class Ace(Model):
+    """Products of an atom's density, normalised, a small network and a linear way around it, and heads.
+
+    See the hypers for what can be chosen. Four ways lead to the same numbers, and :meth:`_way` chooses:
+
+    - ``closed form``: exported, single scalars; brings its first derivatives itself;
+    - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
+    - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
+    - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
+
+    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
+    """
+
+    closed: ScalarsAndGradients
+
+    def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
+        super().__init__()
+        self.hypers = hypers
+        self.plain = False
+        self.cutoff = float(hypers.cutoff)
+        self.atomic_types: List[int] = list(dataset_info.atomic_types)
+        self.n_species = len(self.atomic_types)
+        self.species_index: Tensor
+        self.register_buffer("species_index", type_table(self.atomic_types), persistent=False)
+        if hypers.zbl:
+            self.baseline = ZBL(dataset_info)
+            self.cutoff = max(self.cutoff, self.baseline.cutoff)
+        self.interaction_range = self.cutoff
+
+        n_radial, n_neurons = hypers.num_radial, hypers.num_neurons
+        n_species, n_degrees = self.n_species, hypers.max_degree + 1
+        n_columns = n_species * n_radial
+        self.products = Network(hypers.max_degree, hypers.num_channels, hypers.correlation)
+        self.n_features = self.products.n_features
+        self.n_hidden = self.n_features + n_neurons
+        self._build_density(largest_degree(dataset_info, hypers.max_degree, NAME))
+
+        shape = (n_degrees, n_species, n_columns)
+        size = 1.0 / math.sqrt(n_columns)
+        self.pair = nn.Parameter(size * torch.randn(*shape, 2 * hypers.num_channels))
+        self.third = nn.Parameter(size * torch.randn(*shape, self.products.n_third))
+        self.first = nn.Parameter(
+            torch.randn(self.n_features, n_neurons) / math.sqrt(self.n_features)
+        )
+        self.offset = nn.Parameter(0.5 * torch.randn(n_species, 1, n_neurons))
+        # of the training set (see calibration): checkpoints have them
+        self.whitening: Tensor
+        self.density_mean: Tensor
+        self.feature_mean: Tensor
+        self.feature_scale: Tensor
+        self.size: Tensor
+        white = torch.eye(n_radial).repeat(n_degrees, n_species * n_species, 1, 1)
+        self.register_buffer("whitening", white)
+        self.register_buffer("density_mean", torch.zeros(n_species, n_columns))
+        self.register_buffer("feature_mean", torch.zeros(n_species, self.n_features))
+        self.register_buffer("feature_scale", torch.ones(n_species, self.n_features))
+        self.register_buffer("size", torch.ones(()))
+        self.is_white = False
+        self.has_gradients = _any_gradients(dataset_info)
+        self.heads = nn.ModuleDict()
+        self._add_heads(dataset_info)
+
+    # -- what atomtrain calls ------------------------------------------------------------------
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """See :meth:`atomtrain.model.Model.forward`."""
+        species = self.species_index.index_select(0, graph.types)
+        way = self._way(outputs)
+        if way == "closed form":
+            return self._closed_form(graph, species, outputs)
+        if way == "fast scalar":
+            return self._fast_scalars(graph, species, outputs[0])
+        if way == "fast":
+            flat = self._fast_density(graph, species)
+        else:
+            flat = self._plain_density(graph, species)
+
+        layout = by_species(species, self.n_species)
+        hidden = self.hidden(flat, layout)
+        densities = self.blocks.split(flat)
+        predictions: Dict[str, List[Tensor]] = {}
+        if "feature" in outputs:
+            predictions["feature"] = [columns_by_element(hidden, layout)]
+        for name, head in self.heads.items():
+            last_layer = last_layer_name(name)
+            if name in outputs:
+                predictions[name] = head(hidden, densities, species, layout)
+            if last_layer in outputs:
+                predictions[last_layer] = [columns_by_element(hidden, layout)]
+        return predictions
+
+    def _way(self, outputs: List[str]) -> str:
+        """Which of the four ways (see the class) leads to these outputs."""
+        count = 0
+        for name, head in self.heads.items():
+            if name in outputs and head.single:
+                count += 1
+        only_scalars = count == len(outputs)
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return "closed form" if only_scalars else "plain"
+        if self.plain:
+            return "plain"
+        return "fast scalar" if only_scalars and len(outputs) == 1 else "fast"
+
+    def _closed_form(
+        self, graph: AtomGraph, species: Tensor, outputs: List[str]
+    ) -> Dict[str, List[Tensor]]:
+        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms.
+
+        An atom's energy is a function of the vectors that start from it, and so autograd is told
+        its value and its slope along each of them. Second derivatives are refused by autograd.
+        """
+        vectors = graph.vectors
+        wanted = vectors.requires_grad
+        predictions: Dict[str, List[Tensor]] = {}
+        for name, head in self.heads.items():
+            if name in outputs:
+                weights = self.weights(head.last_weight())  # type: ignore[operator]
+                y, g = self.closed(
+                    vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted
+                )  # fmt: skip
+                if wanted:
+                    along = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
+                    y = y.index_add(0, graph.centers, along)
+                predictions[name] = [y]
+        return predictions
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """``feature`` and the last-layer features of each target: normalised products and neurons.
+
+        Each element has columns of its own, zero for atoms of the others.
+        """
+        width = self.n_hidden * self.n_species
+        return {
+            "feature": width,
+            **{last_layer_name(name): width for name in self.heads},
+        }
+
+    @torch.jit.ignore
+    def constants(self, graph: AtomGraph) -> Constants:
+        """The density and, where there are gradients, the places of pairs in the radial table."""
+        species = self.species_index.index_select(0, graph.types)
+        blocks = self._pair_basis(graph, species).density()
+        kept = Constants()
+        kept.per_atom["ace/density"] = torch.cat([c.flatten(1) for c in blocks], dim=1)
+        if self.has_gradients:
+            r = torch.linalg.vector_norm(graph.vectors, dim=1)
+            kept.per_pair["ace/places"] = self.radial.places(r)
+        return kept
+
+    @torch.jit.ignore
+    def calibrate(self, batches) -> None:  # type: ignore[no-untyped-def]
+        """See :func:`atomtrain_ace.calibration.calibrate`."""
+        calibrate(self, batches)
+
+    @torch.jit.ignore
+    def before_export(self) -> None:
+        """See :meth:`atomtrain.model.Model.before_export`."""
+        with torch.no_grad():
+            pair, third = self._whitened(self.pair), self._whitened(self.third)
+        self.pair = nn.Parameter(pair, requires_grad=False)
+        self.third = nn.Parameter(third, requires_grad=False)
+        self.is_white = True
+        self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
+
+    @torch.jit.ignore
+    def retarget(self, dataset_info: DatasetInfo) -> None:
+        """New targets get new heads; the elements stay."""
+        unknown = sorted(set(dataset_info.atomic_types) - set(self.atomic_types))
+        if unknown:
+            raise DataError(
+                f"this ACE was built for the atomic numbers {self.atomic_types} and cannot "
+                f"take {unknown} in; train anew for these elements"
+            )
+        if self.hypers.zbl:
+            self.baseline = ZBL(dataset_info)
+        for name in list(self.heads):
+            if name not in dataset_info.targets:
+                del self.heads[name]
+        degree = largest_degree(dataset_info, self.hypers.max_degree, NAME)
+        if degree != self.n_degrees - 1:
+            self._build_density(degree)
+        self.has_gradients = _any_gradients(dataset_info)
+        example = next(self.parameters())
+        self._add_heads(dataset_info)
+        self.to(example.device, example.dtype)
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def weights(self, last: Tensor) -> Weights:
+        """All weights of one scalar whose head has the weights ``last [S, 1, n_hidden]``."""
+        linear, neurons = last.squeeze(1).split_with_sizes(
+            [self.n_features, self.n_hidden - self.n_features], dim=1
+        )
+        pair, third = self._whitened(self.pair), self._whitened(self.third)
+        offset = self.offset.squeeze(1)
+        return Weights(pair, third, self.first, offset, self.size * linear, self.size * neurons)
+
+    def norm(self) -> Norm:
+        """The statistics that features are normalised with."""
+        return Norm(self.density_mean, self.feature_mean, self.feature_scale)
+
+    def hidden(self, flat: Tensor, layout: BySpecies) -> Tensor:
+        """Normalised products and neurons, ``[S, width, n_hidden]``, of the density ``[n_atoms, ...]``."""
+        n_harmonics, n_columns = self.products.n_harmonics, self.density_mean.shape[1]
+        d = flat[:, : n_harmonics * n_columns].index_select(0, layout.rows)
+        d = d.reshape(layout.n_species, layout.width, n_harmonics, n_columns).transpose(1, 2)
+        first = d[:, :1] - self.density_mean.unsqueeze(1).unsqueeze(1)
+        d = torch.cat([first, d[:, 1:]], 1)
+        pair, third = self._whitened(self.pair), self._whitened(self.third)
+        x = self.products.plain_features(d, pair, third)
+        x = (x - self.feature_mean.unsqueeze(1)) * self.feature_scale.unsqueeze(1)
+        neurons = activation(torch.matmul(x, self.first) + self.offset)
+        return self.size * torch.cat([x, neurons], 2)
+
+    def _whitened(self, weight: Tensor) -> Tensor:
+        """Weights for the density as it is, of weights ``[L + 1, S, Q, m]`` for the whitened one."""
+        if self.is_white:
+            return weight
+        n_degrees, n_species, n_columns, m = weight.shape
+        blocks = weight.reshape(n_degrees, n_species * n_species, n_columns // n_species, m)
+        return torch.matmul(self.whitening, blocks).reshape(weight.shape)
+
+    def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """``[n_atoms, sum of block sizes]`` in plain operations."""
+        group = group_of(graph.centers, graph.neighbors, species, self.n_species)
+        groups = group_pairs(group, species.shape[0])
+        vectors = padded(graph.vectors, groups, self.radial.cutoff)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        harmonics = self.harmonics(vectors / r.unsqueeze(1))
+        flat: Tensor = self.blocks(harmonics, self.radial(r), groups)
+        return flat
+
+    @torch.jit.unused
+    def _fast_density(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        kept = graph.extras
+        if not graph.vectors.requires_grad:
+            if "ace/density" in kept:
+                return kept["ace/density"]
+            blocks = self._pair_basis(graph, species).density()
+            return torch.cat([c.flatten(1) for c in blocks], dim=1)
+        basis = self._pair_basis(graph, species)
+        blocks = (
+            self.blocks.split(kept["ace/density"]) if "ace/density" in kept else basis.density()
+        )
+        blocks = densities(graph.vectors, blocks, basis)
+        return torch.cat([c.flatten(1) for c in blocks], dim=1)
+
+    @torch.jit.unused
+    def _fast_scalars(
+        self, graph: AtomGraph, species: Tensor, name: str
+    ) -> Dict[str, List[Tensor]]:
+        """What :meth:`forward` gives where one scalar is all that is wanted."""
+        layout = by_species(species, self.n_species)
+        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
+        wanted = graph.vectors.requires_grad
+        kept = graph.extras.get("ace/density")
+        basis = self._pair_basis(graph, species) if wanted or kept is None else None
+        if kept is None:
+            assert basis is not None
+            kept = torch.cat([c.flatten(1) for c in basis.density()], dim=1)
+        y, g = scalars(self.products, kept, layout, weights, self.norm(), wanted)
+        if wanted:
+            assert basis is not None and g is not None
+            y = y + along_pairs(graph.vectors, graph.centers, g, basis)
+        return {name: [y]}
+
+    @torch.jit.unused
+    def _pair_basis(self, graph: AtomGraph, species: Tensor) -> PairBasis:
+        """The basis at the pairs."""
+        places = graph.extras.get("ace/places")
+        return PairBasis.of(graph, species, self.fast_harmonics, self.radial, self.blocks, places)
+
+    def _build_density(self, degree: int) -> None:
+        """The parts that compute the density up to a degree; none has weights."""
+        self.n_degrees: int = degree + 1
+        self.radial = bessel_table(self.hypers.cutoff, self.hypers.num_radial)
+        self.harmonics = SphericalHarmonics(degree)
+        self.fast_harmonics = HarmonicsAndGradients(degree)
+        n_per_l = [self.hypers.num_radial] * (degree + 1)
+        self.blocks = DensityBlocks(n_per_l, self.n_species, shared=True)
+        density = ClosedDensity(self.harmonics, self.radial, self.blocks)
+        self.closed = ClosedForm(density, self.products)  # type: ignore[assignment]
+
+    def _add_heads(self, dataset_info: DatasetInfo) -> None:
+        n_per_l = [self.hypers.num_radial] * self.n_degrees
+        inputs = HeadInputs(self.n_species, self.n_hidden, self.n_species, n_per_l, True, True)
+        add_heads(self.heads, dataset_info, inputs, {}, NAME)
+
+
+def _any_gradients(dataset_info: DatasetInfo) -> bool:
+    return any(target.gradients for target in dataset_info.targets.values())

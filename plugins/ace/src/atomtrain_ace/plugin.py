@@ -1,0 +1,65 @@
+"""What atomtrain asks of ACE. Imports torch only where a model is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomtrain.contract import ArchitectureInfo, BuildContext, Person, hookimpl
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from atomtrain.targets import DatasetInfo
+    from atomtrain_ace.hypers import ModelHypers
+    from atomtrain_ace.model import Ace
+
+_TEAM = Person("The atomtrain developers", handle="atomtrain")
+
+
+def _model_hypers() -> type[BaseModel]:
+    from atomtrain_ace.hypers import ModelHypers
+
+    return ModelHypers
+
+
+def _trainer_hypers() -> type[BaseModel]:
+    from atomtrain_ace.hypers import TrainerHypers
+
+    return TrainerHypers
+
+
+@hookimpl
+def describe_architecture() -> ArchitectureInfo:
+    """The identity card of ACE."""
+    return ArchitectureInfo(
+        name="ace",
+        summary="products of an atom's density: accurate potentials in minutes",
+        description=(
+            "Every atom's neighbourhood is expanded in radial functions and spherical harmonics. Learnt "
+            "combinations of these are multiplied as functions on the sphere, so that features see "
+            "two to four neighbours at a time; normalised once, they feed a linear part and a small "
+            "network. As quick to train as SOAP-BPNN and far more accurate for potentials."
+        ),
+        stage="experimental",
+        model_hypers=_model_hypers,
+        trainer_hypers=_trainer_hypers,
+        authors=(_TEAM,),
+        maintainers=(_TEAM,),
+        references={
+            "architecture": (
+                "Atomic cluster expansion: https://doi.org/10.1103/PhysRevB.99.014104",
+                "Products on the sphere: https://doi.org/10.48550/arXiv.2401.10216",
+            ),
+        },
+        devices=("cuda", "cpu"),
+        dtypes=("float32", "float64"),
+        target_kinds=("scalar", "cartesian", "spherical"),
+    )
+
+
+@hookimpl
+def build_model(hypers: ModelHypers, dataset_info: DatasetInfo, context: BuildContext) -> Ace:
+    """The torch module."""
+    from atomtrain_ace.model import Ace
+
+    return Ace(hypers, dataset_info)

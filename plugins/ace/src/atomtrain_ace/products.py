@@ -1,0 +1,346 @@
+"""From the density of an atom's neighbourhood to invariant features of several neighbours at a time.
+
+A density ``D`` has ``K = (degree + 1)^2`` harmonics and Q columns (elements of neighbours times radial
+functions). Learnt combinations of the columns give channels, ``A = D W`` by degree and element of the center. A
+channel is a function on the sphere; two are multiplied pointwise on a grid that is exact for them and taken back
+to harmonics, ``B = Z (Y A1 * Y A2)`` (the Gaunt product: doi 10.48550/arXiv.2401.10216). Features are the channels
+of degree 0 and, degree by degree, the scalar products of A1 with A2 (three bodies), B with A3 (four), B with B
+(five): the atomic cluster expansion (doi 10.1103/PhysRevB.99.014104) with products in canonical form.
+
+Rows of a table are ordered by element of the center, then harmonic, then atom, so that what belongs to one element
+and degree is a matrix, and nothing is padded. All of it is bilinear steps: values, slopes in the density,
+and derivatives of both in the weights are written out here, in as many products as the values need four times.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+import math
+from typing import List, NamedTuple, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atomtrain_density.harmonics import SphericalHarmonics
+
+
+class Channels(NamedTuple):
+    """What products are made of and what they give, rows as the module's text says."""
+
+    pair: Tensor
+    """[n_rows, 2 C], A1 beside A2"""
+    third: Tensor
+    """[n_rows, C], A3; no columns for correlation 2"""
+    points: Tensor
+    """[n_rows_of_points, 2 C], A1 and A2 on the grid"""
+    product: Tensor
+    """[n_rows, C], B"""
+
+
+class Products(nn.Module):
+    """The products for channels ``C`` up to ``correlation`` neighbours (2 to 4)."""
+
+    def __init__(self, degree: int, channels: int, correlation: int) -> None:
+        super().__init__()
+        self.degree = degree
+        self.channels = channels
+        self.correlation = correlation
+        self.n_harmonics = (degree + 1) ** 2
+        self.n_third = channels if correlation > 2 else 0
+        self.n_features = 2 * channels + self.n_third + (degree + 1) * channels * (correlation - 1)
+        points, weights = quadrature(3 * degree)
+        y = SphericalHarmonics(degree)(torch.from_numpy(points))
+        norm = math.sqrt(
+            4 * math.pi / self.n_harmonics
+        )  # values on points are as large as channels
+        by_degree = torch.zeros(degree + 1, self.n_harmonics, dtype=torch.float64)
+        for k in range(degree + 1):
+            by_degree[k, k * k : (k + 1) ** 2] = 1.0 / math.sqrt(2 * k + 1)
+        self.to_points: Tensor
+        self.from_points: Tensor
+        self.by_degree: Tensor
+        self.register_buffer("to_points", y * norm, persistent=False)
+        back = y.T * torch.from_numpy(weights) / norm
+        self.register_buffer("from_points", back.contiguous(), persistent=False)
+        self.register_buffer("by_degree", by_degree, persistent=False)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def mix(self, density: List[Tensor], weight: Tensor) -> Tensor:
+        """``A = D W``: ``[K n_s, Q]`` per element, ``[L + 1, S, Q, m]`` -> ``[n_rows, m]``."""
+        n_rows = 0
+        for d in density:
+            n_rows += d.shape[0]
+        a = torch.empty([n_rows, weight.shape[3]], dtype=weight.dtype, device=weight.device)
+        first = 0
+        for s, d in enumerate(density):
+            n = d.shape[0] // self.n_harmonics
+            for k in range(self.degree + 1):
+                rows = d[k * k * n : (k + 1) * (k + 1) * n]
+                torch.mm(
+                    rows,
+                    weight[k, s],
+                    out=a[first + k * k * n : first + (k + 1) * (k + 1) * n],
+                )
+            first += d.shape[0]
+        return a
+
+    def unmix(self, a: Tensor, weight: Tensor, counts: List[int]) -> List[Tensor]:
+        """The adjoint of :meth:`mix` in the density."""
+        parts: List[Tensor] = []
+        first = 0
+        for s, n in enumerate(counts):
+            d = torch.empty([self.n_harmonics * n, weight.shape[2]], dtype=a.dtype, device=a.device)
+            for k in range(self.degree + 1):
+                low, high = k * k * n, (k + 1) * (k + 1) * n
+                torch.mm(a[first + low : first + high], weight[k, s].t(), out=d[low:high])
+            parts.append(d)
+            first += self.n_harmonics * n
+        return parts
+
+    def by_weight(self, density: List[Tensor], a: Tensor, into: Tensor, beta: float) -> None:
+        """The adjoint of :meth:`mix` in the weights, added to ``into`` times ``beta``."""
+        first = 0
+        for s, d in enumerate(density):
+            n = d.shape[0] // self.n_harmonics
+            for k in range(self.degree + 1):
+                low, high = k * k * n, (k + 1) * (k + 1) * n
+                left, right = d[low:high].t(), a[first + low : first + high]
+                torch.addmm(into[k, s], left, right, beta=beta, out=into[k, s])
+            first += d.shape[0]
+
+    def transform(self, table: Tensor, x: Tensor, counts: List[int]) -> Tensor:
+        """``table [r, c]`` on the harmonics or points of every element: ``[sum c n_s, m]`` -> ``[sum r n_s, m]``."""
+        r, c = table.shape
+        n_atoms = x.shape[0] // c
+        y = torch.empty([n_atoms * r, x.shape[1]], dtype=x.dtype, device=x.device)
+        first = 0
+        for n in counts:
+            source = x[first * c : (first + n) * c].view(c, n * x.shape[1])
+            target = y[first * r : (first + n) * r].view(r, n * x.shape[1])
+            torch.mm(table, source, out=target)
+            first += n
+        return y
+
+    def channels_of(
+        self, density: List[Tensor], pair: Tensor, third: Tensor, counts: List[int]
+    ) -> Channels:
+        """Channels, their values on the grid, and products."""
+        a = self.mix(density, pair)
+        if self.correlation < 3:
+            return Channels(a, a[:, :0], a[:, :0], a[:, :0])
+        points = self.transform(self.to_points, a, counts)
+        u, v = points.chunk(2, 1)
+        product = self.transform(self.from_points, u * v, counts)
+        return Channels(a, self.mix(density, third), points, product)
+
+    def tangent_of(
+        self,
+        density: List[Tensor],
+        c: Channels,
+        pair: Tensor,
+        third: Tensor,
+        counts: List[int],
+    ) -> Channels:
+        """How they change when the density does."""
+        a = self.mix(density, pair)
+        if self.correlation < 3:
+            return Channels(a, a[:, :0], a[:, :0], a[:, :0])
+        points = self.transform(self.to_points, a, counts)
+        u, v = c.points.chunk(2, 1)
+        du, dv = points.chunk(2, 1)
+        product = self.transform(self.from_points, torch.addcmul(du * v, u, dv), counts)
+        return Channels(a, self.mix(density, third), points, product)
+
+    def features(self, c: Channels, counts: List[int]) -> Tensor:
+        """``[n_atoms, n_features]``, atoms by element."""
+        a1, a2 = c.pair.chunk(2, 1)
+        dots = [a1 * a2]
+        if self.correlation > 2:
+            dots.append(c.product * c.third)
+        if self.correlation > 3:
+            dots.append(c.product * c.product)
+        return self._gathered(c, dots, counts)
+
+    def tangent_features(self, c: Channels, t: Channels, counts: List[int]) -> Tensor:
+        """How features change when channels do."""
+        a1, a2 = c.pair.chunk(2, 1)
+        t1, t2 = t.pair.chunk(2, 1)
+        dots = [torch.addcmul(a1 * t2, t1, a2)]
+        if self.correlation > 2:
+            dots.append(torch.addcmul(c.product * t.third, t.product, c.third))
+        if self.correlation > 3:
+            dots.append(2.0 * c.product * t.product)
+        return self._gathered(t, dots, counts)
+
+    def _gathered(self, c: Channels, dots: List[Tensor], counts: List[int]) -> Tensor:
+        """Channels of degree 0 and, by degree, sums of rows of ``dots``."""
+        n_atoms = 0
+        for n in counts:
+            n_atoms += n
+        f = torch.empty([n_atoms, self.n_features], dtype=c.pair.dtype, device=c.pair.device)
+        n_pair = 2 * self.channels
+        n_linear = n_pair + self.n_third
+        sums: List[Tensor] = []
+        for x in dots:
+            sums.append(self.transform(self.by_degree, x, counts))
+        first = 0
+        n_degrees, m = self.degree + 1, self.channels
+        for n in counts:
+            row = first * self.n_harmonics
+            own = f[first : first + n]
+            own[:, :n_pair] = c.pair[row : row + n]
+            own[:, n_pair:n_linear] = c.third[row : row + n]
+            low = n_linear
+            for x in sums:
+                part = x[first * n_degrees : (first + n) * n_degrees].view(n_degrees, n, m)
+                own[:, low : low + n_degrees * m].view(n, n_degrees, m).copy_(part.transpose(0, 1))
+                low += n_degrees * m
+            first += n
+        return f
+
+    def spread(self, g: Tensor, counts: List[int]) -> List[Tensor]:
+        """The adjoint of the sums over rows: for each kind of scalar product ``[n_rows, C]``."""
+        n_degrees, m = self.degree + 1, self.channels
+        low = 2 * m + self.n_third
+        found: List[Tensor] = []
+        for _ in range(self.correlation - 1):
+            by_degree = torch.empty([g.shape[0] * n_degrees, m], dtype=g.dtype, device=g.device)
+            first = 0
+            for n in counts:
+                part = g[first : first + n, low : low + n_degrees * m].unflatten(1, [n_degrees, m])
+                into = by_degree[first * n_degrees : (first + n) * n_degrees]
+                into.view(n_degrees, n, m).copy_(part.transpose(0, 1))
+                first += n
+            found.append(self.transform(self.by_degree.t(), by_degree, counts))
+            low += n_degrees * m
+        return found
+
+    def add_linear(self, g: Tensor, pair: Tensor, third: Tensor, counts: List[int]) -> None:
+        """Add what features of degree 0 ask of channels."""
+        first = 0
+        n_pair = 2 * self.channels
+        for n in counts:
+            row = first * self.n_harmonics
+            pair[row : row + n] += g[first : first + n, :n_pair]
+            third[row : row + n] += g[first : first + n, n_pair : n_pair + self.n_third]
+            first += n
+
+    def adjoint(self, c: Channels, g: Tensor, counts: List[int]) -> Tuple[Channels, List[Tensor]]:
+        """Derivatives in channels, given that in features ``g [n_atoms, n_features]``.
+
+        In ``points`` of the result is the derivative in the product on the grid (C columns); the list
+        is :meth:`spread`.
+        """
+        by_dot = self.spread(g, counts)
+        a1, a2 = c.pair.chunk(2, 1)
+        pair = torch.cat([by_dot[0] * a2, by_dot[0] * a1], 1)
+        if self.correlation < 3:
+            none = pair[:, :0]
+            self.add_linear(g, pair, none, counts)
+            return Channels(pair, none, none, none), by_dot
+        product = by_dot[1] * c.third
+        third = by_dot[1] * c.product
+        if self.correlation > 3:
+            product.addcmul_(by_dot[2], c.product, value=2.0)
+        on_points = self.transform(self.from_points.t(), product, counts)
+        u, v = c.points.chunk(2, 1)
+        both = torch.cat([on_points * v, on_points * u], 1)
+        pair += self.transform(self.to_points.t(), both, counts)
+        self.add_linear(g, pair, third, counts)
+        return Channels(pair, third, on_points, product), by_dot
+
+    def second_adjoint(
+        self,
+        c: Channels,
+        t: Channels,
+        s: Channels,
+        by_dot: List[Tensor],
+        g: Tensor,
+        counts: List[int],
+    ) -> Tuple[Tensor, Tensor]:
+        """Derivatives in channels of ``<g, features> + <g0, tangent features>``: of the pair, and of the third.
+
+        ``t`` are tangents; ``s`` and ``by_dot`` are what :meth:`adjoint` gave for ``g0``.
+        """
+        by_value = self.spread(g, counts)
+        a1, a2 = c.pair.chunk(2, 1)
+        t1, t2 = t.pair.chunk(2, 1)
+        pair = torch.cat(
+            [
+                torch.addcmul(by_value[0] * a2, by_dot[0], t2),
+                torch.addcmul(by_value[0] * a1, by_dot[0], t1),
+            ],
+            1,
+        )
+        if self.correlation < 3:
+            none = pair[:, :0]
+            self.add_linear(g, pair, none, counts)
+            return pair, none
+        product = torch.addcmul(by_value[1] * c.third, by_dot[1], t.third)
+        third = torch.addcmul(by_value[1] * c.product, by_dot[1], t.product)
+        if self.correlation > 3:
+            product.addcmul_(by_value[2], c.product, value=2.0)
+            product.addcmul_(by_dot[2], t.product, value=2.0)
+        on_points = self.transform(self.from_points.t(), product, counts)
+        u, v = c.points.chunk(2, 1)
+        du, dv = t.points.chunk(2, 1)
+        both = torch.cat(
+            [
+                torch.addcmul(on_points * v, s.points, dv),
+                torch.addcmul(on_points * u, s.points, du),
+            ],
+            1,
+        )
+        pair += self.transform(self.to_points.t(), both, counts)
+        self.add_linear(g, pair, third, counts)
+        return pair, third
+
+    # -- the same for autograd -----------------------------------------------------------------
+
+    def plain_features(self, density: Tensor, pair: Tensor, third: Tensor) -> Tensor:
+        """Features ``[S, width, n_features]`` in operations that can be differentiated as often as one likes.
+
+        ``density [S, K, width, Q]``: atoms padded by element.
+        """
+        n_species, width = density.shape[0], density.shape[2]
+        a = self._plain_mix(density, pair)
+        b, c3 = a, a
+        dots: List[Tensor] = []
+        a1, a2 = a.chunk(2, 3)
+        dots.append(a1 * a2)
+        linear = [a[:, 0]]
+        if self.correlation > 2:
+            u, v = self._plain_transform(self.to_points, a).chunk(2, 3)
+            b = self._plain_transform(self.from_points, u * v)
+            c3 = self._plain_mix(density, third)
+            dots.append(b * c3)
+            linear.append(c3[:, 0])
+        if self.correlation > 3:
+            dots.append(b * b)
+        for x in dots:
+            by_degree = self._plain_transform(self.by_degree, x)
+            linear.append(by_degree.transpose(1, 2).reshape(n_species, width, -1))
+        return torch.cat(linear, 2)
+
+    def _plain_mix(self, density: Tensor, weight: Tensor) -> Tensor:
+        n_species, n_columns = density.shape[0], density.shape[3]
+        parts: List[Tensor] = []
+        for k in range(self.degree + 1):
+            rows = density[:, k * k : (k + 1) * (k + 1)].reshape(n_species, -1, n_columns)
+            a = torch.bmm(rows, weight[k])
+            parts.append(a.reshape(n_species, 2 * k + 1, density.shape[2], weight.shape[3]))
+        return torch.cat(parts, 1)
+
+    def _plain_transform(self, table: Tensor, x: Tensor) -> Tensor:
+        s, k, width, m = x.shape
+        y = torch.matmul(table, x.reshape(s, k, width * m))
+        return y.reshape(s, table.shape[0], width, m)
+
+
+def quadrature(degree: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Points ``[n, 3]`` and weights ``[n]`` on the unit sphere, exact up to ``degree`` (Lebedev's)."""
+    from scipy.integrate import lebedev_rule
+
+    points, weights = lebedev_rule(next(n for n in range(max(degree, 3) | 1, 32, 2)))
+    return np.ascontiguousarray(points.T), weights

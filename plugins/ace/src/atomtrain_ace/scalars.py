@@ -1,0 +1,270 @@
+"""One scalar per atom, its slope in the density, and what training needs of both, all written out.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+from typing import Any, List, NamedTuple, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
+
+from atomtrain_ace.products import Channels, Products
+from atomtrain_density.derivatives import PairBasis
+from atomtrain_density.elements import BySpecies
+
+
+class Weights(NamedTuple):
+    """All that is learnt of one scalar; S elements, Q columns of the density, F features."""
+
+    pair: Tensor
+    """[L + 1, S, Q, 2 C]"""
+    third: Tensor
+    """[L + 1, S, Q, C]; no columns for correlation 2"""
+    first: Tensor
+    """[F, n_neurons]"""
+    offset: Tensor
+    """[S, n_neurons]"""
+    linear: Tensor
+    """[S, F]"""
+    last: Tensor
+    """[S, n_neurons]"""
+
+
+class Norm(NamedTuple):
+    """Statistics of the training set."""
+
+    density: Tensor
+    """[S, Q], the mean of degree 0, which is subtracted"""
+    mean: Tensor
+    """[S, F], of the features"""
+    scale: Tensor
+    """[S, F], what the difference is multiplied by"""
+
+
+class Pass(NamedTuple):
+    """From the density to scalars; atoms by element."""
+
+    channels: Channels
+    x: Tensor
+    """[n_atoms, F] normalised features"""
+    z: Tensor
+    """[n_atoms, n_neurons], before the activation"""
+    linear: Tensor
+    """[n_atoms, F], weights"""
+    last: Tensor
+    """[n_atoms, n_neurons], weights"""
+    scalars: Tensor
+    """[n_atoms, 1]"""
+
+
+class Slopes(NamedTuple):
+    """Derivatives of the scalars of a :class:`Pass`."""
+
+    channels: Channels
+    """see :meth:`Products.adjoint`"""
+    by_dot: List[Tensor]
+    on_z: Tensor
+    density: List[Tensor]
+    """[K n_s, Q] for each element"""
+
+
+def by_element(flat: Tensor, layout: BySpecies, n_harmonics: int, mean: Tensor) -> List[Tensor]:
+    """``[n_atoms, K Q]`` (or more degrees) -> ``[K n_s, Q]`` for each element, ``mean [S, Q]`` taken off."""
+    n_columns = mean.shape[1]
+    if flat.shape[1] > n_harmonics * n_columns:
+        flat = flat[:, : n_harmonics * n_columns]
+    if layout.n_species > 1:
+        flat = flat.index_select(0, layout.order)
+    parts: List[Tensor] = []
+    for s, part in enumerate(flat.split_with_sizes(layout.counts)):
+        n = part.shape[0]
+        rows = torch.empty([n_harmonics * n, n_columns], dtype=flat.dtype, device=flat.device)
+        rows.view(n_harmonics, n, n_columns).copy_(
+            part.view(n, n_harmonics, n_columns).transpose(0, 1)
+        )
+        rows[:n] -= mean[s]
+        parts.append(rows)
+    return parts
+
+
+def by_atom(parts: List[Tensor], layout: BySpecies, n_harmonics: int) -> Tensor:
+    """The inverse, but for the mean."""
+    rows: List[Tensor] = []
+    for s, part in enumerate(parts):
+        n, n_columns = layout.counts[s], part.shape[1]
+        by_row = part.view(n_harmonics, n, n_columns).transpose(0, 1)
+        rows.append(by_row.reshape(n, n_harmonics * n_columns))
+    if layout.n_species == 1:
+        return rows[0]
+    return torch.cat(rows).index_select(0, layout.ranks)
+
+
+class Network(Products):
+    """Products, and the readout behind them: scalars and their slopes, in plain operations."""
+
+    def forward_pass(
+        self, density: List[Tensor], layout: BySpecies, w: Weights, norm: Norm
+    ) -> Pass:
+        """Scalars of the density."""
+        kinds = layout.kinds
+        channels = self.channels_of(density, w.pair, w.third, layout.counts)
+        x = self.features(channels, layout.counts)
+        x = (x - norm.mean.index_select(0, kinds)).mul_(norm.scale.index_select(0, kinds))
+        z = torch.addmm(w.offset.index_select(0, kinds), x, w.first)
+        linear = w.linear.index_select(0, kinds)
+        last = w.last.index_select(0, kinds)
+        y = (x * linear).sum(1, keepdim=True) + (silu(z) * last).sum(1, keepdim=True)
+        return Pass(channels, x, z, linear, last, y)
+
+    def slopes(self, done: Pass, layout: BySpecies, w: Weights, norm: Norm) -> Slopes:
+        """The slopes of the scalars of ``done``."""
+        on_z = torch.ops.aten.silu_backward(done.last, done.z)
+        on_x = torch.addmm(done.linear, on_z, w.first.t())
+        on_x.mul_(norm.scale.index_select(0, layout.kinds))
+        channels, by_dot = self.adjoint(done.channels, on_x, layout.counts)
+        density = self.unmix(channels.pair, w.pair, layout.counts)
+        if self.n_third > 0:
+            for k, more in enumerate(self.unmix(channels.third, w.third, layout.counts)):
+                density[k] += more
+        return Slopes(channels, by_dot, on_z, density)
+
+
+def scalars(
+    products: Network,
+    flat: Tensor,
+    layout: BySpecies,
+    w: Weights,
+    norm: Norm,
+    wanted: bool,
+) -> "Tuple[Tensor, Tensor | None]":
+    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, their slopes ``[n_atoms, K Q]`` in the density ``flat``.
+
+    The density is a constant. First derivatives of both in the weights are autograd's to take.
+    """
+    y, g = _Scalars.apply(products, flat, layout, norm, wanted, *w)
+    return y, g
+
+
+class _Scalars(torch.autograd.Function):
+    """Scalars y and slopes g, and the derivatives in the weights of ``<a, y> + <b, g>``.
+
+    ``<b, g>`` is the change of the sum of all y when the density changes by b. So tangents along b are
+    computed forwards; what is backwards from them was computed for the slopes already, and values
+    are gone through backwards once, with what tangents add to each.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, products: Network, flat: Tensor, layout: BySpecies, norm: Norm, wanted: bool,
+        *weights: Tensor,
+    ) -> Any:  # fmt: skip
+        w = Weights(*weights)
+        density = by_element(flat, layout, products.n_harmonics, norm.density)
+        done = products.forward_pass(density, layout, w, norm)
+        y = done.scalars.index_select(0, layout.ranks)
+        found, g = None, None
+        if wanted:
+            found = products.slopes(done, layout, w, norm)
+            g = by_atom(found.density, layout, products.n_harmonics)
+            found = found._replace(density=[])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*weights)
+        ctx.known = products, layout, norm, density, done, found
+        return y, g
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, a: "Tensor | None", b: "Tensor | None") -> Any:  # type: ignore[override]
+        w = Weights(*ctx.saved_tensors)
+        products, layout, norm, density, done, found = ctx.known
+        kinds, counts = layout.kinds, layout.counts
+        scale = norm.scale.index_select(0, kinds)
+        x, z = done.x, done.z
+        if a is None:
+            a = torch.zeros_like(done.scalars)
+        else:
+            a = a.index_select(0, layout.order)
+        on_z = torch.ops.aten.silu_backward(a * done.last, z)
+        on_linear = a * x
+        on_last = a * silu(z)
+        if b is None:
+            on_x = torch.addmm(a * done.linear, on_z, w.first.t()).mul_(scale)
+            by_first = x.t() @ on_z
+            channels, _ = products.adjoint(done.channels, on_x, counts)
+            on_pair, on_third = channels.pair, channels.third
+            moves: List[Tensor] = []
+        else:
+            moves = by_element(b, layout, products.n_harmonics, torch.zeros_like(norm.density))
+            tangent = products.tangent_of(moves, done.channels, w.pair, w.third, counts)
+            dx = products.tangent_features(done.channels, tangent, counts).mul_(scale)
+            dz = dx @ w.first
+            _add_bend(on_z, z, done.last * dz)
+            on_linear += dx
+            on_last += torch.ops.aten.silu_backward(dz, z)
+            on_x = torch.addmm(a * done.linear, on_z, w.first.t()).mul_(scale)
+            by_first = torch.addmm(x.t() @ on_z, dx.t(), found.on_z)
+            known = (done.channels, tangent, found.channels, found.by_dot)
+            on_pair, on_third = products.second_adjoint(*known, on_x, counts)
+        by_pair, by_third = torch.empty_like(w.pair), torch.empty_like(w.third)
+        products.by_weight(density, on_pair, by_pair, 0.0)
+        if moves:
+            products.by_weight(moves, found.channels.pair, by_pair, 1.0)
+        if products.n_third > 0:
+            products.by_weight(density, on_third, by_third, 0.0)
+            if moves:
+                products.by_weight(moves, found.channels.third, by_third, 1.0)
+        sums = [
+            v.new_zeros(layout.n_species, v.shape[1]).index_add_(0, kinds, v)
+            for v in (on_z, on_linear, on_last)
+        ]
+        return None, None, None, None, None, by_pair, by_third, by_first, *sums
+
+
+def _add_bend(g: Tensor, z: Tensor, factor: Tensor) -> None:
+    """Add ``factor silu''(z)`` to ``g``; silu'' = s (1 - s) (2 + z (1 - 2 s)) with the sigmoid s."""
+    s = torch.sigmoid(z)
+    bend = torch.ops.aten.sigmoid_backward(factor, s)
+    g.addcmul_(bend, (z + 2.0).addcmul_(z, s, value=-2.0))
+
+
+def along_pairs(vectors: Tensor, centers: Tensor, g: Tensor, basis: PairBasis) -> Tensor:
+    """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
+
+    ``g [n_atoms, K Q]`` is the slope of each scalar in the density of its atom.
+    """
+    result = _AlongPairs.apply(vectors, centers, [g], basis)
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _AlongPairs(torch.autograd.Function):
+    """g is no input: autograd would go through here for the derivatives in the weights, too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, centers: Tensor, g: List[Tensor], basis: PairBasis
+    ) -> Tensor:
+        ctx.constants = (centers, g, basis)
+        return vectors.new_zeros(len(g[0]), 1)
+
+    @staticmethod
+    def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
+        centers, (g,), basis = ctx.constants
+        by_vectors = _Adjoint.apply(g, basis)
+        return by_vectors * by_scalar.index_select(0, centers), None, None, None
+
+
+class _Adjoint(torch.autograd.Function):
+    """J^T g with the derivative J of the density in the vectors; its backward is J v."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, basis: PairBasis) -> Tensor:
+        ctx.basis = basis
+        return basis.adjoint(g)
+
+    @staticmethod
+    def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]
+        blocks = ctx.basis.tangent(vectors)
+        return torch.cat([block.flatten(1) for block in blocks], dim=1), None

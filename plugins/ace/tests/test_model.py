@@ -1,0 +1,111 @@
+"""The model as a whole: four ways to the same numbers, statistics, other targets and elements."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from ase import Atoms
+from helpers.soap import TYPES, info
+from helpers.structures import graph_of
+
+from atomtrain.data import Batch
+from atomtrain.errors import DataError
+from atomtrain.graph import AtomGraph
+from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain_ace.hypers import ModelHypers, TrainerHypers
+from atomtrain_ace.model import Ace
+
+Way = tuple[torch.Tensor, ...]
+
+
+def results(model: torch.nn.Module, graph: AtomGraph) -> Way:
+    graph = with_leaves(graph)
+    energies = model(graph, ["energy"])["energy"][0]
+    forces, strain = forces_and_strain(energies, graph, strain=True, create_graph=False)
+    assert strain is not None
+    return energies.detach(), forces.detach(), strain.detach()
+
+
+def close(one: Way, other: Way) -> None:
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_all_ways_agree(model: Ace, batch: Batch) -> None:
+    graph = batch.graph
+    fast = results(model, graph)
+    kept = model.constants(graph)
+    close(fast, results(model, graph._replace(extras={**kept.per_atom, **kept.per_pair})))
+    without = model(graph._replace(extras=kept.per_atom), ["energy"])["energy"][0]
+    torch.testing.assert_close(without, fast[0], rtol=1e-9, atol=1e-9)
+    both = model(with_leaves(graph), ["energy", "feature"])
+    torch.testing.assert_close(both["energy"][0].detach(), fast[0], rtol=1e-9, atol=1e-9)
+    plain = copy.deepcopy(model)
+    plain.plain = True
+    close(fast, results(plain, graph))
+    exported = copy.deepcopy(model)
+    exported.before_export()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close(fast, results(torch.jit.script(exported), graph))
+
+
+def test_derivatives_in_the_weights_agree(model: Ace, batch: Batch) -> None:
+    def gradients(model: Ace) -> list[torch.Tensor]:
+        graph = with_leaves(batch.graph)
+        energies = model(graph, ["energy"])["energy"][0]
+        forces, strain = forces_and_strain(energies, graph, strain=True, create_graph=True)
+        assert strain is not None
+        loss = energies.square().sum() + (forces - batch.labels["energy:forces"]).square().sum()
+        loss = loss + strain.square().sum()
+        return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.numel()]))
+
+    fast = gradients(model)
+    model.plain = True
+    for found, expected in zip(fast, gradients(model), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.norm()))
+
+
+def test_statistics_of_the_training_set(model: Ace, batch: Batch) -> None:
+    species = model.species_index[batch.graph.types]
+    features = model(batch.graph, ["feature"])["feature"][0].detach() / model.size
+    for s in range(len(TYPES)):
+        own = features[species == s, s * model.n_hidden :][:, : model.n_features]
+        assert float(own.mean(0).abs().max()) < 1e-9
+        deviation = own.std(0, correction=0)
+        assert float(deviation.max()) <= 1.0 and float(deviation.median()) > 0.99
+    forces = results(model, batch.graph)[1]
+    wanted = batch.labels["energy:forces"]
+    assert float(forces.norm()) == pytest.approx(float(wanted.norm()), rel=1e-6)
+
+
+def test_elements_that_are_missing_do_no_harm(batch: Batch) -> None:
+    model = Ace(ModelHypers(num_channels=4), info((1, 6, 8, 79))).to(torch.float64)
+    model.calibrate(iter([batch]))
+    gold = graph_of([Atoms("Au2", positions=[[0, 0, 0], [0, 0, 2.5]])])
+    assert all(bool(torch.isfinite(part).all()) for part in results(model, gold))
+
+
+def test_other_targets_and_elements(model: Ace, frames: list[Atoms]) -> None:
+    before = results(model, graph_of(frames))
+    dipole = TargetInfo("dipole", kind="cartesian", rank=1, quantity="", gradients=())
+    both = DatasetInfo("angstrom", TYPES, {**info().targets, "dipole": dipole})
+    model.retarget(both)
+    close(before, results(model, graph_of(frames)))
+    assert model(graph_of(frames), ["dipole"])["dipole"][0].shape[1:] == (3, 1)
+    with pytest.raises(DataError, match=r"built for the atomic numbers .* cannot take \[14\] in"):
+        model.retarget(info((1, 6, 14)))
+
+
+def test_biases_are_no_matrices() -> None:
+    """Muon must not take them for some: see the core's ``is_matrix``."""
+    from atomtrain.training.optimisation import is_matrix
+
+    model = Ace(ModelHypers(), info())
+    matrices = {name for name, p in model.named_parameters() if is_matrix(p) and p.numel()}
+    assert matrices == {"pair", "third", "first"}
+    assert TrainerHypers().optimizer == "muon"
