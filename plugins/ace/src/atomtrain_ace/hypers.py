@@ -21,7 +21,7 @@ class ModelHypers(Section):
     """Largest degree of the spherical harmonics (included)."""
     num_channels: Annotated[int, Field(ge=1)] = 32
     """Learnt combinations of these functions, by degree and element, that are multiplied with one another."""
-    correlation: Annotated[int, Field(ge=2, le=4)] = 3
+    correlation: Annotated[int, Field(ge=2, le=4)] = 4
     """How many neighbours a product looks at together, beside the atom itself."""
     num_neurons: Annotated[int, Field(ge=1)] = 64
     """Neurons of the readout, which has a linear part beside them."""

@@ -234,7 +234,10 @@ class Products(nn.Module):
         """
         by_dot = self.spread(g, counts)
         a1, a2 = c.pair.chunk(2, 1)
-        pair = torch.cat([by_dot[0] * a2, by_dot[0] * a1], 1)
+        m = self.channels
+        pair = torch.empty_like(c.pair)
+        torch.mul(by_dot[0], a2, out=pair[:, :m])
+        torch.mul(by_dot[0], a1, out=pair[:, m:])
         if self.correlation < 3:
             none = pair[:, :0]
             self.add_linear(g, pair, none, counts)
@@ -245,7 +248,9 @@ class Products(nn.Module):
             product.addcmul_(by_dot[2], c.product, value=2.0)
         on_points = self.transform(self.from_points.t(), product, counts)
         u, v = c.points.chunk(2, 1)
-        both = torch.cat([on_points * v, on_points * u], 1)
+        both = torch.empty_like(c.points)
+        torch.mul(on_points, v, out=both[:, :m])
+        torch.mul(on_points, u, out=both[:, m:])
         pair += self.transform(self.to_points.t(), both, counts)
         self.add_linear(g, pair, third, counts)
         return Channels(pair, third, on_points, product), by_dot
@@ -266,13 +271,12 @@ class Products(nn.Module):
         by_value = self.spread(g, counts)
         a1, a2 = c.pair.chunk(2, 1)
         t1, t2 = t.pair.chunk(2, 1)
-        pair = torch.cat(
-            [
-                torch.addcmul(by_value[0] * a2, by_dot[0], t2),
-                torch.addcmul(by_value[0] * a1, by_dot[0], t1),
-            ],
-            1,
-        )
+        m = self.channels
+        pair = torch.empty_like(c.pair)
+        torch.mul(by_value[0], a2, out=pair[:, :m])
+        torch.mul(by_value[0], a1, out=pair[:, m:])
+        pair[:, :m].addcmul_(by_dot[0], t2)
+        pair[:, m:].addcmul_(by_dot[0], t1)
         if self.correlation < 3:
             none = pair[:, :0]
             self.add_linear(g, pair, none, counts)
@@ -285,13 +289,11 @@ class Products(nn.Module):
         on_points = self.transform(self.from_points.t(), product, counts)
         u, v = c.points.chunk(2, 1)
         du, dv = t.points.chunk(2, 1)
-        both = torch.cat(
-            [
-                torch.addcmul(on_points * v, s.points, dv),
-                torch.addcmul(on_points * u, s.points, du),
-            ],
-            1,
-        )
+        both = torch.empty_like(c.points)
+        torch.mul(on_points, v, out=both[:, :m])
+        torch.mul(on_points, u, out=both[:, m:])
+        both[:, :m].addcmul_(s.points, dv)
+        both[:, m:].addcmul_(s.points, du)
         pair += self.transform(self.to_points.t(), both, counts)
         self.add_linear(g, pair, third, counts)
         return pair, third
