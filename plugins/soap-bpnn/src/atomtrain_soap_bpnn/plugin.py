@@ -38,7 +38,8 @@ def describe_architecture() -> ArchitectureInfo:
             "Every atom's neighbourhood is expanded in radial functions and spherical harmonics, "
             "one density per element; their power spectrum, unchanged by rotations, feeds a small "
             "network per element. Quick to train, exact in its symmetries, at home with hundreds "
-            "to thousands of structures of a few elements."
+            "to thousands of structures of a few elements. The defaults are metatrain's; a new "
+            "training does better with optimizer: muon, learning_rate: 0.003, ema_decay: 0.99."
         ),
         stage="stable",
         model_hypers=_model_hypers,
