@@ -70,7 +70,7 @@ def test_both_ways_to_features_agree(correlation: int) -> None:
     )
     for s, (d, n) in enumerate(zip(density, COUNTS, strict=True)):
         padded[s, :, :n] = d.reshape(products.n_harmonics, n, N_COLUMNS)
-    plain = products.plain_features(padded, pair, third).flatten(0, 1)[layout.sorted_places]
+    plain = products.plain(padded, pair, third).features.flatten(0, 1)[layout.sorted_places]
     torch.testing.assert_close(found, plain)
 
 

@@ -37,6 +37,17 @@ class Channels(NamedTuple):
     """[n_rows, C], B"""
 
 
+class Plain(NamedTuple):
+    """What :meth:`Products.plain` gives; atoms padded by element, S elements."""
+
+    channels: Tensor
+    """[S, K, width, n_channels], all of them side by side"""
+    product: Tensor
+    """[S, K, width, C], B (for correlation 2, A1)"""
+    features: Tensor
+    """[S, width, n_features]"""
+
+
 class Products(nn.Module):
     """The products for channels ``C`` up to ``correlation`` neighbours (2 to 4)."""
 
@@ -46,6 +57,7 @@ class Products(nn.Module):
         self.channels = channels
         self.correlation = correlation
         self.n_harmonics = (degree + 1) ** 2
+        self.rows: List[int] = [2 * k + 1 for k in range(degree + 1)]
         self.n_third = channels if correlation > 2 else 0
         self.n_features = 2 * channels + self.n_third + (degree + 1) * channels * (correlation - 1)
         points, weights = quadrature(3 * degree)
@@ -300,37 +312,37 @@ class Products(nn.Module):
 
     # -- the same for autograd -----------------------------------------------------------------
 
-    def plain_features(self, density: Tensor, pair: Tensor, third: Tensor) -> Tensor:
-        """Features ``[S, width, n_features]`` in operations that can be differentiated as often as one likes.
+    def plain(self, density: Tensor, pair: Tensor, third: Tensor) -> Plain:
+        """All of it in operations that can be differentiated as often as one likes.
 
         ``density [S, K, width, Q]``: atoms padded by element.
         """
         n_species, width = density.shape[0], density.shape[2]
         a = self._plain_mix(density, pair)
-        b, c3 = a, a
+        channels, b = a, a[..., : self.channels]
         dots: List[Tensor] = []
         a1, a2 = a.chunk(2, 3)
         dots.append(a1 * a2)
-        linear = [a[:, 0]]
         if self.correlation > 2:
             u, v = self._plain_transform(self.to_points, a).chunk(2, 3)
             b = self._plain_transform(self.from_points, u * v)
-            c3 = self._plain_mix(density, third)
-            dots.append(b * c3)
-            linear.append(c3[:, 0])
+            c = self._plain_mix(density, third)
+            dots.append(b * c)
+            channels = torch.cat([a, c], 3)
         if self.correlation > 3:
             dots.append(b * b)
+        features = [channels[:, 0]]
         for x in dots:
             by_degree = self._plain_transform(self.by_degree, x)
-            linear.append(by_degree.transpose(1, 2).reshape(n_species, width, -1))
-        return torch.cat(linear, 2)
+            features.append(by_degree.transpose(1, 2).reshape(n_species, width, -1))
+        return Plain(channels, b, torch.cat(features, 2))
 
     def _plain_mix(self, density: Tensor, weight: Tensor) -> Tensor:
         n_species, n_columns = density.shape[0], density.shape[3]
         parts: List[Tensor] = []
-        for k in range(self.degree + 1):
-            rows = density[:, k * k : (k + 1) * (k + 1)].reshape(n_species, -1, n_columns)
-            a = torch.bmm(rows, weight[k])
+        weights = weight.unbind(0)
+        for k, rows in enumerate(density.split_with_sizes(self.rows, 1)):
+            a = torch.bmm(rows.reshape(n_species, -1, n_columns), weights[k])
             parts.append(a.reshape(n_species, 2 * k + 1, density.shape[2], weight.shape[3]))
         return torch.cat(parts, 1)
 
