@@ -16,10 +16,11 @@ from torch import Tensor
 
 from atomtrain.data import Batch
 from atomtrain.model import forces_and_strain, with_leaves
-from atomtrain_ace.messages import SecondLayer
+from atomtrain_ace.messages import SecondLayer, normalised
 from atomtrain_density.elements import by_species
 
 if TYPE_CHECKING:
+    from atomtrain_ace.messages import SecondLayer
     from atomtrain_ace.model import Ace
 
 FLOOR = 0.3
@@ -39,23 +40,18 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
     flat = torch.cat([density for density, _ in densities])
     _whiten(exact, every, flat)
     layout = by_species(every, exact.n_species)
-    features = exact.first_layer(flat, layout).features.flatten(0, 1)[layout.places]
+    features = exact.first_layer(flat, every, layout).features
     _normalise(features, every, exact.feature_mean, exact.feature_scale)
     if exact.second is not None:
         second = exact.second
         arrived: list[Tensor] = []
         for kinds, (density, pairs) in zip(species, densities, strict=True):
-            layout = by_species(kinds, exact.n_species)
-            first = exact.first_layer(density, layout)
-            x = (first.features - exact.feature_mean.unsqueeze(1)) * exact.feature_scale.unsqueeze(
-                1
-            )
-            d = second.density(x, first.product, first.channels, layout, pairs)
-            arrived.append(d.transpose(1, 2).flatten(0, 1)[layout.places])
+            own = by_species(kinds, exact.n_species)
+            first = exact.first_layer(density, kinds, own)
+            x = normalised(first.features, kinds, exact.feature_mean, exact.feature_scale)
+            arrived.append(second.density(x, first, kinds, own, pairs))
         _equalise(second, every, torch.cat(arrived))
-        layout = by_species(every, exact.n_species)
-        d = torch.cat(arrived)[layout.rows].unflatten(0, (layout.n_species, layout.width))
-        features = second.raw_features(d.transpose(1, 2)).flatten(0, 1)[layout.places]
+        features = second.raw_features(torch.cat(arrived), layout, every)
         _normalise(features, every, second.feature_mean, second.feature_scale)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())

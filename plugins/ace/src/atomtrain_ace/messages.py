@@ -17,7 +17,7 @@ from typing import Any, List, NamedTuple, Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain_ace.products import Products
+from atomtrain_ace.products import Plain, Products
 from atomtrain_density.derivatives import PairBasis
 from atomtrain_density.elements import BySpecies, activation
 
@@ -60,47 +60,49 @@ class SecondLayer(nn.Module):
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
 
     def density(
-        self, x: Tensor, product: Tensor, channels: Tensor, layout: BySpecies, pairs: Pairs
+        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: Pairs
     ) -> Tensor:
-        """``[S, K, width, n_columns]`` of features ``x [S, width, F]``, products and channels of the first layer."""
+        """``[n_atoms, K, n_columns]`` of normalised features ``x [n_atoms, F]`` and what the first layer has."""
         m, n_degrees = self.products.channels, self.products.degree + 1
-        sent = activation(torch.matmul(x, self.send) + self.offset).flatten(0, 1)
-        sent = sent.index_select(0, layout.places).index_select(0, pairs.neighbors)
-        b = product.transpose(1, 2).flatten(0, 1).index_select(0, layout.places)
-        b = b.index_select(0, pairs.neighbors)  # [n_pairs, K, C]
+        offset = self.offset.squeeze(1).index_select(0, species)
+        sent = activation(torch.addmm(offset, x, self.send)).index_select(0, pairs.neighbors)
+        b = first.product.index_select(1, pairs.neighbors).split_with_sizes(self.products.rows, 0)
         radial = torch.mm(pairs.radial, self.radial).reshape(-1, n_degrees, 2 * m).unbind(1)
-        sent_b = b.split_with_sizes(self.products.rows, 1)
         parts: List[Tensor] = []
-        for k, y in enumerate(pairs.harmonics.split_with_sizes(self.products.rows, 1)):
+        for k, y in enumerate(pairs.harmonics.t().split_with_sizes(self.products.rows, 0)):
             f, g = radial[k].chunk(2, 1)
-            parts.append(y.unsqueeze(2) * (f * sent).unsqueeze(1) + g.unsqueeze(1) * sent_b[k])
-        arriving = torch.cat(parts, 1)
-        shape = [layout.places.shape[0], arriving.shape[1], m]
+            parts.append(y.unsqueeze(2) * (f * sent) + g * b[k])
+        arriving = torch.cat(parts, 0)
+        shape = [arriving.shape[0], x.shape[0], m]
         messages = torch.zeros(shape, dtype=x.dtype, device=x.device)
-        messages = messages.index_add(0, pairs.centers, arriving)
-        messages = messages.index_select(0, layout.rows)
-        messages = messages.reshape(layout.n_species, layout.width, -1, m).transpose(1, 2)
-        return torch.cat([messages, channels], 3)
+        messages = messages.index_add(1, pairs.centers, arriving)
+        return torch.cat([messages, first.channels], 2).transpose(0, 1)
 
-    def raw_features(self, density: Tensor) -> Tensor:
-        """Products of the normalised density, ``[S, width, F]``."""
+    def raw_features(self, density: Tensor, layout: BySpecies, species: Tensor) -> Tensor:
+        """Products of the density, equalised, ``[n_atoms, F]``."""
+        density = density - of_degree_0(self.mean, species, density.shape[1])
         pair = self.pair * self.scale.unsqueeze(3)
         third = self.third * self.scale.unsqueeze(3)
-        return self.products.plain(density - of_degree_0(self.mean, density), pair, third).features
+        return self.products.plain(density, layout, pair, third).features
 
     def forward(
-        self, x: Tensor, product: Tensor, channels: Tensor, layout: BySpecies, pairs: Pairs
+        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: Pairs
     ) -> Tensor:
-        """Normalised features ``[S, width, F]`` of the second layer."""
-        density = self.density(x, product, channels, layout, pairs)
-        features = self.raw_features(density) - self.feature_mean.unsqueeze(1)
-        return features * self.feature_scale.unsqueeze(1)
+        """Normalised features ``[n_atoms, F]`` of the second layer."""
+        density = self.density(x, first, species, layout, pairs)
+        features = self.raw_features(density, layout, species)
+        return normalised(features, species, self.feature_mean, self.feature_scale)
 
 
-def of_degree_0(mean: Tensor, density: Tensor) -> Tensor:
-    """``mean [S, Q]`` as a density to subtract from ``[S, K, width, Q]``."""
-    rows = mean.reshape(mean.shape[0], 1, 1, mean.shape[1])
-    return torch.nn.functional.pad(rows, [0, 0, 0, 0, 0, density.shape[1] - 1])
+def of_degree_0(mean: Tensor, species: Tensor, n_harmonics: int) -> Tensor:
+    """``mean [S, Q]`` as a density ``[n_atoms, K, Q]`` to subtract."""
+    rows = mean.index_select(0, species).unsqueeze(1)
+    return torch.nn.functional.pad(rows, [0, 0, 0, n_harmonics - 1])
+
+
+def normalised(x: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """``(x - mean) scale`` with the ``[S, F]`` of the atoms' elements."""
+    return (x - mean.index_select(0, species)) * scale.index_select(0, species)
 
 
 def moving_pairs(

@@ -16,7 +16,7 @@ from atomtrain.targets import DatasetInfo
 from atomtrain_ace.calibration import calibrate
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
-from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, of_degree_0
+from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, normalised, of_degree_0
 from atomtrain_ace.products import Plain
 from atomtrain_ace.radial import bessel_table
 from atomtrain_ace.scalars import Network, Norm, Weights, along_pairs, scalars
@@ -122,7 +122,8 @@ class Ace(Model):
             flat, pairs = self._plain_density(graph, species)
 
         layout = by_species(species, self.n_species)
-        hidden = self.hidden(flat, layout, pairs)
+        hidden = self.hidden(flat, species, layout, pairs).index_select(0, layout.rows)
+        hidden = hidden.reshape(layout.n_species, layout.width, self.n_hidden)
         densities = self.blocks.split(flat)
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
@@ -247,23 +248,22 @@ class Ace(Model):
         """The statistics that features are normalised with."""
         return Norm(self.density_mean, self.feature_mean, self.feature_scale)
 
-    def hidden(self, flat: Tensor, layout: BySpecies, pairs: Pairs) -> Tensor:
-        """Normalised products and neurons, ``[S, width, n_hidden]``, of the density ``[n_atoms, ...]``."""
-        first = self.first_layer(flat, layout)
-        x = (first.features - self.feature_mean.unsqueeze(1)) * self.feature_scale.unsqueeze(1)
+    def hidden(self, flat: Tensor, species: Tensor, layout: BySpecies, pairs: Pairs) -> Tensor:
+        """Normalised products and neurons, ``[n_atoms, n_hidden]``, of the density ``[n_atoms, ...]``."""
+        first = self.first_layer(flat, species, layout)
+        x = normalised(first.features, species, self.feature_mean, self.feature_scale)
         if self.second is not None:
-            more = self.second(x, first.product, first.channels, layout, pairs)
-            x = torch.cat([x, more], 2)
-        neurons = activation(torch.matmul(x, self.first) + self.offset)
-        return self.size * torch.cat([x, neurons], 2)
+            x = torch.cat([x, self.second(x, first, species, layout, pairs)], 1)
+        offset = self.offset.squeeze(1).index_select(0, species)
+        return self.size * torch.cat([x, activation(torch.addmm(offset, x, self.first))], 1)
 
-    def first_layer(self, flat: Tensor, layout: BySpecies) -> Plain:
+    def first_layer(self, flat: Tensor, species: Tensor, layout: BySpecies) -> Plain:
         """Channels, products and features as they come."""
         n_harmonics, n_columns = self.products.n_harmonics, self.density_mean.shape[1]
-        d = flat[:, : n_harmonics * n_columns].index_select(0, layout.rows)
-        d = d.reshape(layout.n_species, layout.width, n_harmonics, n_columns).transpose(1, 2)
-        d = d - of_degree_0(self.density_mean, d)
-        return self.products.plain(d, self._whitened(self.pair), self._whitened(self.third))
+        d = flat[:, : n_harmonics * n_columns].reshape(-1, n_harmonics, n_columns)
+        d = d - of_degree_0(self.density_mean, species, n_harmonics)
+        pair, third = self._whitened(self.pair), self._whitened(self.third)
+        return self.products.plain(d, layout, pair, third)
 
     def _whitened(self, weight: Tensor) -> Tensor:
         """Weights for the density as it is, of weights ``[L + 1, S, Q, m]`` for the whitened one."""
