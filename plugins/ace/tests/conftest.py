@@ -29,9 +29,11 @@ def batch(frames: list[Atoms]) -> Batch:
     return made
 
 
-@pytest.fixture(params=[2, 3, 4], ids="correlation {}".format)
+@pytest.fixture(params=[(2, 1), (3, 1), (4, 1), (2, 2), (4, 2)], ids="{0[0]}-{0[1]}".format)
 def model(request: pytest.FixtureRequest, batch: Batch) -> Ace:
+    correlation, num_layers = request.param
     torch.manual_seed(0)
-    made = Ace(ModelHypers(**SMALL, correlation=request.param), info(TYPES)).to(torch.float64)
+    hypers = ModelHypers(**SMALL, correlation=correlation, num_layers=num_layers)
+    made = Ace(hypers, info(TYPES)).to(torch.float64)
     made.calibrate(iter([batch]))
     return made

@@ -12,6 +12,11 @@ class TestAce(ArchitectureTests):
     model_hypers = SMALL
 
 
-class TestFiveBodies(ArchitectureTests):
+class TestThreeBodies(ArchitectureTests):
     architecture = "ace"
-    model_hypers = {**SMALL, "correlation": 4}
+    model_hypers = {**SMALL, "correlation": 2}
+
+
+class TestTwoLayers(ArchitectureTests):
+    architecture = "ace"
+    model_hypers = {**SMALL, "num_layers": 2}

@@ -65,12 +65,12 @@ def test_both_ways_to_features_agree(correlation: int) -> None:
     found = products.features(channels, COUNTS)
     assert found.shape == (N_ATOMS, products.n_features)
     layout = by_species(SPECIES, N_SPECIES)
-    padded = torch.zeros(
-        N_SPECIES, products.n_harmonics, layout.width, N_COLUMNS, dtype=torch.float64
-    )
-    for s, (d, n) in enumerate(zip(density, COUNTS, strict=True)):
-        padded[s, :, :n] = d.reshape(products.n_harmonics, n, N_COLUMNS)
-    plain = products.plain_features(padded, pair, third).flatten(0, 1)[layout.sorted_places]
+    by_element = [
+        d.reshape(products.n_harmonics, n, N_COLUMNS).transpose(0, 1)
+        for d, n in zip(density, COUNTS, strict=True)
+    ]
+    in_order = torch.cat(by_element)[layout.ranks]
+    plain = products.plain(in_order, layout, pair, third).features[layout.order]
     torch.testing.assert_close(found, plain)
 
 

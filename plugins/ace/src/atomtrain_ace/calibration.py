@@ -16,9 +16,11 @@ from torch import Tensor
 
 from atomtrain.data import Batch
 from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain_ace.messages import SecondLayer, normalised
 from atomtrain_density.elements import by_species
 
 if TYPE_CHECKING:
+    from atomtrain_ace.messages import SecondLayer
     from atomtrain_ace.model import Ace
 
 FLOOR = 0.3
@@ -32,16 +34,25 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
     """Set the buffers of ``model``."""
     seen = list(batches)
     exact = copy.deepcopy(model).to(torch.float64)
-    kinds: list[Tensor] = []
-    rows: list[Tensor] = []
-    for batch in seen:
-        species = exact.species_index[batch.graph.types]
-        blocks = exact._pair_basis(batch.graph, species).density()
-        kinds.append(species)
-        rows.append(torch.cat([block.flatten(1) for block in blocks], dim=1))
-    species, flat = torch.cat(kinds), torch.cat(rows)
-    _whiten(exact, species, flat)
-    _normalise(exact, species, flat)
+    species = [exact.species_index[batch.graph.types] for batch in seen]
+    densities = [exact._fast_density(b.graph, s) for b, s in zip(seen, species, strict=True)]
+    every = torch.cat(species)
+    flat = torch.cat([density for density, _ in densities])
+    _whiten(exact, every, flat)
+    layout = by_species(every, exact.n_species)
+    features = exact.first_layer(flat, every, layout).features
+    _normalise(features, every, exact.feature_mean, exact.feature_scale)
+    if exact.second is not None:
+        second = exact.second
+        arrived: list[Tensor] = []
+        for kinds, (density, pairs) in zip(species, densities, strict=True):
+            own = by_species(kinds, exact.n_species)
+            first = exact.first_layer(density, kinds, own)
+            x = normalised(first.features, kinds, exact.feature_mean, exact.feature_scale)
+            arrived.append(second.density(x, first, kinds, own, pairs))
+        _equalise(second, every, torch.cat(arrived))
+        features = second.raw_features(torch.cat(arrived), layout, every)
+        _normalise(features, every, second.feature_mean, second.feature_scale)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())
 
@@ -67,17 +78,26 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
                 model.whitening[degree, s * n_species + t] = (directions * size) @ directions.T
 
 
-def _normalise(model: Ace, species: Tensor, flat: Tensor) -> None:
-    """Mean and deviation of the features."""
-    layout = by_species(species, model.n_species)
-    hidden = model.hidden(flat, layout)
-    features = hidden[..., : model.n_features].flatten(0, 1)[layout.places]
+def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> None:
+    """Mean and deviation of the features ``[n_atoms, F]``, for each element."""
     for s in species.unique().tolist():
         own = features[species == s]
         deviation = own.std(0, correction=0)
         floor = 1e-3 * float(deviation.mean()) + 1e-12  # features that do not vary stay small
-        model.feature_mean[s] = own.mean(0)
-        model.feature_scale[s] = 1.0 / (deviation + floor)
+        mean[s] = own.mean(0)
+        scale[s] = 1.0 / (deviation + floor)
+
+
+def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
+    """Columns of the second layer's density ``[n_atoms, K, Q]`` get variance 1, by degree and element."""
+    for s in species.unique().tolist():
+        own = density[species == s]
+        second.mean[s] = own[:, 0].mean(0)
+        for degree in range(second.products.degree + 1):
+            part = own[:, degree**2 : (degree + 1) ** 2]
+            part = part - part.mean(0) if degree == 0 else part
+            size = part.square().mean((0, 1)).sqrt()
+            second.scale[degree, s] = 1.0 / (size + 1e-3 * float(size.mean()) + 1e-12)
 
 
 def _size(model: Ace, batches: list[Batch]) -> None:

@@ -4,7 +4,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from atomtrain.targets import DatasetInfo
 from atomtrain_ace.calibration import calibrate
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
+from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, normalised, of_degree_0
+from atomtrain_ace.products import Plain
 from atomtrain_ace.radial import bessel_table
 from atomtrain_ace.scalars import Network, Norm, Weights, along_pairs, scalars
 from atomtrain_density.closed import ClosedDensity
@@ -66,13 +68,16 @@ class Ace(Model):
         if hypers.zbl:
             self.baseline = ZBL(dataset_info)
             self.cutoff = max(self.cutoff, self.baseline.cutoff)
-        self.interaction_range = self.cutoff
+        self.interaction_range = hypers.num_layers * self.cutoff
 
         n_radial, n_neurons = hypers.num_radial, hypers.num_neurons
         n_species, n_degrees = self.n_species, hypers.max_degree + 1
         n_columns = n_species * n_radial
         self.products = Network(hypers.max_degree, hypers.num_channels, hypers.correlation)
-        self.n_features = self.products.n_features
+        self.second = None
+        if hypers.num_layers == 2:
+            self.second = SecondLayer(self.products, n_radial, n_species)
+        self.n_features = hypers.num_layers * self.products.n_features
         self.n_hidden = self.n_features + n_neurons
         self._build_density(largest_degree(dataset_info, hypers.max_degree, NAME))
 
@@ -93,8 +98,8 @@ class Ace(Model):
         white = torch.eye(n_radial).repeat(n_degrees, n_species * n_species, 1, 1)
         self.register_buffer("whitening", white)
         self.register_buffer("density_mean", torch.zeros(n_species, n_columns))
-        self.register_buffer("feature_mean", torch.zeros(n_species, self.n_features))
-        self.register_buffer("feature_scale", torch.ones(n_species, self.n_features))
+        self.register_buffer("feature_mean", torch.zeros(n_species, self.products.n_features))
+        self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
         self.register_buffer("size", torch.ones(()))
         self.is_white = False
         self.has_gradients = _any_gradients(dataset_info)
@@ -112,12 +117,13 @@ class Ace(Model):
         if way == "fast scalar":
             return self._fast_scalars(graph, species, outputs[0])
         if way == "fast":
-            flat = self._fast_density(graph, species)
+            flat, pairs = self._fast_density(graph, species)
         else:
-            flat = self._plain_density(graph, species)
+            flat, pairs = self._plain_density(graph, species)
 
         layout = by_species(species, self.n_species)
-        hidden = self.hidden(flat, layout)
+        hidden = self.hidden(flat, species, layout, pairs).index_select(0, layout.rows)
+        hidden = hidden.reshape(layout.n_species, layout.width, self.n_hidden)
         densities = self.blocks.split(flat)
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
@@ -136,7 +142,7 @@ class Ace(Model):
         for name, head in self.heads.items():
             if name in outputs and head.single:
                 count += 1
-        only_scalars = count == len(outputs)
+        only_scalars = count == len(outputs) and self.second is None
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return "closed form" if only_scalars else "plain"
         if self.plain:
@@ -242,18 +248,22 @@ class Ace(Model):
         """The statistics that features are normalised with."""
         return Norm(self.density_mean, self.feature_mean, self.feature_scale)
 
-    def hidden(self, flat: Tensor, layout: BySpecies) -> Tensor:
-        """Normalised products and neurons, ``[S, width, n_hidden]``, of the density ``[n_atoms, ...]``."""
+    def hidden(self, flat: Tensor, species: Tensor, layout: BySpecies, pairs: Pairs) -> Tensor:
+        """Normalised products and neurons, ``[n_atoms, n_hidden]``, of the density ``[n_atoms, ...]``."""
+        first = self.first_layer(flat, species, layout)
+        x = normalised(first.features, species, self.feature_mean, self.feature_scale)
+        if self.second is not None:
+            x = torch.cat([x, self.second(x, first, species, layout, pairs)], 1)
+        offset = self.offset.squeeze(1).index_select(0, species)
+        return self.size * torch.cat([x, activation(torch.addmm(offset, x, self.first))], 1)
+
+    def first_layer(self, flat: Tensor, species: Tensor, layout: BySpecies) -> Plain:
+        """Channels, products and features as they come."""
         n_harmonics, n_columns = self.products.n_harmonics, self.density_mean.shape[1]
-        d = flat[:, : n_harmonics * n_columns].index_select(0, layout.rows)
-        d = d.reshape(layout.n_species, layout.width, n_harmonics, n_columns).transpose(1, 2)
-        first = d[:, :1] - self.density_mean.unsqueeze(1).unsqueeze(1)
-        d = torch.cat([first, d[:, 1:]], 1)
+        d = flat[:, : n_harmonics * n_columns].reshape(-1, n_harmonics, n_columns)
+        d = d - of_degree_0(self.density_mean, species, n_harmonics)
         pair, third = self._whitened(self.pair), self._whitened(self.third)
-        x = self.products.plain_features(d, pair, third)
-        x = (x - self.feature_mean.unsqueeze(1)) * self.feature_scale.unsqueeze(1)
-        neurons = activation(torch.matmul(x, self.first) + self.offset)
-        return self.size * torch.cat([x, neurons], 2)
+        return self.products.plain(d, layout, pair, third)
 
     def _whitened(self, weight: Tensor) -> Tensor:
         """Weights for the density as it is, of weights ``[L + 1, S, Q, m]`` for the whitened one."""
@@ -263,30 +273,33 @@ class Ace(Model):
         blocks = weight.reshape(n_degrees, n_species * n_species, n_columns // n_species, m)
         return torch.matmul(self.whitening, blocks).reshape(weight.shape)
 
-    def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tensor:
-        """``[n_atoms, sum of block sizes]`` in plain operations."""
+    def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, Pairs]:
+        """``[n_atoms, sum of block sizes]``, and what a second layer needs, in plain operations."""
         group = group_of(graph.centers, graph.neighbors, species, self.n_species)
         groups = group_pairs(group, species.shape[0])
         vectors = padded(graph.vectors, groups, self.radial.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
-        harmonics = self.harmonics(vectors / r.unsqueeze(1))
-        flat: Tensor = self.blocks(harmonics, self.radial(r), groups)
-        return flat
+        y, radial = self.harmonics(vectors / r.unsqueeze(1)), self.radial(r)
+        flat: Tensor = self.blocks(y, radial, groups)
+        n_harmonics = self.products.n_harmonics if self.second is not None else 0
+        y = y[:, :n_harmonics].index_select(0, groups.slots)
+        radial = radial.index_select(0, groups.slots)
+        return flat, Pairs(graph.centers, graph.neighbors, y, radial)
 
     @torch.jit.unused
-    def _fast_density(self, graph: AtomGraph, species: Tensor) -> Tensor:
-        kept = graph.extras
-        if not graph.vectors.requires_grad:
-            if "ace/density" in kept:
-                return kept["ace/density"]
-            blocks = self._pair_basis(graph, species).density()
-            return torch.cat([c.flatten(1) for c in blocks], dim=1)
+    def _fast_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, Pairs]:
+        """The same with what is kept, and first derivatives that are known."""
+        kept = graph.extras.get("ace/density")
+        moving = graph.vectors.requires_grad
+        if kept is not None and not moving and self.second is None:
+            return kept, Pairs(graph.centers, graph.neighbors, kept[:0], kept[:0])
         basis = self._pair_basis(graph, species)
-        blocks = (
-            self.blocks.split(kept["ace/density"]) if "ace/density" in kept else basis.density()
-        )
-        blocks = densities(graph.vectors, blocks, basis)
-        return torch.cat([c.flatten(1) for c in blocks], dim=1)
+        blocks = basis.density() if kept is None else self.blocks.split(kept)
+        if moving:
+            blocks = densities(graph.vectors, blocks, basis)
+        flat = torch.cat([c.flatten(1) for c in blocks], dim=1)
+        ends = (graph.vectors, graph.centers, graph.neighbors)
+        return flat, moving_pairs(*ends, basis, self.products.n_harmonics)
 
     @torch.jit.unused
     def _fast_scalars(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atomtrain_density.elements import BySpecies
 from atomtrain_density.harmonics import SphericalHarmonics
 
 
@@ -37,6 +38,17 @@ class Channels(NamedTuple):
     """[n_rows, C], B"""
 
 
+class Plain(NamedTuple):
+    """What :meth:`Products.plain` gives, atoms in the order of the structures."""
+
+    channels: Tensor
+    """[K, n_atoms, n_channels], all of them side by side"""
+    product: Tensor
+    """[K, n_atoms, C], B (for correlation 2, A1)"""
+    features: Tensor
+    """[n_atoms, n_features]"""
+
+
 class Products(nn.Module):
     """The products for channels ``C`` up to ``correlation`` neighbours (2 to 4)."""
 
@@ -46,6 +58,7 @@ class Products(nn.Module):
         self.channels = channels
         self.correlation = correlation
         self.n_harmonics = (degree + 1) ** 2
+        self.rows: List[int] = [2 * k + 1 for k in range(degree + 1)]
         self.n_third = channels if correlation > 2 else 0
         self.n_features = 2 * channels + self.n_third + (degree + 1) * channels * (correlation - 1)
         points, weights = quadrature(3 * degree)
@@ -300,44 +313,45 @@ class Products(nn.Module):
 
     # -- the same for autograd -----------------------------------------------------------------
 
-    def plain_features(self, density: Tensor, pair: Tensor, third: Tensor) -> Tensor:
-        """Features ``[S, width, n_features]`` in operations that can be differentiated as often as one likes.
+    def plain(self, density: Tensor, layout: BySpecies, pair: Tensor, third: Tensor) -> Plain:
+        """All of it in operations that can be differentiated as often as one likes.
 
-        ``density [S, K, width, Q]``: atoms padded by element.
+        ``density [n_atoms, K, Q]``, atoms in the order of the structures.
         """
-        n_species, width = density.shape[0], density.shape[2]
-        a = self._plain_mix(density, pair)
-        b, c3 = a, a
-        dots: List[Tensor] = []
-        a1, a2 = a.chunk(2, 3)
-        dots.append(a1 * a2)
-        linear = [a[:, 0]]
+        rows = density.index_select(0, layout.rows)
+        rows = rows.reshape(layout.n_species, layout.width, self.n_harmonics, density.shape[2])
+        rows = rows.transpose(1, 2)
+        a = self._plain_mix(rows, layout, pair)
+        a1, a2 = a.chunk(2, 2)
+        channels, b = a, a1
+        dots = [a1 * a2]
         if self.correlation > 2:
-            u, v = self._plain_transform(self.to_points, a).chunk(2, 3)
+            u, v = self._plain_transform(self.to_points, a).chunk(2, 2)
             b = self._plain_transform(self.from_points, u * v)
-            c3 = self._plain_mix(density, third)
-            dots.append(b * c3)
-            linear.append(c3[:, 0])
+            c = self._plain_mix(rows, layout, third)
+            dots.append(b * c)
+            channels = torch.cat([a, c], 2)
         if self.correlation > 3:
             dots.append(b * b)
+        features = [channels[0]]
         for x in dots:
             by_degree = self._plain_transform(self.by_degree, x)
-            linear.append(by_degree.transpose(1, 2).reshape(n_species, width, -1))
-        return torch.cat(linear, 2)
+            features.append(by_degree.transpose(0, 1).flatten(1))
+        return Plain(channels, b, torch.cat(features, 1))
 
-    def _plain_mix(self, density: Tensor, weight: Tensor) -> Tensor:
-        n_species, n_columns = density.shape[0], density.shape[3]
+    def _plain_mix(self, rows: Tensor, layout: BySpecies, weight: Tensor) -> Tensor:
+        """``[S, K, width, Q]``, atoms padded by element, and ``[L + 1, S, Q, m]`` -> ``[K, n_atoms, m]``."""
+        n_species, width, n_columns = rows.shape[0], rows.shape[2], rows.shape[3]
+        weights = weight.unbind(0)
         parts: List[Tensor] = []
-        for k in range(self.degree + 1):
-            rows = density[:, k * k : (k + 1) * (k + 1)].reshape(n_species, -1, n_columns)
-            a = torch.bmm(rows, weight[k])
-            parts.append(a.reshape(n_species, 2 * k + 1, density.shape[2], weight.shape[3]))
-        return torch.cat(parts, 1)
+        for k, of_degree in enumerate(rows.split_with_sizes(self.rows, 1)):
+            a = torch.bmm(of_degree.reshape(n_species, -1, n_columns), weights[k])
+            a = a.reshape(n_species, 2 * k + 1, width, weight.shape[3]).transpose(0, 1)
+            parts.append(a.flatten(1, 2).index_select(1, layout.places))
+        return torch.cat(parts, 0)
 
     def _plain_transform(self, table: Tensor, x: Tensor) -> Tensor:
-        s, k, width, m = x.shape
-        y = torch.matmul(table, x.reshape(s, k, width * m))
-        return y.reshape(s, table.shape[0], width, m)
+        return torch.mm(table, x.flatten(1)).reshape(table.shape[0], x.shape[1], x.shape[2])
 
 
 def quadrature(degree: int) -> Tuple[np.ndarray, np.ndarray]:
