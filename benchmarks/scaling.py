@@ -1,13 +1,14 @@
-"""How the cost of SOAP-BPNN grows: atoms, neighbours, elements, structures.
+"""How the cost of an architecture grows: atoms, neighbours, elements, structures.
 
 Times a training step with forces (one thread) on periodic random packings, prints a table and the
-exponent between neighbouring rows: 1 is linear. Run it with the Python that has ``atomtrain`` and
-``atomtrain-soap-bpnn``; it takes some minutes.
+exponent between neighbouring rows: 1 is linear. ``python benchmarks/scaling.py ace``, with the Python that has
+``atomtrain`` and that architecture (``soap-bpnn`` unless another is named); it takes some minutes.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -16,12 +17,13 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from atomtrain.contract import BuildContext
 from atomtrain.data import BatchSource, Label, StructureStore
 from atomtrain.model import Predictor
+from atomtrain.plugins import open_architecture
+from atomtrain.plugins.restore import build_model
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.predict import predict
-from atomtrain_soap_bpnn.hypers import ModelHypers
-from atomtrain_soap_bpnn.model import SoapBpnn
 
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)
 CUTOFF = 5.0
@@ -60,15 +62,21 @@ def store_of(frames: list[Atoms]) -> StructureStore:
     )
 
 
-def step_time(frames: list[Atoms], n_elements: int, batch: int) -> tuple[float, float, int]:
+def step_time(
+    name: str, frames: list[Atoms], n_elements: int, batch: int
+) -> tuple[float, float, int, float]:
     """Milliseconds of processor time of a training step on ``batch`` of the ``frames``.
 
-    Also those of what is done once, pair lists and descriptors of all frames, and the pairs of a step.
+    Also those of what is done once, pair lists and descriptors of all frames; the pairs of a step; and
+    the megabytes that are kept.
     """
     torch.manual_seed(0)
     target = TargetInfo("energy", quantity="energy", gradients=("forces",))
     info = DatasetInfo("angstrom", ELEMENTS[:n_elements], {"energy": target})
-    predictor = Predictor(SoapBpnn(ModelHypers(), info), info).to(dtype=torch.float32)
+    architecture = open_architecture(name)
+    hypers = architecture.model_hypers_class()()
+    model = build_model(architecture, hypers, info, BuildContext("train"))
+    predictor = Predictor(model, info).to(dtype=torch.float32)
     store = store_of(frames)
     start = time.process_time()
     source = BatchSource(
@@ -95,7 +103,7 @@ def step_time(frames: list[Atoms], n_elements: int, batch: int) -> tuple[float, 
         optimizer.step()
         times.append(1000 * (time.process_time() - start))
         n_pairs = len(made.graph.centers)
-    return median(times[2:]), once, n_pairs
+    return median(times[2:]), once, n_pairs, source.memory / 1e6
 
 
 def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms], int, int]]]]:
@@ -117,20 +125,22 @@ def studies() -> Iterator[tuple[str, list[int], Callable[[int], tuple[list[Atoms
 
 def main() -> None:
     """Measure and print."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "soap-bpnn"
     torch.set_num_threads(1)
     print(
-        "| what grows | value | pairs | step, ms | exponent | once, ms |\n|---|---|---|---|---|---|"
+        "| what grows | value | pairs | step, ms | exponent | once, ms | kept, MB |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for what, values, make in studies():
         before: tuple[int, float] | None = None
         for value in values:
-            milliseconds, once, n_pairs = step_time(*make(value))
+            milliseconds, once, n_pairs, kept = step_time(name, *make(value))
             exponent = ""
             if before is not None:
                 ratio = math.log(milliseconds / before[1]) / math.log(value / before[0])
                 exponent = f"{ratio:.2f}"
-            cells = f"{what} | {value} | {n_pairs} | {milliseconds:.3g} | {exponent} | {once:.4g}"
-            print(f"| {cells} |", flush=True)
+            cells = f"{what} | {value} | {n_pairs} | {milliseconds:.3g} | {exponent}"
+            print(f"| {cells} | {once:.4g} | {kept:.3g} |", flush=True)
             before = (value, milliseconds)
 
 
