@@ -54,6 +54,28 @@ def test_all_ways_agree(model: Ace, batch: Batch) -> None:
         close(fast, results(torch.jit.script(exported), graph))
 
 
+def test_pairs_shorter_than_any_in_the_data(model: Ace, batch: Batch) -> None:
+    """All ways agree there too, forces are derivatives, and the network is not asked what it cannot know."""
+    shortest = float(torch.linalg.vector_norm(batch.graph.vectors, dim=1).min())
+    assert 0.5 * shortest < float(model.inner[model.inner > 0].min()) < shortest
+    assert torch.equal(model.inner, model.inner.T)
+    with torch.no_grad():
+        model.inner.fill_(2.0)  # now many pairs are
+    test_all_ways_agree(model, batch)
+    energies = []
+    for r in torch.linspace(0.3, 2.5, 441).tolist():
+        graph = graph_of([Atoms("OC", positions=[[0, 0, 0], [0, 0, r]])])
+        energy, forces, _ = results(model, graph)
+        energies.append((float(energy.sum()), float(forces[1, 2])))
+    e, f = torch.tensor(energies, dtype=torch.float64).T
+    step = 2.2 / 440
+    torch.testing.assert_close(
+        f[1:-1], -(e[2:] - e[:-2]) / (2 * step), rtol=1e-2, atol=1e-2 * float(f.abs().max())
+    )
+    flat = int((0.8 * 2.0 - 0.3) / step)
+    assert float(f[:flat].abs().max()) < 1e-8 < float(f[flat + 20 :].abs().max())
+
+
 def test_derivatives_in_the_weights_agree(model: Ace, batch: Batch) -> None:
     def gradients(model: Ace) -> list[torch.Tensor]:
         graph = with_leaves(batch.graph)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from atomtrain.data import Batch
+from atomtrain.graph import AtomGraph
 from atomtrain.model import forces_and_strain, with_leaves
-from atomtrain_ace.messages import SecondLayer, normalised
+from atomtrain_ace.messages import normalised
 from atomtrain_density.elements import by_species
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 FLOOR = 0.3
 """of the largest variance: combinations of radial functions that vary less are not blown up to size 1"""
+CLOSEST = 0.9
+"""of the shortest distance of two elements: where the network stops to believe in distances"""
 N_FORCES = 20
 """structures that say how large forces are"""
 
@@ -35,6 +38,11 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
     seen = list(batches)
     exact = copy.deepcopy(model).to(torch.float64)
     species = [exact.species_index[batch.graph.types] for batch in seen]
+    exact.inner.fill_(torch.inf)
+    for kinds, batch in zip(species, seen, strict=True):
+        _find_shortest(exact, kinds, batch.graph)
+    exact.inner[exact.inner == torch.inf] = 0.0  # no such pair
+    exact.inner *= CLOSEST
     densities = [exact._fast_density(b.graph, s) for b, s in zip(seen, species, strict=True)]
     every = torch.cat(species)
     flat = torch.cat([density for density, _ in densities])
@@ -55,6 +63,13 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
         _normalise(features, every, second.feature_mean, second.feature_scale)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())
+
+
+def _find_shortest(model: Ace, species: Tensor, graph: AtomGraph) -> None:
+    """The shortest distance for each pair of elements, so far."""
+    kinds = species[graph.centers] * model.n_species + species[graph.neighbors]
+    r = torch.linalg.vector_norm(graph.vectors, dim=1)
+    model.inner.view(-1).scatter_reduce_(0, kinds, r, "amin")
 
 
 def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:

@@ -95,12 +95,14 @@ class Ace(Model):
         self.feature_mean: Tensor
         self.feature_scale: Tensor
         self.size: Tensor
+        self.inner: Tensor
         white = torch.eye(n_radial).repeat(n_degrees, n_species * n_species, 1, 1)
         self.register_buffer("whitening", white)
         self.register_buffer("density_mean", torch.zeros(n_species, n_columns))
         self.register_buffer("feature_mean", torch.zeros(n_species, self.products.n_features))
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
         self.register_buffer("size", torch.ones(()))
+        self.register_buffer("inner", torch.zeros(n_species, n_species))
         self.is_white = False
         self.has_gradients = _any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
@@ -111,6 +113,7 @@ class Ace(Model):
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
+        graph = self.softened(graph, species)
         way = self._way(outputs)
         if way == "closed form":
             return self._closed_form(graph, species, outputs)
@@ -188,6 +191,7 @@ class Ace(Model):
     def constants(self, graph: AtomGraph) -> Constants:
         """The density and, where there are gradients, the places of pairs in the radial table."""
         species = self.species_index.index_select(0, graph.types)
+        graph = self.softened(graph, species)
         blocks = self._pair_basis(graph, species).density()
         kept = Constants()
         kept.per_atom["ace/density"] = torch.cat([c.flatten(1) for c in blocks], dim=1)
@@ -234,6 +238,36 @@ class Ace(Model):
         self.to(example.device, example.dtype)
 
     # -- parts ---------------------------------------------------------------------------------
+
+    def softened(self, graph: AtomGraph, species: Tensor) -> AtomGraph:
+        """The graph with its pairs as the network sees them: none much shorter than any it was trained on.
+
+        Polynomials of high order would blow up there. From ``inner`` inwards a distance r is seen as
+        one that falls ever more slowly, to 0.9 ``inner`` at 0.8 ``inner``, and no further; value, slope
+        and curvature are continuous. What is closer feels the baseline alone.
+        """
+        n_species = self.inner.shape[0]
+        kinds = species.index_select(0, graph.centers) * n_species
+        kinds = kinds + species.index_select(0, graph.neighbors)
+        inner = self.inner.flatten().index_select(0, kinds)
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)
+        if not bool((r < inner).any()):
+            return graph
+        t = ((r / inner.clamp(min=1e-6)).clamp(max=1.0) * 5.0 - 4.0).clamp(min=0.0)
+        seen = inner * (1.0 - 0.2 * (0.5 - t**3 + 0.5 * t**4))
+        factor = torch.where(r < inner, seen / r, torch.ones_like(r))
+        return AtomGraph(
+            graph.positions,
+            graph.types,
+            graph.cells,
+            graph.pbc,
+            graph.structure,
+            graph.centers,
+            graph.neighbors,
+            graph.shifts,
+            graph.vectors * factor.unsqueeze(1),
+            graph.extras,
+        )
 
     def weights(self, last: Tensor) -> Weights:
         """All weights of one scalar whose head has the weights ``last [S, 1, n_hidden]``."""
