@@ -134,4 +134,4 @@ def _size(model: Ace, batches: list[Batch]) -> None:
             mine += float(forces.square().sum())
             wanted += float(label.square().sum())
     if mine > 0.0 and wanted > 0.0:
-        model.size.fill_(math.sqrt(wanted / mine))
+        model.size.mul_(math.sqrt(wanted / mine))

@@ -39,6 +39,9 @@ from atomtrain_density.targets import (
 )
 
 NAME = "ACE"
+CALM = 4.0
+"""Last layers start that much larger, on features that much smaller, than torch would have them: all steps of Adam
+are of one size, and hundreds of weights that went along once moved an energy beyond its spread."""
 
 
 class Ace(Model):
@@ -101,7 +104,7 @@ class Ace(Model):
         self.register_buffer("density_mean", torch.zeros(n_species, n_columns))
         self.register_buffer("feature_mean", torch.zeros(n_species, self.products.n_features))
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
-        self.register_buffer("size", torch.ones(()))
+        self.register_buffer("size", torch.tensor(1.0 / CALM))
         self.register_buffer("inner", torch.zeros(n_species, n_species))
         self.is_white = False
         self.has_gradients = _any_gradients(dataset_info)
@@ -374,7 +377,12 @@ class Ace(Model):
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
         n_per_l = [self.hypers.num_radial] * self.n_degrees
         inputs = HeadInputs(self.n_species, self.n_hidden, self.n_species, n_per_l, True, True)
+        there = set(self.heads)
         add_heads(self.heads, dataset_info, inputs, {}, NAME)
+        with torch.no_grad():
+            for name, head in self.heads.items():
+                for parameter in head.parameters() if name not in there else ():
+                    parameter.mul_(CALM)
 
 
 def _any_gradients(dataset_info: DatasetInfo) -> bool:
