@@ -1,133 +1,267 @@
-"""Whether dynamics hold: drift at constant energy, bonds under a thermostat, pairs of atoms pressed together.
+"""Whether a potential lasts in dynamics: does energy stay, do molecules stay whole, do atoms repel.
 
-``python benchmarks/dynamics.py model.pt [model.pt ...] --frames test.xyz`` with the Python that has
-``metatomic-ase``. For every model:
+``python benchmarks/dynamics.py MODEL.pt [MODEL.pt ...] --frames test.xyz``
 
-- at constant energy, from the first frame with velocities of each temperature: the slope of a line through
-  the total energy, meV per atom and 5 ps, and how far it wanders from that line;
-- Langevin dynamics from ``--starts`` frames: a start has failed when a bond of the first frame (closer than 1.2
-  times its covalent radii) is longer than 1.5 times its length in that frame;
-- pairs of elements alone from 0.5 A to 5 A: whether forces are finite, and from where outwards they attract.
+Run it with a Python that has ``metatomic-ase`` (for MACE's ``.model`` files: one that has ``mace-torch``). Three
+things for each model, through ASE, the start positions taken evenly from the file:
+
+- NVE: 0.5 fs a step; drift by a linear fit of the total energy, and how far the energy is from this line.
+- Langevin: 0.5 fs a step, friction 0.01/fs, the centre of mass free. A run ends where a bond broke: where one that
+  the start had (1.3 times the covalent radii) is longer than 1.5 times what it was. A hydrogen that goes from one
+  N, O or F to another has not left: that is chemistry.
+- dimers of all pairs of elements, from 0.5 A to the cutoff: are forces finite, and up to which distance do the atoms
+  repel without a gap? They should at least below 0.8 times the sum of their covalent radii.
+
+Set ``OMP_NUM_THREADS=1``. See ``README.md`` beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from itertools import combinations_with_replacement
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.data import covalent_radii
+from ase.geometry import find_mic
+from ase.io import read
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
-from metatomic_ase import MetatomicCalculator
+from errors_of_model import calculator
 
-TIMESTEP = 0.5 * units.fs
-FRICTION = 0.01 / units.fs
-CHECK_EVERY = 20
-"""steps between looks at energies and bonds"""
+PARTS = ("nve", "langevin", "dimers")
+STEP_FS = 0.5
+FRICTION = 0.01  # per fs
+CHECK_EVERY = 10  # steps
+BONDED, BROKEN = 1.3, 1.5
+DONORS = (7, 8, 9)
+CLOSEST = 0.5  # angstrom, of dimers
+REPULSIVE_BELOW = 0.8
 
 
-def started(frame: Atoms, calculator: Any, temperature: float, seed: int) -> Atoms:
-    """A copy of the frame that moves."""
-    atoms = frame.copy()
-    atoms.calc = calculator
-    rng = np.random.default_rng(seed)
+@dataclass
+class Found:
+    """What was found of one model."""
+
+    model: str
+    nve: dict[str, dict[str, float]] = field(default_factory=dict)
+    langevin: list[dict[str, object]] = field(default_factory=list)
+    dimers: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+class Bonds:
+    """The bonds of a start, watched."""
+
+    def __init__(self, atoms: Atoms) -> None:
+        numbers = atoms.numbers
+        i, j = np.triu_indices(len(atoms), k=1)
+        lengths = self._lengths(atoms, i, j)
+        bonded = lengths < BONDED * (covalent_radii[numbers[i]] + covalent_radii[numbers[j]])
+        i, j, lengths = i[bonded], j[bonded], lengths[bonded]
+        donors = np.isin(numbers, DONORS)
+        movable = (donors[i] & (numbers[j] == 1)) | (donors[j] & (numbers[i] == 1))
+        self.pairs, self.limits = (i[~movable], j[~movable]), BROKEN * lengths[~movable]
+        hydrogens = np.where(numbers[i] == 1, i, j)[movable]
+        self.hydrogens, self.held = hydrogens, BROKEN * lengths[movable]
+        self.donors = np.flatnonzero(donors)
+
+    @staticmethod
+    def _lengths(atoms: Atoms, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        vectors = atoms.positions[j] - atoms.positions[i]
+        return find_mic(vectors, atoms.cell, atoms.pbc)[1] if len(vectors) else np.zeros(0)
+
+    def broken(self, atoms: Atoms) -> str:
+        """The first broken bond, as words; nothing if all hold. NaN is a broken bond."""
+        symbols = atoms.get_chemical_symbols()
+        lengths = self._lengths(atoms, *self.pairs)
+        for k in np.flatnonzero(~(lengths < self.limits)):
+            i, j = self.pairs[0][k], self.pairs[1][k]
+            return f"{symbols[i]}{i}-{symbols[j]}{j}"
+        for hydrogen, limit in zip(self.hydrogens, self.held, strict=True):
+            nearest = self._lengths(atoms, np.full_like(self.donors, hydrogen), self.donors)
+            if not np.min(nearest) < limit:
+                return f"H{hydrogen}"
+        return ""
+
+
+def starts(frames: Sequence[Atoms], number: int) -> list[Atoms]:
+    """Some of the frames, evenly; the same again where there are too few."""
+    places = np.linspace(0, len(frames) - 1, number).astype(int)
+    return [Atoms(frames[k].numbers, frames[k].positions, cell=frames[k].cell, pbc=frames[k].pbc)
+            for k in places]  # fmt: skip
+
+
+def warm(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
+    """Random velocities, without drift or rotation as a whole."""
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
-    return atoms
+    Stationary(atoms)
+    if not atoms.pbc.any():
+        ZeroRotation(atoms)
 
 
-def drift(atoms: Atoms, picoseconds: float) -> tuple[float, float]:
-    """Slope in meV per atom and 5 ps, and the deviation from the line in meV per atom."""
-    energies = []
-    dynamics = VelocityVerlet(atoms, TIMESTEP)
-    n_looks = int(picoseconds * 1000 * units.fs / TIMESTEP / CHECK_EVERY)
-    for _ in range(n_looks):
-        dynamics.run(CHECK_EVERY)
+def nve(model: Any, start: Atoms, temperature: float, picoseconds: float) -> dict[str, float]:
+    """Drift and fluctuation of the total energy."""
+    atoms = start.copy()
+    atoms.calc = model
+    warm(atoms, temperature, np.random.default_rng(0))
+    times, energies, kelvin = [], [], []
+
+    def record() -> None:
+        times.append(len(times) * STEP_FS / 1000)
         energies.append(1000 * atoms.get_total_energy() / len(atoms))
-    times = np.arange(n_looks) / n_looks
+        kelvin.append(atoms.get_temperature())
+
+    dynamics = VelocityVerlet(atoms, STEP_FS * units.fs)
+    dynamics.attach(record, interval=1)
+    begin = time.process_time()
+    dynamics.run(round(1000 * picoseconds / STEP_FS))
+    seconds = time.process_time() - begin
     slope, offset = np.polyfit(times, energies, 1)
-    wander = np.std(np.array(energies) - slope * times - offset)
-    return float(slope) * 5.0 / picoseconds, float(wander)
+    rest = np.array(energies) - slope * np.array(times) - offset
+    return {
+        "drift, meV/atom in 5 ps": float(5 * slope),
+        "fluctuation, meV/atom": float(rest.std()),
+        "mean temperature, K": float(np.mean(kelvin)),
+        "CPU ms a step": 1000 * seconds / (len(times) - 1),
+    }
 
 
-def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of bonded atoms and their distances."""
-    i, j = np.triu_indices(len(atoms), 1)
-    length = np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1)
-    radii = covalent_radii[atoms.numbers]
-    bonded = length < 1.2 * (radii[i] + radii[j])
-    return i[bonded], j[bonded], length[bonded]
-
-
-def broken_after(atoms: Atoms, temperature: float, picoseconds: float, seed: int) -> float | None:
-    """Picoseconds until a bond broke, or None."""
-    i, j, length = bonds(atoms)
+def langevin(
+    model: Any, start: Atoms, temperature: float, picoseconds: float, seed: int
+) -> dict[str, object]:
+    """How long the molecule was whole, and which bond broke."""
+    atoms = start.copy()
+    atoms.calc = model
     rng = np.random.default_rng(seed)
+    warm(atoms, temperature, rng)
+    bonds = Bonds(atoms)
     dynamics = Langevin(
-        atoms, TIMESTEP, temperature_K=temperature, friction=FRICTION, fixcm=False, rng=rng
+        atoms,
+        STEP_FS * units.fs,
+        temperature_K=temperature,
+        friction=FRICTION / units.fs,
+        fixcm=False,
+        rng=rng,
     )
-    for look in range(int(picoseconds * 1000 * units.fs / TIMESTEP / CHECK_EVERY)):
-        dynamics.run(CHECK_EVERY)
-        now = np.linalg.norm(atoms.positions[i] - atoms.positions[j], axis=1)
-        if not np.isfinite(now).all() or (now > 1.5 * length).any():
-            return look * CHECK_EVERY * TIMESTEP / (1000 * units.fs)
-    return None
+    broken, steps, kelvin = "", 0, []
+    while steps < 1000 * picoseconds / STEP_FS and not broken:
+        try:
+            dynamics.run(CHECK_EVERY)
+        except (RuntimeError, ValueError) as error:  # atoms that flew away, or are nowhere
+            broken = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        steps += CHECK_EVERY
+        kelvin.append(atoms.get_temperature())
+        broken = broken or bonds.broken(atoms)
+    return {
+        "picoseconds": steps * STEP_FS / 1000,
+        "broken": broken,
+        "mean temperature, K": float(np.mean(kelvin)),
+    }
 
 
-def pair_curves(numbers: list[int], calculator: Any) -> dict[str, Any]:
-    """For each pair of elements: largest force, and the shortest distance at which it attracts."""
-    found = {}
-    for a, b in combinations_with_replacement(numbers, 2):
-        forces = []
-        distances = np.arange(0.5, 5.0, 0.05)
-        for r in distances:
-            atoms = Atoms([a, b], positions=[[0, 0, 0], [0, 0, r]], calculator=calculator)
-            forces.append(atoms.get_forces()[1, 2])
-        attracts = np.flatnonzero(np.array(forces) < 0)
-        found[str(Atoms([a, b]).symbols)] = {
-            "finite": bool(np.isfinite(forces).all()),
-            "force_at_0.5": float(forces[0]),
-            "attracts_from": float(distances[attracts[0]]) if len(attracts) else None,
-        }
-    return found
+def dimer(model: Any, numbers: tuple[int, int], cutoff: float) -> dict[str, object]:
+    """Forces between two atoms, from close to the cutoff."""
+    distances = np.arange(CLOSEST, cutoff, 0.02)
+    pushes = []
+    for distance in distances:
+        atoms = Atoms(list(numbers), [(0, 0, 0), (distance, 0, 0)])
+        atoms.calc = model
+        pushes.append(float(atoms.get_forces()[1, 0]))
+    repel = np.array(pushes) > 0
+    gap = len(repel) if repel.all() else int(np.argmin(repel))
+    needed = REPULSIVE_BELOW * sum(covalent_radii[list(numbers)])
+    return {
+        "finite": bool(np.isfinite(pushes).all()),
+        "repulsive to, A": float(distances[gap - 1]) if gap else 0.0,
+        "repulsive": bool(repel[: max(1, int(np.sum(distances < needed)))].all()),
+        "force at the start, eV/A": pushes[0],
+    }
+
+
+def table(found: Sequence[Found], temperatures: Sequence[float], arguments: Any) -> str:
+    """One row a model."""
+    heads = ["model"]
+    if "nve" in arguments.only:
+        heads += [f"drift at {t:g} K (fluctuation), meV/atom" for t in temperatures]
+        heads += ["CPU ms a step"]
+    if "langevin" in arguments.only:
+        heads += ["runs with a broken bond", "first after, ps", "run together, ps"]
+    if "dimers" in arguments.only:
+        heads += ["dimers: forces finite", "repulsive", "not"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for one in found:
+        cells = [one.model]
+        for values in one.nve.values():
+            drift, rest = values["drift, meV/atom in 5 ps"], values["fluctuation, meV/atom"]
+            cells.append(f"{drift:+.3f} ({rest:.3f})")
+        if one.nve:
+            cells.append(f"{np.mean([values['CPU ms a step'] for values in one.nve.values()]):.2f}")
+        if one.langevin:
+            ends = [float(str(run["picoseconds"])) for run in one.langevin if run["broken"]]
+            total = sum(float(str(run["picoseconds"])) for run in one.langevin)
+            first = f"{min(ends):.2f}" if ends else "-"
+            cells += [f"{len(ends)} of {len(one.langevin)}", first, f"{total:.1f}"]
+        if one.dimers:
+            n, all_of_them = len(one.dimers), one.dimers.items()
+            bad = [pair for pair, values in all_of_them if not values["repulsive"]]
+            finite = sum(bool(values["finite"]) for _, values in all_of_them)
+            cells += [f"{finite} of {n}", f"{n - len(bad)} of {n}", ", ".join(bad) or "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
+    parser.add_argument("--frames", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+    parser.add_argument(
+        "--nve-temperatures", type=float, nargs="+", default=[300.0, 500.0], metavar="K"
+    )
+    parser.add_argument("--nve-picoseconds", type=float, default=5.0)
+    parser.add_argument("--picoseconds", type=float, default=50.0, help="of each Langevin run")
+    parser.add_argument("--temperature", type=float, default=500.0, help="of the Langevin runs")
+    parser.add_argument("--starts", type=int, default=10, help="Langevin runs for each model")
+    parser.add_argument("--cutoff", type=float, default=5.0, help="where dimers end, A")
+    parser.add_argument("--output", type=Path, default=Path("dynamics.json"))
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("models", nargs="+", type=Path)
-    parser.add_argument("--frames", type=Path, required=True)
-    parser.add_argument("--nve", type=float, nargs="*", default=[300.0, 600.0], help="kelvin")
-    parser.add_argument("--nve-picoseconds", type=float, default=5.0)
-    parser.add_argument("--temperature", type=float, default=500.0, help="kelvin, of Langevin")
-    parser.add_argument("--picoseconds", type=float, default=50.0)
-    parser.add_argument("--starts", type=int, default=10)
-    options = parser.parse_args()
-    frames = ase.io.read(options.frames, ":")
-    numbers = sorted({int(z) for frame in frames for z in frame.numbers})
-    starts = frames[:: max(1, len(frames) // options.starts)][: options.starts]
-    for model in options.models:
-        calculator = MetatomicCalculator(model)
-        found: dict[str, Any] = {"model": model.name}
-        for kelvin in options.nve:
-            atoms = started(frames[0], calculator, kelvin, 0)
-            found[f"nve_{kelvin:.0f}K"] = drift(atoms, options.nve_picoseconds)
-        found["broken_after_ps"] = [
-            broken_after(
-                started(frame, calculator, options.temperature, k),
-                options.temperature,
-                options.picoseconds,
-                k,
-            )
-            for k, frame in enumerate(starts)
-        ]
-        found["pairs"] = pair_curves(numbers, calculator)
-        print(json.dumps(found), flush=True)
+    """Run all parts, print the table."""
+    arguments = parse_arguments()
+    frames = read(arguments.frames, ":")
+    elements = sorted({int(number) for frame in frames for number in frame.numbers})
+    found: list[Found] = []
+    for path in arguments.models:
+        model, one = calculator(path), Found(str(path))
+        found.append(one)
+        if "nve" in arguments.only:
+            for temperature in arguments.nve_temperatures:
+                values = nve(model, starts(frames, 1)[0], temperature, arguments.nve_picoseconds)
+                one.nve[f"{temperature:g}"] = values
+                print(f"{path} NVE at {temperature:g} K: {values}", flush=True)
+        if "langevin" in arguments.only:
+            for seed, start in enumerate(starts(frames, arguments.starts)):
+                run = langevin(model, start, arguments.temperature, arguments.picoseconds, seed)
+                one.langevin.append(run)
+                print(f"{path} Langevin {seed}: {run}", flush=True)
+        if "dimers" in arguments.only:
+            for pair in itertools.combinations_with_replacement(elements, 2):
+                name = Atoms(list(pair)).symbols
+                one.dimers[f"{name[0]}-{name[1]}"] = dimer(model, pair, arguments.cutoff)
+        arguments.output.write_text(json.dumps([asdict(f) for f in found], indent=2))
+    print("\n" + table(found, arguments.nve_temperatures, arguments))
 
 
 if __name__ == "__main__":

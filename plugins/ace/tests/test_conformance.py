@@ -12,11 +12,6 @@ class TestAce(ArchitectureTests):
     model_hypers = SMALL
 
 
-class TestThreeBodies(ArchitectureTests):
-    architecture = "ace"
-    model_hypers = {**SMALL, "correlation": 2}
-
-
 class TestTwoLayers(ArchitectureTests):
     architecture = "ace"
     model_hypers = {**SMALL, "num_layers": 2}
