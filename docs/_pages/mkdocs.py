@@ -9,7 +9,15 @@ from typing import Any
 DOCS = Path(__file__).parent.parent
 
 WRITTEN = {
-    "Start": ("index.md", "getting-started.md", "data.md", "tasks.md", "ace.md", "classifier.md", "api.md"),
+    "Start": (
+        "index.md",
+        "getting-started.md",
+        "data.md",
+        "tasks.md",
+        "ace.md",
+        "classifier.md",
+        "api.md",
+    ),
     "Concepts": ("concepts.md", "architecture.md"),
     "For authors": ("authors.md", "conformance.md", "components.md"),
 }
