@@ -2,8 +2,9 @@
 
 ``python benchmarks/accuracy.py --train train.xyz --validation val.xyz --test test.xyz --seconds 20 60``
 
-Extended xyz files with ``energy`` (eV), ``forces`` and, with ``--stress``, ``stress`` (eV/A^3). Without them a part
-of the repository's ethanol is taken, which is enough to see that everything runs. Programs (``--programs``):
+Extended xyz files with ``energy`` (eV), ``forces`` and, with ``--stress``, ``stress`` (eV/A^3); ``--validation 0.1``
+takes a tenth of the training file. Without files a part of the repository's ethanol is taken, which is enough to see
+that everything runs. Programs (``--programs``):
 
 - the name of an architecture of atomtrain (``ace``, ``soap-bpnn``), from the environment of this Python;
 - ``metatrain``, its ``soap_bpnn``; ``--mtt`` is its command;
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import shlex
 import shutil
 import sys
@@ -32,6 +34,7 @@ from compare_peer import EXAMPLES, HERE, BenchmarkError, machine, read_frames, r
 
 PROGRAMS = ("ace", "soap-bpnn", "metatrain", "mace:64x0e", "mace:32x0e+32x1o")
 COLUMNS = ("energy RMSE", "forces RMSE", "forces MAE")
+FEWEST = 2  # epochs: one for each of MACE's stages
 READABLE = 0.2  # the part of the budget over which an epoch has to be timed
 
 
@@ -61,6 +64,11 @@ class Program:
         options = yaml_options(task, self.architecture, epochs, seed)
         (folder / "options.yaml").write_text(json.dumps(options, indent=2))  # JSON is YAML
         return [self.command, "train", "options.yaml"]
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are, in the work folder."""
+        return self.name.replace(":", "-")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -147,18 +155,18 @@ def train(program: Program, task: Task, epochs: int, seed: int, folder: Path) ->
 
 
 def costs(cpu_seconds: Callable[[int], float], budget: float) -> Costs:
-    """What an epoch costs, from runs of one epoch and of several.
+    """What an epoch costs, from a short run and a longer one.
 
     How many, the first guess decides: their time has to stand out from that of starting, which is not
     the same twice.
     """
-    short, epochs = cpu_seconds(1), 3
+    short, epochs = cpu_seconds(FEWEST), FEWEST + 1
     while True:
         difference = cpu_seconds(epochs) - short
-        epoch = max(difference, 1e-3) / (epochs - 1)
-        needed = math.ceil(1 + READABLE * budget / epoch)
+        epoch = max(difference, 1e-3) / (epochs - FEWEST)
+        needed = math.ceil(FEWEST + READABLE * budget / epoch)
         if needed <= 1.5 * epochs:
-            return Costs(epoch, short - epoch)
+            return Costs(epoch, short - FEWEST * epoch)
         epochs = min(needed, 20 * epochs)
 
 
@@ -204,14 +212,31 @@ def table(results: Sequence[Result], tests: Sequence[Path], stress: bool) -> str
     return "\n".join(lines)
 
 
-def default_split(work: Path) -> tuple[Path, Path, list[Path]]:
-    """The repository's ethanol in three parts."""
-    frames = list(read_frames(EXAMPLES / "ethanol" / "ethanol.xyz"))
-    part = len(frames) // 5
-    parts = {"test": frames[:part], "val": frames[part : 2 * part], "train": frames[2 * part :]}
-    for name, some in parts.items():
-        (work / f"ethanol_{name}.xyz").write_text("".join(some))
-    return work / "ethanol_train.xyz", work / "ethanol_val.xyz", [work / "ethanol_test.xyz"]
+def split(path: Path, fraction: float, work: Path, names: tuple[str, str]) -> tuple[Path, Path]:
+    """A file in two, the second with this part of it; after a shuffle that is always the same."""
+    frames = list(read_frames(path))
+    random.Random(0).shuffle(frames)
+    count = max(1, round(fraction * len(frames)))
+    files = work / f"{path.stem}_{names[0]}.xyz", work / f"{path.stem}_{names[1]}.xyz"
+    for file, some in zip(files, (frames[count:], frames[:count]), strict=True):
+        file.write_text("".join(some))
+    return files
+
+
+def data(arguments: argparse.Namespace, work: Path) -> tuple[Path, Path, list[Path]]:
+    """The files to train, to validate and to test."""
+    training, validation, tests = arguments.train, arguments.validation, arguments.test
+    if not training:
+        example = EXAMPLES / "ethanol" / "ethanol.xyz"
+        training, test = split(example, 0.2, work, ("rest", "test"))
+        validation, tests = "0.2", [test]
+    try:
+        fraction = float(validation)
+    except ValueError:
+        validation = Path(validation)
+    else:
+        training, validation = split(training, fraction, work, ("training", "validation"))
+    return training.resolve(), validation.resolve(), [test.resolve() for test in tests]
 
 
 def program(name: str, arguments: argparse.Namespace) -> Program:
@@ -234,7 +259,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--train", type=Path, metavar="FILE")
-    parser.add_argument("--validation", type=Path, metavar="FILE")
+    parser.add_argument("--validation", metavar="FILE", help="or a part, like 0.1")
     parser.add_argument("--test", type=Path, nargs="+", metavar="FILE")
     parser.add_argument(
         "--seconds", type=float, nargs="+", default=[60.0],
@@ -268,15 +293,7 @@ def main() -> None:
     arguments = parse_arguments()
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    if arguments.train:
-        files = (arguments.train, arguments.validation, arguments.test)
-    else:
-        files = default_split(work)
-    training, validation, tests = (
-        files[0].resolve(),
-        files[1].resolve(),
-        [f.resolve() for f in files[2]],
-    )
+    training, validation, tests = data(arguments, work)
     extra = tuple(shlex.split(arguments.mace_options))
     task = Task(training, validation, arguments.batch_size, arguments.stress, extra)
     programs = [program(name, arguments) for name in arguments.programs]
@@ -285,7 +302,7 @@ def main() -> None:
 
     known: dict[str, Costs] = {}
     for one in programs:
-        folder = work / one.architecture / "costs"
+        folder = work / one.folder / "costs"
         known[one.name] = costs(
             lambda epochs: train(one, task, epochs, 0, folder)[0],  # noqa: B023
             min(arguments.seconds),
@@ -297,8 +314,8 @@ def main() -> None:
         for budget in arguments.seconds:
             for one in programs:
                 cost = known[one.name]
-                epochs = max(1, int(budget / cost.epoch))
-                folder = work / one.architecture / f"{budget:g}s-seed{seed}"
+                epochs = max(FEWEST, int(budget / cost.epoch))
+                folder = work / one.folder / f"{budget:g}s-seed{seed}"
                 whole, model = train(one, task, epochs, seed, folder)
                 result = Result(one.name, budget, seed, epochs, whole - cost.once, whole)
                 result.errors = evaluate(one, model, tests)
