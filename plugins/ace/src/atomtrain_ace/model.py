@@ -4,12 +4,12 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
+from functools import partial
 from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import DataError
 from atomtrain.graph import AtomGraph, type_table
 from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
@@ -19,10 +19,10 @@ from atomtrain_ace.hypers import ModelHypers
 from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, normalised, of_degree_0
 from atomtrain_ace.products import Plain
 from atomtrain_ace.radial import bessel_table
-from atomtrain_ace.scalars import Network, Norm, Weights, along_pairs, scalars
+from atomtrain_ace.scalars import Network, Norm, Weights, scalars
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks
-from atomtrain_density.derivatives import PairBasis, densities
+from atomtrain_density.derivatives import PairBasis, adjoint, along_pairs, densities
 from atomtrain_density.elements import (
     BySpecies,
     activation,
@@ -34,8 +34,10 @@ from atomtrain_density.pairs import group_of, group_pairs, padded
 from atomtrain_density.targets import (
     HeadInputs,
     add_heads,
+    any_gradients,
     largest_degree,
     last_layer_name,
+    refuse_new_elements,
 )
 
 NAME = "ACE"
@@ -107,7 +109,7 @@ class Ace(Model):
         self.register_buffer("size", torch.tensor(1.0 / CALM))
         self.register_buffer("inner", torch.zeros(n_species, n_species))
         self.is_white = False
-        self.has_gradients = _any_gradients(dataset_info)
+        self.has_gradients = any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
         self._add_heads(dataset_info)
 
@@ -221,12 +223,7 @@ class Ace(Model):
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """New targets get new heads; the elements stay."""
-        unknown = sorted(set(dataset_info.atomic_types) - set(self.atomic_types))
-        if unknown:
-            raise DataError(
-                f"this ACE was built for the atomic numbers {self.atomic_types} and cannot "
-                f"take {unknown} in; train anew for these elements"
-            )
+        refuse_new_elements(self.atomic_types, dataset_info, NAME)
         if self.hypers.zbl:
             self.baseline = ZBL(dataset_info)
         for name in list(self.heads):
@@ -235,7 +232,7 @@ class Ace(Model):
         degree = largest_degree(dataset_info, self.hypers.max_degree, NAME)
         if degree != self.n_degrees - 1:
             self._build_density(degree)
-        self.has_gradients = _any_gradients(dataset_info)
+        self.has_gradients = any_gradients(dataset_info)
         example = next(self.parameters())
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
@@ -328,13 +325,17 @@ class Ace(Model):
         """The same with what is kept, and first derivatives that are known."""
         kept = graph.extras.get("ace/density")
         moving = graph.vectors.requires_grad
+        nothing = graph.vectors[:0].detach()
+        no_pairs = Pairs(graph.centers, graph.neighbors, nothing, nothing)
         if kept is not None and not moving and self.second is None:
-            return kept, Pairs(graph.centers, graph.neighbors, kept[:0], kept[:0])
+            return kept, no_pairs
         basis = self._pair_basis(graph, species)
         blocks = basis.density() if kept is None else self.blocks.split(kept)
         if moving:
             blocks = densities(graph.vectors, blocks, basis)
         flat = torch.cat([c.flatten(1) for c in blocks], dim=1)
+        if self.second is None:
+            return flat, no_pairs
         ends = (graph.vectors, graph.centers, graph.neighbors)
         return flat, moving_pairs(*ends, basis, self.products.n_harmonics)
 
@@ -354,7 +355,8 @@ class Ace(Model):
         y, g = scalars(self.products, kept, layout, weights, self.norm(), wanted)
         if wanted:
             assert basis is not None and g is not None
-            y = y + along_pairs(graph.vectors, graph.centers, g, basis)
+            slopes = partial(adjoint, g, basis)
+            y = y + along_pairs(graph.vectors, graph.centers, len(y), slopes)
         return {name: [y]}
 
     @torch.jit.unused
@@ -383,7 +385,3 @@ class Ace(Model):
             for name, head in self.heads.items():
                 for parameter in head.parameters() if name not in there else ():
                     parameter.mul_(CALM)
-
-
-def _any_gradients(dataset_info: DatasetInfo) -> bool:
-    return any(target.gradients for target in dataset_info.targets.values())

@@ -11,8 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 from atomtrain_ace.products import Channels, Products
-from atomtrain_density.derivatives import PairBasis
-from atomtrain_density.elements import BySpecies
+from atomtrain_density.elements import BySpecies, add_bend
 
 
 class Weights(NamedTuple):
@@ -200,7 +199,7 @@ class _Scalars(torch.autograd.Function):
             tangent = products.tangent_of(moves, done.channels, w.pair, w.third, counts)
             dx = products.tangent_features(done.channels, tangent, counts).mul_(scale)
             dz = dx @ w.first
-            _add_bend(on_z, z, done.last * dz)
+            add_bend(on_z, z, done.last * dz)
             on_linear += dx
             on_last += torch.ops.aten.silu_backward(dz, z)
             on_x = torch.addmm(a * done.linear, on_z, w.first.t()).mul_(scale)
@@ -220,51 +219,3 @@ class _Scalars(torch.autograd.Function):
             for v in (on_z, on_linear, on_last)
         ]
         return None, None, None, None, None, by_pair, by_third, by_first, *sums
-
-
-def _add_bend(g: Tensor, z: Tensor, factor: Tensor) -> None:
-    """Add ``factor silu''(z)`` to ``g``; silu'' = s (1 - s) (2 + z (1 - 2 s)) with the sigmoid s."""
-    s = torch.sigmoid(z)
-    bend = torch.ops.aten.sigmoid_backward(factor, s)
-    g.addcmul_(bend, (z + 2.0).addcmul_(z, s, value=-2.0))
-
-
-def along_pairs(vectors: Tensor, centers: Tensor, g: Tensor, basis: PairBasis) -> Tensor:
-    """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
-
-    ``g [n_atoms, K Q]`` is the slope of each scalar in the density of its atom.
-    """
-    result = _AlongPairs.apply(vectors, centers, [g], basis)
-    assert isinstance(result, Tensor)
-    return result
-
-
-class _AlongPairs(torch.autograd.Function):
-    """g is no input: autograd would go through here for the derivatives in the weights, too."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, centers: Tensor, g: List[Tensor], basis: PairBasis
-    ) -> Tensor:
-        ctx.constants = (centers, g, basis)
-        return vectors.new_zeros(len(g[0]), 1)
-
-    @staticmethod
-    def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
-        centers, (g,), basis = ctx.constants
-        by_vectors = _Adjoint.apply(g, basis)
-        return by_vectors * by_scalar.index_select(0, centers), None, None, None
-
-
-class _Adjoint(torch.autograd.Function):
-    """J^T g with the derivative J of the density in the vectors; its backward is J v."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, basis: PairBasis) -> Tensor:
-        ctx.basis = basis
-        return basis.adjoint(g)
-
-    @staticmethod
-    def backward(ctx: Any, vectors: Tensor) -> Any:  # type: ignore[override]
-        blocks = ctx.basis.tangent(vectors)
-        return torch.cat([block.flatten(1) for block in blocks], dim=1), None

@@ -14,6 +14,7 @@ of forces with respect to positions (Hessians) do: those need plain operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,3 +144,39 @@ class _DensityAdjoint(torch.autograd.Function):
 def densities(vectors: Tensor, blocks: list[Tensor], basis: PairBasis) -> list[Tensor]:
     """The density blocks as functions of the pair vectors, for models that train what follows."""
     return list(_Density.apply(vectors, basis, *blocks))
+
+
+def adjoint(gradient: Tensor, basis: PairBasis) -> Tensor:
+    """:meth:`PairBasis.adjoint` of ``gradient [n_atoms, sum of block sizes]``, linear in it for autograd."""
+    result = _DensityAdjoint.apply(basis, *basis.blocks.split(gradient))
+    assert isinstance(result, Tensor)
+    return result
+
+
+def along_pairs(
+    vectors: Tensor, centers: Tensor, n_atoms: int, slopes: Callable[[], Tensor]
+) -> Tensor:
+    """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
+
+    ``slopes()`` is the derivative ``[n_pairs, 3]`` of the scalars' sum. It is asked for in the backward
+    pass and is no input: autograd would go through here for the derivatives in the weights, too.
+    """
+    result = _AlongPairs.apply(vectors, centers, n_atoms, slopes)
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _AlongPairs(torch.autograd.Function):
+    """An atom's scalar is a function of the vectors that start from it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, centers: Tensor, n_atoms: int, slopes: Callable[[], Tensor]
+    ) -> Tensor:
+        ctx.known = (centers, slopes)
+        return vectors.new_zeros(n_atoms, 1)
+
+    @staticmethod
+    def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
+        centers, slopes = ctx.known
+        return slopes() * by_scalar.index_select(0, centers), None, None, None

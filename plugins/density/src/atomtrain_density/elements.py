@@ -188,6 +188,13 @@ class _SiluGradient(torch.autograd.Function):
         return by_result * slope, by_result * g * second
 
 
+def add_bend(g: Tensor, z: Tensor, factor: Tensor) -> None:
+    """Add ``factor silu''(z)`` to ``g``; silu'' = s (1 - s) (2 + z (1 - 2 s)) with the sigmoid s."""
+    s = torch.sigmoid(z)
+    bend = torch.ops.aten.sigmoid_backward(factor, s)
+    g.addcmul_(bend, (z + 2.0).addcmul_(z, s, value=-2.0))
+
+
 def normalised(x: Tensor) -> Tensor:
     """Rows of ``x [n, n_features]`` with mean 0 and variance 1: a layer norm without scale and shift."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]

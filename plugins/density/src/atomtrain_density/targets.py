@@ -9,7 +9,7 @@ from typing import List, NamedTuple, Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import TargetError
+from atomtrain.errors import DataError, TargetError
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_density.elements import BySpecies, LinearBySpecies, activation
 from atomtrain_density.tensors import EquivariantBasis, clebsch_gordan
@@ -53,6 +53,21 @@ def largest_degree(dataset_info: DatasetInfo, at_least: int, architecture: str) 
         for degree, sigma, _ in irreps_of(target, architecture):
             degrees.append(max(degree, 1) if degree or sigma < 0 else 0)
     return max(degrees)
+
+
+def any_gradients(dataset_info: DatasetInfo) -> bool:
+    """Whether forces or stress are wanted of any target."""
+    return any(target.gradients for target in dataset_info.targets.values())
+
+
+def refuse_new_elements(known: List[int], dataset_info: DatasetInfo, architecture: str) -> None:
+    """DataError for elements that a model was not built for."""
+    unknown = sorted(set(dataset_info.atomic_types) - set(known))
+    if unknown:
+        raise DataError(
+            f"this {architecture} was built for the atomic numbers {known} and cannot "
+            f"take {unknown} in; train anew for these elements"
+        )
 
 
 class HeadInputs(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import DataError, OptionsError
-from atomtrain.graph import AtomGraph
+from atomtrain.errors import OptionsError
+from atomtrain.graph import AtomGraph, type_table
 from atomtrain.model import ZBL, Constants, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_density import derivatives
@@ -19,7 +19,14 @@ from atomtrain_density.derivatives import PairBasis
 from atomtrain_density.elements import all_together, by_species, columns_by_element
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import group_of, group_pairs, padded
-from atomtrain_density.targets import HeadInputs, add_heads, largest_degree, last_layer_name
+from atomtrain_density.targets import (
+    HeadInputs,
+    add_heads,
+    any_gradients,
+    largest_degree,
+    last_layer_name,
+    refuse_new_elements,
+)
 from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
@@ -57,10 +64,8 @@ class SoapBpnn(Model):
         self.hypers = hypers
         self.atomic_types: List[int] = list(dataset_info.atomic_types)
         self.n_species = len(self.atomic_types)
-        index = torch.full((max(self.atomic_types) + 1,), -1, dtype=torch.int64)
-        index[torch.tensor(self.atomic_types)] = torch.arange(self.n_species)
         self.species_index: Tensor
-        self.register_buffer("species_index", index, persistent=False)
+        self.register_buffer("species_index", type_table(self.atomic_types), persistent=False)
 
         if hypers.zbl:
             self.baseline = ZBL(dataset_info)
@@ -95,7 +100,7 @@ class SoapBpnn(Model):
         if hypers.long_range.enable:
             self.long_range = _long_range(hypers, self.n_hidden)
             self.interaction_range = math.inf
-        self.has_gradients = _any_gradients(dataset_info)
+        self.has_gradients = any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
         self._add_heads(dataset_info)
 
@@ -223,12 +228,7 @@ class SoapBpnn(Model):
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """New targets get new heads; the elements stay."""
-        unknown = sorted(set(dataset_info.atomic_types) - set(self.atomic_types))
-        if unknown:
-            raise DataError(
-                f"this {NAME} was built for the atomic numbers {self.atomic_types} and cannot "
-                f"take {unknown} in; train anew for these elements"
-            )
+        refuse_new_elements(self.atomic_types, dataset_info, NAME)
         if self.hypers.zbl:
             self.baseline = ZBL(dataset_info)
         for name in list(self.heads):
@@ -238,7 +238,7 @@ class SoapBpnn(Model):
         if degree != self.radial.max_angular:
             self._build_expansion(degree)
             self._build_closed_form()
-        self.has_gradients = _any_gradients(dataset_info)
+        self.has_gradients = any_gradients(dataset_info)
         example = next(self.parameters())
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
@@ -370,10 +370,6 @@ class SoapBpnn(Model):
         )
         add_heads(self.heads, dataset_info, inputs, self.hypers.heads, NAME)
         self.has_tensors = any(head.needs_density for head in self.heads.values())
-
-
-def _any_gradients(dataset_info: DatasetInfo) -> bool:
-    return any(target.gradients for target in dataset_info.targets.values())
 
 
 def _long_range(hypers: ModelHypers, n_features: int) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from atomtrain_density.elements import BySpecies, by_atom, first_layer
+from atomtrain_density.elements import BySpecies, add_bend, by_atom, first_layer
 from atomtrain_density.pairs import dots
 
 
@@ -248,7 +248,7 @@ class _Scalars(torch.autograd.Function):
                 by_after = by_after.flatten(0, 1).index_select(0, layout.sorted_places)
             by_before = torch.ops.aten.silu_backward(by_after, before[k])
             if b is not None:
-                _add_bend(by_before, before[k], sloped.after[k] * along[k])
+                add_bend(by_before, before[k], sloped.after[k] * along[k])
             if k > 0:
                 by_weight = torch.bmm(by_before.transpose(1, 2), after[k - 1])
                 if b is not None:
@@ -272,10 +272,3 @@ class _Scalars(torch.autograd.Function):
             if b is not None:
                 by_first[k].addmm_(factors[1].t(), factors[3])
         return None, None, None, by_first, by_offset, by_last, *reversed(by_hidden)
-
-
-def _add_bend(g: Tensor, z: Tensor, factor: Tensor) -> None:
-    """Add ``factor silu''(z)`` to ``g``; silu'' = s (1 - s) (2 + z (1 - 2 s)) with the sigmoid s."""
-    s = torch.sigmoid(z)
-    bend = torch.ops.aten.sigmoid_backward(factor, s)
-    g.addcmul_(bend, (z + 2.0).addcmul_(z, s, value=-2.0))

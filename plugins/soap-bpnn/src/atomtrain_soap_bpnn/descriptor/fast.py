@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomtrain_density.derivatives import PairBasis
+from atomtrain_density.derivatives import PairBasis, along_pairs
 from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum
 
 
@@ -97,26 +97,6 @@ class _ProductsAdjoint(torch.autograd.Function):
         return spectrum.tangent(basis.tangent(vectors)), None, None
 
 
-class _Slopes(torch.autograd.Function):
-    """Zero for each atom, whose derivative along its pair vectors is J^T g (of the products).
-
-    g is no input: autograd would go through here for the derivatives in the weights, too.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, centers: Tensor, g: list[Tensor], spectrum: Spectrum, basis: PairBasis
-    ) -> Tensor:  # fmt: skip
-        ctx.constants = (centers, g, spectrum, basis)
-        return vectors.new_zeros(len(spectrum.features), 1)
-
-    @staticmethod
-    def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
-        centers, (g,), spectrum, basis = ctx.constants
-        by_vectors = _ProductsAdjoint.apply(g, spectrum, basis)
-        return by_vectors * by_scalar.index_select(0, centers), None, None, None, None
-
-
 def features(vectors: Tensor, spectrum: Spectrum, basis: PairBasis) -> Tensor:
     """The features as a function of the pair vectors (see the module's text)."""
     result = _Features.apply(vectors, spectrum, basis)
@@ -131,6 +111,7 @@ def slopes(
 
     ``g [n_atoms, n_features]`` is the derivative of each scalar in the products of its atom's density.
     """
-    result = _Slopes.apply(vectors, centers, [g], spectrum, basis)
-    assert isinstance(result, Tensor)
-    return result
+    n_atoms = len(spectrum.features)
+    return along_pairs(
+        vectors, centers, n_atoms, lambda: _ProductsAdjoint.apply(g, spectrum, basis)
+    )
