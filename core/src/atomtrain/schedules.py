@@ -32,6 +32,12 @@ class EpochSchedule:
         else:
             self._schedule.step()
 
+    def forget_best(self) -> None:
+        """Losses are no longer comparable with those seen so far."""
+        if self._wants_loss:
+            self._schedule.best = self._schedule.mode_worse
+            self._schedule.num_bad_epochs = 0
+
     def state(self) -> dict[str, Any]:
         """What a restart needs, as plain data."""
         plain = (bool, int, float, str, list, type(None))

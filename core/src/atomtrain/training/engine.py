@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import BatchSource, Kept, Limits, Noise, epoch_batches
+from atomtrain.data import BatchSource, Kept, Limits, Noise, epoch_batches, fingerprint
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.model.backbone import embedded_checkpoints, with_embedded
 from atomtrain.model.heads import saved_state, saved_states
@@ -29,6 +29,8 @@ from atomtrain.training.interrupt import Interruption
 from atomtrain.training.metrics import (
     ErrorSums,
     block_columns,
+    constant_labels,
+    error_floors,
     label_keys,
     label_variances,
     score,
@@ -81,6 +83,12 @@ class Engine:
             for part, store in (("train", run.train), ("validation", run.validation))
         }
 
+        # what the best model is chosen by; blocks are just for the eye
+        idle = constant_labels((run.train, run.validation), run.dataset_info, self.totals)
+        self.telling = [key for key in self.keys if key not in idle] or self.keys
+        self.floors = error_floors(self.predictor, run.train, self.totals)
+        self.judged_by = self._judged_by()
+
         self.kept = run.kept or Kept(self.hypers.memory_budget_bytes, scratch=run.directory)
         run.kept = self.kept
         self.make_sources()
@@ -112,6 +120,7 @@ class Engine:
         self.best_score = math.inf
         self.best_epoch = -1
         self.best_weights: dict[str, Tensor] | None = None
+        self.judged_since = 0  # the first epoch judged by today's validation set
         self.metrics: dict[str, Any] = {}
         torch.manual_seed(run.seed)
         if run.checkpoint is not None and run.checkpoint.get("trainer"):
@@ -150,7 +159,8 @@ class Engine:
             if hypers.checkpoint_interval and self.epoch % hypers.checkpoint_interval == 0:
                 self._write(f"model_{self.epoch}.ckpt")
             patience = hypers.early_stopping_patience
-            stopped_early = patience is not None and self.epoch - 1 - self.best_epoch >= patience
+            waited = self.epoch - 1 - max(self.best_epoch, self.judged_since - 1)
+            stopped_early = patience is not None and waited >= patience
 
         interrupted = self.epoch < hypers.num_epochs and not stopped_early
         if interrupted:
@@ -166,10 +176,8 @@ class Engine:
 
     def _judge(self, train_loss: float) -> EpochRecord:
         """Validate, and keep the weights if they are the best so far."""
-        info = self.run.dataset_info
         loss, errors = self._validate()
-        chosen_by = {key: errors[key] for key in self.keys}  # blocks are just for the eye
-        value = score(self.hypers.best_model_metric, loss, chosen_by, info)
+        value = self._score(loss, errors)
         is_best = value < self.best_score
         if is_best:
             self.best_score, self.best_epoch = value, self.epoch
@@ -195,6 +203,21 @@ class Engine:
             score=value,
             is_best=is_best,
         )
+
+    def _score(self, loss: float, errors: Errors) -> float:
+        chosen_by = {key: errors[key] for key in self.telling}
+        if not any(found["count"] for found in chosen_by.values()):
+            chosen_by = {key: errors[key] for key in self.keys}
+        metric = self.hypers.best_model_metric
+        value = score(metric, loss, chosen_by, self.run.dataset_info, self.floors)
+        if math.isnan(loss) or math.isnan(value):
+            raise AtomtrainError(
+                f"the errors on the validation set became NaN in epoch {self.epoch}, those in training "
+                "did not: something is in the validation set that the model cannot compute; look for "
+                "structures that are unlike those of the training set. The last checkpoint in "
+                f"'{self.run.directory}' is unharmed"
+            )
+        return value
 
     def begin_epoch(self) -> None:
         """Called before every epoch, ``self.epoch`` being the one to come. To be overridden."""
@@ -256,12 +279,13 @@ class Engine:
             self.keys, self.run.device, self.blocks, self.run.dataset_info, self.variances[part]
         )
 
-    def _validate(self) -> tuple[float, Errors]:
-        """Loss and errors on the validation set (of the averaged weights where there are any)."""
+    def _validate(self, averaged: bool = True) -> tuple[float, Errors]:
+        """Loss and errors on the validation set; ``averaged``: of averaged weights if there are any."""
         run = self.run
         self.model.eval()
-        if self.average is not None:
-            self.average.swap()
+        average = self.average if averaged else None
+        if average is not None:
+            average.swap()
         sums = self._error_sums("validation")
         loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
         batches = self._batches("validation", 0)
@@ -273,8 +297,8 @@ class Engine:
             loss_sum += loss.detach()
             if batch is not None:
                 add_errors(sums, self.predictor, predictions, batch, self.totals)
-        if self.average is not None:
-            self.average.swap()
+        if average is not None:
+            average.swap()
         run.processes.sum_(loss_sum)
         run.processes.sum_(sums.sums)
         return float(loss_sum) / max(len(batches), 1), sums.results()
@@ -426,6 +450,8 @@ class Engine:
                 "loss_sum": self.loss_sum,
                 "best_score": self.best_score,
                 "best_epoch": self.best_epoch,
+                "judged_by": self.judged_by,
+                "judged_since": self.judged_since,
                 "random_state": torch.get_rng_state(),
                 "schedule": None if self.schedule is None else self.schedule.state(),
             },
@@ -457,7 +483,36 @@ class Engine:
         if self.schedule is not None and state.get("schedule"):
             self.schedule.load(state["schedule"])
         self.metrics = dict(checkpoint.get("metrics") or {})
+        self.judged_since = state.get("judged_since", 0)
+        if state.get("judged_by") != self.judged_by:
+            self._judge_again()
         torch.set_rng_state(state["random_state"])
+
+    def _judged_by(self) -> str:
+        """What the best score belongs to: the validation set, and how it is scored."""
+        metric = self.hypers.best_model_metric
+        if metric == "loss":
+            metric += repr([(term.key, term.weight, term.per_structure) for term in self.terms])
+        return f"{metric} of {fingerprint(self.run.validation)}"
+
+    def _judge_again(self) -> None:
+        """Score the best weights anew: their score belongs to another validation set, or to none known."""
+        self.judged_since = self.epoch
+        if self.schedule is not None:
+            self.schedule.forget_best()
+        if self.best_weights is None:
+            return
+        now = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.best_weights)
+        loss, errors = self._validate(averaged=False)
+        self.model.load_state_dict(now)
+        before, self.best_score = self.best_score, self._score(loss, errors)
+        self.metrics |= {"best_score": self.best_score, "best_errors": errors}
+        if self.best_score != before:
+            log.warning(
+                "what the best model is chosen by (the validation set, best_model_metric) is not as it "
+                f"was: the weights of epoch {self.best_epoch}, the best so far, were judged anew"
+            )
 
     def _skipped(self) -> tuple[int, int]:
         """Training structures too large for any batch, and those left out by bounds in epoch 0."""

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from atomtrain.data.store import StructureStore
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.graph import volumes
+from atomtrain.targets import DatasetInfo, TargetInfo, split_key
 from atomtrain.tasks import Task, task_of
+
+if TYPE_CHECKING:
+    from atomtrain.model.predictor import Predictor
+
+RESOLUTION = 1e-4
+"""The part of a label's scale below which errors are not told apart when the best model is chosen."""
+CONSTANT = 1e-9
+"""Labels whose deviations are this small relative to their size are constant: the rest is rounding."""
 
 
 class ErrorSums:
@@ -108,8 +118,55 @@ def label_variances(
             continue
         values = label.values / store.n_atoms[:, None] if per == "atom" else label.values
         mask = label.there.to(values.dtype)
+        n = mask.sum().clamp(min=1)
         mean = (values * mask).sum(0) / mask.sum(0).clamp(min=1)
-        found[name] = float(((values - mean).square() * mask).sum() / mask.sum().clamp(min=1))
+        variance = float(((values - mean).square() * mask).sum() / n)
+        size = float((values.square() * mask).sum() / n)
+        found[name] = variance if variance > CONSTANT**2 * size else 0.0
+    return found
+
+
+def constant_labels(
+    stores: Collection[StructureStore], info: DatasetInfo, totals: Collection[str] = ()
+) -> set[str]:
+    """The label keys that say the same of every structure: no model is better for what it makes of them.
+
+    Gradients are constant where all are zero, which symmetry makes them.
+    """
+    found = set()
+    for key in label_keys(info):
+        name, gradient = split_key(key)
+        labels = [store.labels[key] for store in stores if key in store.labels]
+        if gradient:
+            constant = not any(bool(label.values.any()) for label in labels)
+        else:
+            variances = [label_variances(store, info, totals).get(name, 1.0) for store in stores]
+            constant = not any(variances) and all(bool(label.there.any()) for label in labels)
+        if constant:
+            found.add(key)
+    return found
+
+
+def error_floors(
+    predictor: Predictor, store: StructureStore, totals: Collection[str] = ()
+) -> dict[str, float]:
+    """By label key, the size below which errors are not told apart (see :func:`score`).
+
+    It is :data:`RESOLUTION` times the scale that labels were divided by, in the units of the errors. The
+    ``store`` tells how dense structures are, which is what stress needs.
+    """
+    info = predictor.dataset_info
+    volume = volumes(store.cells) * store.pbc.all(1)
+    atoms = float(store.n_atoms[volume > 0].sum())
+    density = atoms / max(float(volume.sum()), 1e-30) if atoms else 1.0
+    found = {}
+    for key in label_keys(info):
+        name, gradient = split_key(key)
+        target = info.targets[name]
+        floor = RESOLUTION * float(predictor.affine_of(name).reference.max())
+        if target.error_per(gradient, totals) == "volume":
+            floor *= density
+        found[key] = floor
     return found
 
 
@@ -132,11 +189,14 @@ def score(
     loss: float,
     errors: dict[str, dict[str, float]],
     info: DatasetInfo | None = None,
+    floors: Mapping[str, float] | None = None,
 ) -> float:
     """The number the best model has the smallest of: ``rmse_prod``, ``mae_prod`` or ``loss``.
 
     The products run over all ``errors`` of which there are any, gradients included. Kinds of targets
-    that have no such error bring what stands for one (:attr:`atomtrain.tasks.Task.measure`).
+    that have no such error bring what stands for one (:attr:`atomtrain.tasks.Task.measure`). An error
+    counts as no less than its floor: one that is zero from the start (forces of perfect crystals), or
+    rounding, would otherwise make every model as good as any other.
     """
     if metric == "loss":
         return loss
@@ -146,5 +206,5 @@ def score(
         if found["count"] > 0:
             target = None if info is None else info.targets.get(key)
             own = kind if kind in found or target is None else task_of(target.kind).measure
-            product *= found[own]
+            product *= max(found[own], (floors or {}).get(key, 0.0))
     return product
