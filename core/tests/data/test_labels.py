@@ -213,7 +213,7 @@ def test_value_that_is_no_number(workplace: Path) -> None:
     for atoms in frames:
         atoms.info["e"] = "low"
     write(frames)
-    with pytest.raises(DataError, match=r"'e' of frame 0 in 'a.xyz' does not fit: could not conv"):
+    with pytest.raises(DataError, match=r"'e' of frame 0 in 'a.xyz' does not fit: it is 'low'"):
         own(key="e")
 
 

@@ -55,6 +55,56 @@ def test_wrong_labels_of_classes(value: Any, message: str) -> None:
         task_of("classes").row(value, info("classes", extra=NAMES), WATER)
 
 
+@pytest.mark.parametrize(
+    ("classes", "value", "row"),
+    [
+        (["2", "4", "6"], 4, [0, 1, 0]),
+        (["2", "4", "6"], 2.0, [1, 0, 0]),
+        (["1", "0"], 1, [1, 0]),  # a name, not a position
+        (["T", "M"], True, [1, 0]),  # extended xyz: phase=T
+        (["M", "F"], np.bool_(False), [0, 1]),
+        (["T", "M"], "T", [1, 0]),
+        ([True, False], "yes", [1, 0]),  # names: [yes, no] in YAML
+        (["007", "008"], 8, [0, 1]),  # extended xyz: agent=008
+        (["1e2", "2e2"], 200.0, [0, 1]),
+    ],
+)
+def test_labels_are_names(classes: list[Any], value: Any, row: list[float]) -> None:
+    target = info("classes", extra={"names": classes})
+    np.testing.assert_array_equal(task_of("classes").row(value, target, WATER), [row])
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "value"),
+    [
+        ("classes", ("2", "4", "6"), 1),  # not the second
+        ("classes", ("2", "4", "6"), 8),
+        ("classes", ("4", "m"), 1),
+        ("classes", ("solid", "liquid"), True),
+        ("binary", ("2", "4"), 1),
+        ("binary", ("2", "4"), 0.0),
+        ("binary", ("2", "4"), 3),
+        ("binary", ("no", "yes"), 2),
+    ],
+)
+def test_numbers_that_are_no_class(kind: str, classes: tuple[str, ...], value: Any) -> None:
+    with pytest.raises(ValueError, match=f"'{str(value).lower().removesuffix('.0')}'"):
+        task_of(kind).row(value, info(kind, classes=classes), WATER)
+
+
+def test_the_model_says_what_a_label_is() -> None:
+    for kind in ("classes", "binary"):
+        words, numbers = (info(kind, classes=c) for c in (("hot", "cold"), ("2", "4")))
+        assert "its position from 0" in task_of(kind).describe_output(words)
+        assert task_of(kind).describe_output(numbers).endswith("a class is its name")
+
+
+def test_words_that_are_booleans_too() -> None:
+    task = task_of("classes")
+    assert task.classes_in([True, "M", False]) == ("F", "M", "T")
+    assert task.classes_in([True, False]) == ("false", "true")
+
+
 def test_classes_of_atoms() -> None:
     target = info("classes", extra={"names": ["H", "O"]}, per_atom=True)
     found = task_of("classes").row(np.array(["O", "H", "H"]), target, WATER)
@@ -84,9 +134,9 @@ def test_binary_labels() -> None:
         assert task.row(value, plain, WATER) == [[label]]
     named = info("binary", extra={"names": ["insulator", "metal"]})
     assert task.row("metal", named, WATER) == [[1.0]]
-    with pytest.raises(ValueError, match="'semimetal' is neither 0 nor 1 nor insulator or metal"):
+    with pytest.raises(ValueError, match="'semimetal' is neither insulator nor metal nor 0 nor 1"):
         task.row("semimetal", named, WATER)
-    with pytest.raises(ValueError, match="below 0 or above 1"):
+    with pytest.raises(ValueError, match="'2' is neither 0 nor 1, and no probability"):
         task.row(2, plain, WATER)
     with pytest.raises(ValueError, match="has two classes, the training set has 3: a, b, c"):
         task.classes_in(["a", "b", "c"])

@@ -90,7 +90,8 @@ class SectionFiles:
             raise DataError(f"{where}: '{key}' of '{path}': {error}") from None
 
     def _open(self, section: TargetSection | GradientSection, what: str, *place: str) -> _Source:
-        wanted = Wanted(self.structures, self.chosen, self.section.where(*place))
+        where, extra = self.section.where(*place), place[0] == "extra_data"
+        wanted = Wanted(self.structures, self.chosen, where, flags=extra)
         file = self._files.open(section.read_from, section.reader, wanted.where)
         return _Source(file, wanted, section.key, section.allow_missing, what)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,10 @@ TOP = 5
 BINS = 4096
 """bins of the histogram of log-odds, -20 to 20, that the area under the ROC curve is taken from"""
 TINY = 1e-12
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+TRUE = ("t", "true", "yes", "on")
+FALSE = ("f", "false", "no", "off")
+"""words that files of options or of structures may have turned into booleans, in lower case"""
 
 Name = str | int | bool
 
@@ -95,6 +100,7 @@ class Classes(Classification):
 
     def classes_in(self, values: Iterable[Any]) -> tuple[str, ...]:
         found: set[str] = set()
+        flags: set[str] = set()
         width = 0
         for value in values:
             array = np.asarray(value)
@@ -103,9 +109,12 @@ class Classes(Classification):
             elif array.dtype.kind in "fiu" and array.ndim == 1 and _one_hot(array):
                 width = max(width, len(array))
             else:
-                found.update(_name(one) for one in array.ravel().tolist())
+                names = flags if array.dtype.kind == "b" else found
+                names.update(_name(one) for one in array.ravel().tolist())
         if width:
             return tuple(map(str, range(width)))
+        # among words, T and F are words too, which extended xyz takes for booleans
+        found |= {name[0].upper() for name in flags} if found else flags
         if all(_is_integer(name) for name in found):
             return tuple(sorted(found, key=int))
         return tuple(sorted(found))
@@ -141,11 +150,9 @@ class Classes(Classification):
         return result
 
     def _index(self, value: Any, info: TargetInfo) -> int:
-        name = _name(value)
-        if name in info.classes:
-            return info.classes.index(name)
-        if _is_integer(name) and 0 <= int(name) < len(info.classes):
-            return int(name)  # the position of a name
+        name, found = _name(value), _position(value, info.classes)
+        if found is not None:
+            return found
         shown = ", ".join(info.classes[:12]) + (", ..." if len(info.classes) > 12 else "")
         raise ValueError(f"there is no class '{name}' (there are: {shown})")
 
@@ -157,7 +164,7 @@ class Classes(Classification):
         return values
 
     def describe_output(self, info: TargetInfo) -> str:
-        said = f"probabilities of {', '.join(info.classes)}"
+        said = f"probabilities of {', '.join(info.classes)}; {_how_written(info.classes)}"
         return "; ".join(filter(None, [info.description, said]))
 
     def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
@@ -310,15 +317,17 @@ class Binary(Classification):
             raise ValueError(f"it has shape {array.shape}, expected {rows} x {info.width}")
         result = np.empty(array.size)
         for k, one in enumerate(array.ravel().tolist()):
-            name = _name(one)
-            if name in info.classes:
-                result[k] = info.classes.index(name)
-            elif isinstance(one, (int, float)):
-                result[k] = float(one)  # also a probability, or NaN for a missing label
+            found = _position(one, info.classes)
+            if found is None and isinstance(one, bool):
+                found = _position(int(one), info.classes)
+            if found is not None:
+                result[k] = found
+            elif isinstance(one, float) and (np.isnan(one) or 0 < one < 1):
+                result[k] = one  # missing, or a probability
             else:
-                raise ValueError(f"'{name}' is neither 0 nor 1 nor {' or '.join(info.classes)}")
-        if ((result < 0) | (result > 1)).any():
-            raise ValueError("a label is below 0 or above 1")
+                names = " nor ".join(info.classes)
+                also = "" if _whole_numbers(info.classes) else " nor 0 nor 1"
+                raise ValueError(f"'{_name(one)}' is neither {names}{also}, and no probability")
         return result.reshape(rows, info.width)
 
     def describe_labels(self, values: Tensor, mask: Tensor | None, info: TargetInfo) -> str:
@@ -331,7 +340,7 @@ class Binary(Classification):
         return torch.cat([1 - values, values], 1) if info.width == 1 else None
 
     def describe_output(self, info: TargetInfo) -> str:
-        said = f"probability of {', '.join(info.classes[1:])}"
+        said = f"probability of {', '.join(info.classes[1:])}; {_how_written(info.classes)}"
         return "; ".join(filter(None, [info.description, said]))
 
     def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
@@ -428,6 +437,40 @@ def _name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def _position(value: Any, classes: Sequence[str]) -> int | None:
+    """Which of the ``classes`` a label means; None if it means none.
+
+    A label is the name of a class. Where no name is a whole number, whole numbers are positions.
+    """
+    name = _name(value)
+    if name in classes:
+        return classes.index(name)
+    meant = [k for k, one in enumerate(classes) if _meaning(one) == _meaning(name)]
+    if len(meant) == 1:
+        return meant[0]
+    if _is_integer(name) and 0 <= int(name) < len(classes) and not _whole_numbers(classes):
+        return int(name)
+    return None
+
+
+def _whole_numbers(classes: Sequence[str]) -> bool:
+    return any(_is_integer(name) for name in classes)
+
+
+def _how_written(classes: Sequence[str]) -> str:
+    """What labels of these classes are in data."""
+    number = "" if _whole_numbers(classes) else " or, as a number, its position from 0"
+    return f"in data, a class is its name{number}"
+
+
+def _meaning(name: str) -> str | float:
+    """What YAML and extended xyz make of a word: T is true, and 1e2 is 100."""
+    if NUMBER.fullmatch(name):
+        return float(name)
+    word = name.lower()
+    return "true" if word in TRUE else "false" if word in FALSE else name
 
 
 def _is_integer(name: str) -> bool:

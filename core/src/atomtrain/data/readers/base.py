@@ -27,12 +27,13 @@ GradientKind = Literal["forces", "stress", "virial"]
 class Wanted:
     """The structures labels are wanted for: ``structures[k]`` for each ``k`` of ``chosen``.
 
-    ``where`` begins the messages of errors.
+    ``where`` begins the messages of errors; ``flags``: True and False are numbers there (masks).
     """
 
     structures: Sequence[Frame]
     chosen: Sequence[int]
     where: str
+    flags: bool = False
 
     @cached_property
     def n_atoms(self) -> np.ndarray:

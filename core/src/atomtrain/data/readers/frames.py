@@ -35,7 +35,8 @@ class FramesFile(DataFile):
         def convert(value: Any, structure: Frame) -> np.ndarray:
             if info.per_volume:  # a stress: ASE's six numbers are understood too
                 return _matrix(value).reshape(1, 9)
-            return _shaped(value, len(structure.numbers) if info.per_atom else 1, info.width)
+            rows = len(structure.numbers) if info.per_atom else 1
+            return _shaped(value, rows, info.width, wanted.flags)
 
         return self._rows(key, info.per_atom, info.width, convert, wanted)
 
@@ -113,8 +114,26 @@ def read_ase(path: str, where: str) -> list[Frame]:
     return frames
 
 
-def _shaped(value: Any, rows: int, width: int) -> np.ndarray:
-    array = np.asarray(value, dtype=np.float64)
+def _numbers(value: Any, flags: bool = False) -> np.ndarray:
+    """As float64; ``flags``: True and False count as 1 and 0. ValueError for what is no number.
+
+    ``float`` would make 1 of True, which is what ASE makes of a word alone in a comment line, and
+    a number of a date.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind == "b" and not flags:
+        raise ValueError(
+            f"it is {array.ravel()[0] if array.size else array}, not a number (a word without a value in "
+            "the comment line of a frame is read as True); yes and no are for type: binary"
+        )
+    if array.dtype.kind not in "iufb":
+        text = str(value).splitlines()[0] if str(value) else "empty"
+        raise ValueError(f"it is '{text[:40]}' ({type(value).__name__}), not a number")
+    return array.astype(np.float64)
+
+
+def _shaped(value: Any, rows: int, width: int, flags: bool = False) -> np.ndarray:
+    array = _numbers(value, flags)
     if array.size != rows * width or (rows > 1 and array.shape[0] != rows):
         per = f"{rows} atoms x {width}" if rows > 1 or width > 1 else "a single number"
         raise ValueError(f"it has shape {array.shape}, expected {per}")
@@ -123,7 +142,7 @@ def _shaped(value: Any, rows: int, width: int) -> np.ndarray:
 
 def _matrix(value: Any) -> np.ndarray:
     """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
-    array = np.asarray(value, dtype=np.float64)
+    array = _numbers(value)
     if array.size == 6:
         return np.take(array, VOIGT)
     if array.size == 9:
