@@ -170,16 +170,29 @@ def test_blocks_in_any_order(truth: StructureStore) -> None:
 
 
 def test_numbers_of_systems(truth: StructureStore) -> None:
-    """0, 1, ... are structures; as many others are structures in their order."""
-    save_map("e.mts", simple_map([2, 0, 3, 1], [[2.0], [0], [3], [1]]))
+    """The numbers of the structures, or one after the other from another number on."""
     target = {"read_from": "e.mts", "forces": False, "stress": False}
-    assert read(energy=target).labels["energy"].values.flatten().tolist() == [0, 1, 2, 3]
-    save_map("e.mts", simple_map([40, 10, 20, 30], [[3.0], [0], [1], [2]]))
-    assert read(energy=target).labels["energy"].values.flatten().tolist() == [0, 1, 2, 3]
-    save_map("e.mts", simple_map([10, 20, 30], [[0.0], [1], [2]]))
-    message = r"energy: the map in 'e.mts' does not fit 'energy': its samples name 3 systems, 10 to"
-    with pytest.raises(DataError, match=message):
-        read(energy=target)
+    for numbers in ([2, 0, 3, 1], [0, 1, 2, 3], [1, 2, 3, 4], [10, 11, 12, 13]):
+        save_map("e.mts", simple_map(numbers, [[float(k)] for k in numbers]))
+        found = read(energy=target).labels["energy"].values.flatten()
+        assert (found - min(numbers)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1, 2, 3, 99], "no structure is 99, and none of 0;"),
+        ([40, 10, 20, 30], "no structure is 10, 20, 30, 40, and none of 0, 1, 2, 3;"),
+        ([13, 12, 11, 10], "no structure is 10, 11, 12, 13"),  # the row or the number?
+        ([10, 20, 30], "its samples are of 3 systems; there are 4 structures, numbered 0 to 3"),
+        ([-1, 0, 1, 2, 3], "no structure is -1;"),
+        ([0, 1, 2, 3, 4], "no structure is 4;"),
+    ],
+)
+def test_numbers_of_no_system(truth: StructureStore, numbers: list[int], message: str) -> None:
+    save_map("e.mts", simple_map(numbers, [[float(k)] for k in numbers]))
+    with pytest.raises(DataError, match=f"the map in 'e.mts' does not fit 'energy': .*{message}"):
+        read(energy={"read_from": "e.mts", "forces": False, "stress": False})
 
 
 def test_missing_structures_of_a_map(truth: StructureStore) -> None:

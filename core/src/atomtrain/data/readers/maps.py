@@ -240,10 +240,12 @@ _Numbers = Callable[[np.ndarray], np.ndarray]
 def _numbers(found: TensorMap, only: int | None, wanted: Wanted) -> _Numbers:
     """From ``system`` labels of a map to numbers of structures.
 
-    Labels are the numbers. If they are not, but there are as many as structures, they stand for the
-    structures in their order; the labels in a map of one structure stand for that one.
+    Labels are the numbers. Only where they count the structures from another number on, one by one and
+    in this order, is the first number the first structure; the labels in a map of one structure stand
+    for that one.
     """
-    ids = np.unique(np.concatenate([_column(block, "system") for block in found.blocks()]))
+    columns = [_column(block, "system") for block in found.blocks()]
+    ids = np.unique(np.concatenate(columns))
     n = len(wanted.structures)
     if only is not None:
         if len(ids) > 1:
@@ -251,12 +253,20 @@ def _numbers(found: TensorMap, only: int | None, wanted: Wanted) -> _Numbers:
         return lambda systems: np.full_like(systems, only)
     if len(ids) == 0 or (ids[0] >= 0 and ids[-1] < n):
         return lambda systems: systems
-    if len(ids) == n:
-        return lambda systems: np.searchsorted(ids, systems)
+    ascending = all((np.diff(column) >= 0).all() for column in columns)
+    if len(ids) == n and ids[-1] - ids[0] == n - 1 and ascending:
+        return lambda systems: systems - ids[0]
+    strange = ids[(ids < 0) | (ids >= n)]
+    lacking = np.setdiff1d(np.arange(n), ids)
+    also = f", and none of {_few(lacking)}" if len(lacking) else ""
     raise ValueError(
-        f"its samples name {len(ids)} systems, {ids[0]} to {ids[-1]}, but there are {n} structures "
-        f"(0 to {n - 1})"
+        f"its samples are of {len(ids)} systems; there are {n} structures, numbered 0 to {n - 1}, so that "
+        f"no structure is {_few(strange)}{also}; give 'system' the numbers of the structures"
     )
+
+
+def _few(numbers: np.ndarray) -> str:
+    return ", ".join(map(str, numbers[:8].tolist())) + (", ..." if len(numbers) > 8 else "")
 
 
 def _column(block: TensorBlock, name: str) -> np.ndarray:
