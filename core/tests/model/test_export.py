@@ -223,17 +223,40 @@ def test_tensor_targets_have_metatomics_labels(tmp_path):
     torch.testing.assert_close(vector.values[0], expected["test::both"][1].sum(0))
 
 
-def test_float32_sums_in_float64(tmp_path):
-    """10,000 eV of baseline leave float32 a resolution of 1 meV: sums must not lose more."""
+def test_large_reference_energies(tmp_path):
+    """45,000 eV an atom leave float32 a resolution of 4 meV: steps of 1 mA must still be seen."""
     predictor = potential(torch.float32)
-    exported = export_predictor(predictor, {})
-    assert exported.capabilities().dtype == "float32"
-    save_model(exported, tmp_path / "m.pt")
+    predictor.affine_of("energy").shift.fill_(-45_000.0)
+    save_model(export_predictor(predictor, {}), tmp_path / "m.pt")
+    model = load_model(tmp_path / "m.pt")
+    assert model.capabilities().dtype == "float64"
+    inside = {p.dtype for p in model.parameters()}
+    assert inside == {torch.float32}
     atoms = frames()[0]
     atoms.calc = MetatomicCalculator(str(tmp_path / "m.pt"), device="cpu")
-    exact = predictor(with_dtype(graph_of([atoms]), torch.float32), ["energy"])["energy"][0].sum()
+    graph = graph_of([atoms])
+    exact = predictor(with_dtype(graph, torch.float32), ["energy"])["energy"][0].sum()
     assert exact.dtype == torch.float64
-    assert atoms.get_potential_energy() == np.float32(exact.item())
+    assert atoms.get_potential_energy() == pytest.approx(exact.item(), abs=1e-6)
+    force, before = atoms.get_forces()[0], atoms.get_potential_energy()
+    step = 1e-3 * force / np.linalg.norm(force)
+    atoms.positions[0] += step
+    assert atoms.get_potential_energy() - before == pytest.approx(-force @ step, rel=0.05, abs=1e-6)
+
+
+def test_two_atoms_in_one_place(tmp_path):
+    """An error that names them, in a batch as well; a hair apart there is a finite energy."""
+    save_model(export_predictor(potential(torch.float32), {}), tmp_path / "m.pt")
+    calculator = MetatomicCalculator(str(tmp_path / "m.pt"), device="cpu")
+    good = molecule("CH4")
+    bad = molecule("CH4")
+    bad.positions[4] = bad.positions[2]
+    for batch, system in (([bad], 0), ([good, bad], 1)):
+        with pytest.raises(torch.jit.Error, match=f"atoms [24] and [24] of system {system} are in the"):
+            calculator.run_model(batch, {"energy": ModelOutput(unit="eV", sample_kind="system")})
+    bad.positions[4, 0] += 1e-4
+    bad.calc = calculator
+    assert np.isfinite(bad.get_potential_energy())
 
 
 def with_dtype(graph: AtomGraph, dtype: torch.dtype) -> AtomGraph:
@@ -244,7 +267,8 @@ def with_dtype(graph: AtomGraph, dtype: torch.dtype) -> AtomGraph:
 
 def test_half_precision_is_exported_as_float32_and_the_predictor_stays():
     predictor = potential(torch.bfloat16)
-    assert export_predictor(predictor, {}).capabilities().dtype == "float32"
+    inside = {p.dtype for p in export_predictor(predictor, {}).parameters()}
+    assert inside == {torch.float32}
     assert predictor.model.weight.dtype == torch.bfloat16
     assert predictor.model.weight.requires_grad
 

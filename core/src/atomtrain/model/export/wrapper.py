@@ -19,9 +19,10 @@ class ExportedModel(nn.Module):
     """A :class:`~atomtrain.model.Predictor` behind metatomic's ``ModelInterface``.
 
     Pair vectors are taken from the neighbour list block, because that is where metatomic hangs the
-    gradient with respect to positions and cell. Sums over atoms are done in float64 (compositions may
-    be thousands of eV), the results are in the dtype of the systems. A run on one small molecule is
-    all overhead, hence the path without concatenation and the labels kept between calls.
+    gradient with respect to positions and cell. Systems come and results go in float64, which energies
+    of thousands of eV need; in between, the network computes in the precision it was trained in. A run
+    on one small molecule is all overhead, hence the path without concatenation and the labels kept
+    between calls.
     """
 
     pooled: List[str]
@@ -29,9 +30,11 @@ class ExportedModel(nn.Module):
     _system_samples: Labels
     _device: torch.device
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, dtype: torch.dtype) -> None:
         super().__init__()
         self.predictor = predictor
+        self.register_buffer("_network", torch.zeros(0, dtype=dtype))  # of this precision
+        self._network: Tensor
         self._neighbors = NeighborListOptions(
             cutoff=float(predictor.model.cutoff), full_list=True, strict=True
         )
@@ -57,12 +60,13 @@ class ExportedModel(nn.Module):
         outputs: Dict[str, ModelOutput],
         selected_atoms: Optional[Labels],
     ) -> Dict[str, TensorMap]:
-        """See metatomic's ``ModelInterface.forward``.
+        """See metatomic's ``ModelInterface.forward``. ValueError where two atoms are in one place.
 
         Per-atom samples come in the order of ``selected_atoms``, or of the systems; structures none
         of whose atoms are selected have the value zero.
         """
         graph = self._graph(systems)
+        _refuse_coincident(graph)
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
         structure = graph.structure  # of the atoms asked for
@@ -96,7 +100,7 @@ class ExportedModel(nn.Module):
                     blocks = [values.sum(0, keepdim=True) for values in blocks]
                 else:
                     blocks = [sum_over_structures(v, structure, n_systems) for v in blocks]
-            results[name] = self._map(name, blocks, samples, graph.positions.dtype)
+            results[name] = self._map(name, blocks, samples, systems[0].positions.dtype)
         return results
 
     def _map(
@@ -114,9 +118,10 @@ class ExportedModel(nn.Module):
         if len(systems) == 0:
             raise ValueError("the model was called without any system")
         blocks = [system.get_neighbor_list(self._neighbors) for system in systems]
+        dtype = self._network.dtype
         if len(systems) == 1:
-            return _graph_of_one(systems[0], blocks[0])
-        positions = torch.cat([system.positions for system in systems])
+            return _graph_of_one(systems[0], blocks[0], dtype)
+        positions = torch.cat([system.positions for system in systems]).to(dtype)
         device = positions.device
         counts = torch.tensor([len(system) for system in systems], device=device)
         n_pairs = torch.tensor([block.values.shape[0] for block in blocks], device=device)
@@ -126,13 +131,13 @@ class ExportedModel(nn.Module):
         return AtomGraph(
             positions=positions,
             types=torch.cat([system.types for system in systems]).to(torch.int64),
-            cells=torch.stack([system.cell for system in systems]),
+            cells=torch.stack([system.cell for system in systems]).to(dtype),
             pbc=torch.stack([system.pbc for system in systems]),
             structure=torch.repeat_interleave(torch.arange(len(systems), device=device), counts),
             centers=pairs[:, 0] + first_of_pair,
             neighbors=pairs[:, 1] + first_of_pair,
-            shifts=pairs[:, 2:].to(positions.dtype),
-            vectors=torch.cat([block.values for block in blocks]).squeeze(-1),
+            shifts=pairs[:, 2:].to(dtype),
+            vectors=torch.cat([block.values for block in blocks]).squeeze(-1).to(dtype),
             extras=extras,
         )
 
@@ -161,22 +166,39 @@ def _system_labels(n_systems: int, device: torch.device) -> Labels:
     return Labels(["system"], values, assume_unique=True)
 
 
-def _graph_of_one(system: System, block: TensorBlock) -> AtomGraph:
+def _refuse_coincident(graph: AtomGraph, closest: float = 1e-6) -> None:
+    """Two atoms in one place have no energy: better an error than NaN, which many take for a number.
+
+    ``closest``: the distance below which directions are rounding, in the length unit of the model.
+    """
+    close = (graph.vectors.detach().square().sum(1) < closest**2).nonzero()
+    if close.shape[0] > 0:
+        pair = int(close[0, 0])
+        i, j = int(graph.centers[pair]), int(graph.neighbors[pair])
+        system = graph.structure[i]
+        first = int(torch.searchsorted(graph.structure, system))
+        raise ValueError(
+            "atoms " + str(i - first) + " and " + str(j - first) + " of system " + str(int(system))
+            + " are in the same place: their energy is not defined"
+        )  # fmt: skip
+
+
+def _graph_of_one(system: System, block: TensorBlock, dtype: torch.dtype) -> AtomGraph:
     """A batch of one system, whose pairs are in ``block``."""
     pairs = block.samples.values.to(torch.int64)  # [n_pairs, 5]
-    positions = system.positions
+    positions = system.positions.to(dtype)
     n_atoms, device = positions.shape[0], positions.device
     extras: Dict[str, Tensor] = {}
     return AtomGraph(
         positions=positions,
         types=system.types.to(torch.int64),
-        cells=system.cell.unsqueeze(0),
+        cells=system.cell.unsqueeze(0).to(dtype),
         pbc=system.pbc.unsqueeze(0),
         structure=torch.zeros(n_atoms, dtype=torch.int64, device=device),
         centers=pairs[:, 0],
         neighbors=pairs[:, 1],
-        shifts=pairs[:, 2:].to(positions.dtype),
-        vectors=block.values.squeeze(-1),
+        shifts=pairs[:, 2:].to(dtype),
+        vectors=block.values.squeeze(-1).to(dtype),
         extras=extras,
     )
 
