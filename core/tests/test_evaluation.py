@@ -238,7 +238,12 @@ def test_several_sections_get_a_file_each(folder, model_file):
             "the model does not predict 'energy/pbe'; did you mean 'energy'",
         ),
         ("{systems: salt.xyz}", {}, DataError, "contains Na, Cl, which the model does not know"),
-        ("{systems: w.xyz}", {"output": "out.npz"}, OutputError, "written as .xyz, .extxyz, .zip"),
+        (
+            "{systems: w.xyz}",
+            {"output": "out.npz"},
+            OutputError,
+            "written as .xyz, .extxyz, .traj, .db, .json, .zip, .mts",
+        ),
         ("{systems: w.xyz}", {"output": "w.xyz"}, OutputError, "'w.xyz' is one of the files"),
         ("{systems: w.xyz}", {"output": "no/out.xyz"}, OutputError, "there is no directory 'no'"),
         ("{systems: w.xyz}", {"batch_size": 0}, OptionsError, "batch size must be at least 1"),

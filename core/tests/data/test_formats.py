@@ -368,7 +368,7 @@ def test_memory_mapped_folders_that_are_wrong(truth: StructureStore) -> None:
     with pytest.raises(DataError, match=r"'d' is not a memory-mapped data set"):
         read("d", energy={})
     Path("d/ns.npy").unlink()
-    with pytest.raises(DataError, match=r"the file 'd' is a directory"):
+    with pytest.raises(DataError, match=r"'d' is a directory, but neither a folder of arrays"):
         read("d", energy={})
 
 
