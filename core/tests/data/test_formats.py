@@ -472,7 +472,7 @@ def test_places_for_predictions(workplace: Path) -> None:
         "full/": "a folder with files in it; remove it first",
         "full/file": "it is a file",
         "p.zip/": "cannot end in a slash",
-        "p.npz": r"predictions are written as .xyz, .extxyz, .zip, .mts by the extension",
+        "p.npz": r"written as .xyz, .extxyz, .traj, .db, .json, .zip, .mts .*by the ext",
         "none/p.zip": "there is no directory 'none'",
     }.items():
         with pytest.raises(OutputError, match=message):
