@@ -162,7 +162,9 @@ def _open(path: str, kind: str, where: str) -> DataFile:
         return (maps.MapFile if kind == "map" else maps.MapFolder)(path, where)
     frames = _reader(kind, where)(path, where)
     if not frames:
-        raise DataError(f"{where}: '{path}' holds no structures")
+        raise DataError(
+            f"{where}: '{path}' holds no structures; is it the right file, of the format its name says?"
+        )
     return FramesFile(path, frames)
 
 

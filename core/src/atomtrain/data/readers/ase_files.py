@@ -82,6 +82,10 @@ def _read(path: str) -> list[Frame]:
             f"is not text in UTF-8: see line {undecodable_line(path)}; convert it, for instance: "
             "iconv -f LATIN1 -t UTF-8 OLD > NEW"
         ) from error
+    except ImportError as error:
+        raise Incomplete(
+            f"needs a package to be read that is not installed; install '{error.name}'"
+        ) from error
     except Exception as error:  # every format fails in its own way
         raise Incomplete(_stopped(format, len(frames), xyz)) from error
     return frames
@@ -112,11 +116,13 @@ def _rows(path: str, format: str) -> Iterator[Frame]:
     """The rows of a database, with their key-value pairs and ``data``."""
     import ase.db
 
-    if format == "db":
+    lightning = path.lower().endswith(".aselmdb")  # to ASE a kind of 'db'
+    if format == "db" and not lightning:
         _check_database(path)
     source: Any = path if format == "db" else opened(path, text=True)
+    kind = "aselmdb" if lightning else format
     try:
-        database = ase.db.connect(source, type=format, use_lock_file=False, serial=True)
+        database = ase.db.connect(source, type=kind, use_lock_file=False, serial=True)
         for row in database.select():
             yield _frame(row.toatoms(), {**row.data, **row.key_value_pairs})
     finally:
@@ -157,10 +163,9 @@ def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
     per_atom = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
     per_structure = {}
     for key, value in info.items():
-        given = key in results or (key in (more or {}) and isinstance(value, np.ndarray))
-        shape = np.shape(value) if given else ()
-        if shape and shape[0] == count and key != "stress":  # six numbers for six atoms
-            per_atom[key] = np.asarray(value)
+        given = isinstance(value, np.ndarray) and (key in results or key in (more or {}))
+        if given and value.shape[:1] == (count,) and key != "stress":  # six numbers for six atoms
+            per_atom[key] = value
         else:
             per_structure[key] = value
     return Frame(

@@ -64,10 +64,11 @@ class FramesFile(DataFile):
         for key in sorted(self.keys, key=lambda key: (len(key), key)):
             if not _LOOKS_LIKE[kind].search(key.lower()):
                 continue
-            frame = next(frame for frame in self.frames if frame.find(key) is not None)
-            shape = np.shape(frame.find(key))
+            frame = next((frame for frame in self.frames if frame.find(key) is not None), None)
+            if frame is None:
+                continue
             fits = ((len(frame.numbers), 3),) if kind == "forces" else ((3, 3), (9,), (6,))
-            if shape in fits:
+            if getattr(frame.find(key), "shape", ()) in fits:
                 found.append(key)
         if kind == "forces" and columns <= self.keys:
             found.append(", ".join(sorted(columns)))

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+from atomtrain.data.readers.content import BYTE_ORDER_MARK
+
 _TEXT = re.MULTILINE
 _BEGINNINGS: dict[str, re.Pattern[bytes]] = {
     "cif": re.compile(rb"^\s*_cell_length_a\b", _TEXT),
@@ -41,6 +43,7 @@ class XyzText:
     """
 
     def __init__(self, content: bytes) -> None:
+        content = content.replace(BYTE_ORDER_MARK, b"")  # of files that were put together
         if b"\r" in content:
             content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self.lines: list[int] = []
