@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from atomtrain import api
 from atomtrain.cli.app import app
-from atomtrain.data import read_section
+from atomtrain.data import Remarks, read_section
 from atomtrain.data.readers import Files
 from atomtrain.data.writers import Predictions, choose_output
 from atomtrain.options import DatasetSection
@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     section = DatasetSection.model_validate(
         {"systems": str(folder / "data.xyz"), "targets": TARGETS}
     )
-    loaded = read_section(section, Files(), [])
+    loaded = read_section(section, Files(), Remarks())
     values = {key: label.values for key, label in loaded.store.labels.items()}
     volume = np.array([abs(a.get_volume()) for a in frames])[:, None]
     values["energy:stress"] = values["energy:strain"] / volume

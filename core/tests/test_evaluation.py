@@ -238,7 +238,12 @@ def test_several_sections_get_a_file_each(folder, model_file):
             "the model does not predict 'energy/pbe'; did you mean 'energy'",
         ),
         ("{systems: salt.xyz}", {}, DataError, "contains Na, Cl, which the model does not know"),
-        ("{systems: w.xyz}", {"output": "out.npz"}, OutputError, "written as .xyz, .extxyz, .zip"),
+        (
+            "{systems: w.xyz}",
+            {"output": "out.npz"},
+            OutputError,
+            "written as .xyz, .extxyz, .traj, .db, .json, .zip, .mts",
+        ),
         ("{systems: w.xyz}", {"output": "w.xyz"}, OutputError, "'w.xyz' is one of the files"),
         ("{systems: w.xyz}", {"output": "no/out.xyz"}, OutputError, "there is no directory 'no'"),
         ("{systems: w.xyz}", {"batch_size": 0}, OptionsError, "batch size must be at least 1"),
@@ -254,3 +259,65 @@ def test_mistakes(folder, model_file, text, arguments, error, message):
     with pytest.raises(error, match=message):
         evaluate(model_file, "eval.yaml", **{"output": "out.xyz", **arguments})
     assert not Path("out.xyz").exists()
+
+
+@pytest.mark.parametrize("output", ["out.traj", "out.db", "out.json", "out.xyz.gz", "OUT.EXTXYZ"])
+def test_formats_of_ase_hold_what_was_predicted(folder, model_file, output):
+    frames = [*labelled(), molecule("CH3CH2OH")]
+    ase.io.write("data.xyz", frames)
+    Path("eval.yaml").write_text("systems: data.xyz\n")
+    evaluate(model_file, "eval.yaml", output=output, batch_size=2)
+    Path("again.yaml").write_text(
+        f"systems: {output}\ntargets: {{energy: {{forces: true, stress: true}}}}\n"
+    )
+    (again,) = evaluate(model_file, "again.yaml", output=None, batch_size=2)
+    assert again.errors["energy"]["count"] == 4
+    assert again.errors["energy:forces"]["count"] == 3 * sum(map(len, frames))
+    assert again.errors["energy:strain"]["count"] == 3 * 9
+    for key, errors in again.errors.items():
+        assert errors["rmse"] < 1e-7, key
+
+
+def test_several_files_are_evaluated_as_one(folder, model_file, caplog):
+    """With wildcards and lists, labels in files of their own, and cells of the right structures."""
+    frames = labelled()
+    frames[1].pbc = frames[1].calc.atoms.pbc = [True, True, False]
+    ase.io.write("all.xyz", frames)
+    Path("d").mkdir()
+    ase.io.write("d/a.xyz", frames[:1])
+    ase.io.write("d/b.traj", frames[1:])
+    Path("one.yaml").write_text("{systems: all.xyz, targets: {energy: {}}}\n")
+    Path("several.yaml").write_text(
+        "- {systems: [d/a.xyz, d/b.traj], targets: {energy: {read_from: 'd/*'}}}\n"
+        "- {systems: 'd/*', targets: {energy: all.xyz}, indices: [0, 2]}\n"
+    )
+    (one,) = evaluate(model_file, "one.yaml", output="one.db", batch_size=3)
+    with caplog.at_level(logging.INFO, "atomtrain"):
+        several, chosen = evaluate(model_file, "several.yaml", output="p.db", batch_size=3)
+    assert "d/a.xyz, d/b.traj: energy RMSE" in caplog.text
+    assert several.errors["energy"]["rmse"] == pytest.approx(one.errors["energy"]["rmse"])
+    torch.testing.assert_close(chosen.predictions["energy"], one.predictions["energy"][[0, 2]])
+    for ours, theirs in zip(ase.io.read("p_0.db", ":"), ase.io.read("one.db", ":"), strict=True):
+        np.testing.assert_allclose(ours.cell.array, theirs.cell.array, atol=1e-7)
+    Path("alas.yaml").write_text("systems: [d/a.xyz, salt.xyz]\n")
+    ase.io.write("salt.xyz", molecule("NaCl"))
+    with pytest.raises(DataError, match=r"structure 0 of 'salt.xyz' contains Na, Cl, which the mo"):
+        evaluate(model_file, "alas.yaml", output=None)
+    with pytest.raises(OutputError, match=r"'d/b.traj' is one of the files that are evaluated"):
+        Path("eval.yaml").write_text("systems: d/*\n")
+        evaluate(model_file, "eval.yaml", output="d/b.traj")
+
+
+def test_what_was_found_is_in_the_log(folder, model_file, caplog):
+    frames = labelled()[:1]
+    forces = frames[0].calc.results.pop("forces")
+    frames[0].arrays["REF_forces"] = forces
+    ase.io.write("data.xyz", frames)
+    Path("eval.yaml").write_text("{systems: data.xyz, targets: {energy: {}}}\n")
+    with caplog.at_level(logging.INFO, "atomtrain"):
+        evaluate(model_file, "eval.yaml", output=None)
+    said = {
+        record.levelname: record.message for record in caplog.records if "of 'en" in record.message
+    }
+    assert said["INFO"] == "stress of 'energy' in 'data.xyz': found"
+    assert said["WARNING"].endswith("'REF_forces': to take that, write forces: {key: REF_forces}")

@@ -26,7 +26,15 @@ from metatomic.torch import (
 )
 from torch import Tensor
 
-from atomtrain.data import Files, StructureStore, pair_list, read_section
+from atomtrain.data import (
+    Files,
+    LoadedSection,
+    Remarks,
+    StructureStore,
+    display,
+    pair_list,
+    read_section,
+)
 from atomtrain.data.noise import input_of
 from atomtrain.data.writers import Output, choose_output
 from atomtrain.data.writers.base import Predictions
@@ -81,26 +89,31 @@ def evaluate_model(
     device = "cuda" if _runs_on_cuda(model) else "cpu"
     model = model.to(device)
     files = Files()
-    notes: list[str] = []
+    remarks = Remarks()
     work = []
     for section in sections:  # everything is read and checked before anything is computed
-        loaded = read_section(section, files, notes, known=_told(model))
-        work.append((loaded.store, _targets(model, section, loaded.targets)))
+        loaded = read_section(section, files, remarks, known=_told(model))
+        work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
+    for note in remarks.notes:
+        log.info(note)
+    for warning in remarks.warnings:
+        log.warning(warning)
     _check_outputs(outputs, [info for _, info in work], files)
     totals = _totals(model)
     results = []
-    for (store, info), section, place in zip(work, sections, outputs, strict=True):
+    for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
+        store = loaded.store
         predictions, seconds = _predictions(
             model, device, store, info, batch_size, check_consistency
         )
         errors = _errors(store, info, predictions, totals)
         if place is not None:
-            cells = _cells(store, files, section)
+            cells = _cells(loaded, files, section)
             place.write(Predictions(store, cells, info.targets, predictions))
             log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
         line = errors_line(info, errors, ("rmse", "mae"), totals)
-        log.info("%s: %s", section.systems.read_from, line or "no targets to compare with")
+        log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
         per_atom = seconds / len(store.types)
         log.info("time: %.4g ms per atom", per_atom * 1e3)
         written = None if place is None else place.path
@@ -277,9 +290,11 @@ def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
     known = set(model.capabilities().atomic_types)
     unknown = sorted(set(store.types.tolist()) - known)
     if unknown:
+        first = int(torch.isin(store.types, torch.tensor(unknown)).nonzero()[0])
+        structure = int(torch.searchsorted(store.offsets, first, right=True)) - 1
         raise DataError(
-            f"'{store.files[0]}' contains {symbols(unknown)}, which the model does not know (it knows "
-            f"{symbols(sorted(known))})"
+            f"{store.origin(structure)} contains {symbols(unknown)}, which the model does not know "
+            f"(it knows {symbols(sorted(known))}); evaluate structures of these elements only"
         )
 
 
@@ -334,12 +349,11 @@ def _check_outputs(
                 log.info("replacing the earlier '%s'", file)
 
 
-def _cells(store: StructureStore, files: Files, section: DatasetSection) -> np.ndarray:
+def _cells(loaded: LoadedSection, files: Files, section: DatasetSection) -> np.ndarray:
     """The cells as they are in the file, also along directions that are not periodic."""
-    assert store.origins is not None
     systems = section.systems
     frames = files.frames(systems.read_from, systems.reader, section.where("systems"))
-    return np.stack([frames[k].cell for k in store.origins[:, 1].tolist()])
+    return np.stack([frames[k].cell for k in loaded.frames])
 
 
 def _runs_on_cuda(model: AtomisticModel) -> bool:

@@ -381,7 +381,7 @@ def test_memory_mapped_folders_that_are_wrong(truth: StructureStore) -> None:
     with pytest.raises(DataError, match=r"'d' is not a memory-mapped data set"):
         read("d", energy={})
     Path("d/ns.npy").unlink()
-    with pytest.raises(DataError, match=r"the file 'd' is a directory"):
+    with pytest.raises(DataError, match=r"'d' is a directory, but neither a folder of arrays"):
         read("d", energy={})
 
 
@@ -485,7 +485,7 @@ def test_places_for_predictions(workplace: Path) -> None:
         "full/": "a folder with files in it; remove it first",
         "full/file": "it is a file",
         "p.zip/": "cannot end in a slash",
-        "p.npz": r"predictions are written as .xyz, .extxyz, .zip, .mts by the extension",
+        "p.npz": r"written as .xyz, .extxyz, .traj, .db, .json, .zip, .mts .*by the ext",
         "none/p.zip": "there is no directory 'none'",
     }.items():
         with pytest.raises(OutputError, match=message):

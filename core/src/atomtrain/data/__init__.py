@@ -13,8 +13,11 @@ from atomtrain.data.neighbors import PairList as PairList
 from atomtrain.data.neighbors import pair_list as pair_list
 from atomtrain.data.noise import Noise as Noise
 from atomtrain.data.readers import Files as Files
+from atomtrain.data.readers import display as display
 from atomtrain.data.sampling import Limits as Limits
 from atomtrain.data.sampling import epoch_batches as epoch_batches
+from atomtrain.data.sections import LoadedSection as LoadedSection
+from atomtrain.data.sections import Remarks as Remarks
 from atomtrain.data.sections import read_section as read_section
 from atomtrain.data.store import Label as Label
 from atomtrain.data.store import StructureStore as StructureStore

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atomtrain.data.readers import Files
-from atomtrain.data.sections import LoadedSection, find_classes, read_section
+from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_section
 from atomtrain.data.splits import split_section
 from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
 from atomtrain.errors import DataError, OptionsError
@@ -23,8 +23,9 @@ from atomtrain.tasks import task_of
 class Datasets:
     """What a training works on.
 
-    ``splits`` are, for each training section, the frames of its file that went to training,
-    validation and test (None where the set has files of its own). ``notes`` are lines for the log.
+    ``splits`` are, for each training section, the frames of its file, or of its files one after the
+    other, that went to training, validation and test (None where the set has files of its own).
+    ``notes`` are lines for the log, ``warnings`` those of them that may be mistakes.
     """
 
     train: StructureStore
@@ -33,6 +34,7 @@ class Datasets:
     info: DatasetInfo
     splits: dict[str, list[list[int] | None]]
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def sets(self) -> dict[str, StructureStore | None]:
@@ -67,8 +69,8 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
     Raises DataError or OptionsError before anything long is done.
     """
-    notes: list[str] = []
-    parts, splits = _read(options, default_kind, notes)
+    remarks = Remarks()
+    parts, splits = _read(options, default_kind, remarks)
     targets = _merge_targets([part.targets for part in parts["train"]])
     if not targets:
         raise OptionsError(
@@ -85,13 +87,21 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
     stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
     data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
     for name, store in stores.items():
-        notes += [f"{name}: {line}" for line in _missing(store)]
+        remarks.notes += [f"{name}: {line}" for line in _missing(store)]
     _check_labels(stores, list(targets))
-    return Datasets(stores["train"], stores["validation"], stores.get("test"), data, splits, notes)
+    return Datasets(
+        train=stores["train"],
+        validation=stores["validation"],
+        test=stores.get("test"),
+        info=data,
+        splits=splits,
+        notes=remarks.notes,
+        warnings=remarks.warnings,
+    )
 
 
 def _read(
-    options: Options, default_kind: str, notes: list[str]
+    options: Options, default_kind: str, remarks: Remarks
 ) -> tuple[dict[str, list[LoadedSection]], dict[str, list[list[int] | None]]]:
     """What makes up each set, and ``splits`` of :class:`Datasets`."""
     files = Files()
@@ -100,7 +110,7 @@ def _read(
     def read(sections: Sequence[object]) -> list[LoadedSection]:
         """Those of the sections that have files of their own."""
         own = [s for s in sections if isinstance(s, DatasetSection)]
-        return [read_section(section, files, notes, default_kind, known) for section in own]
+        return [read_section(section, files, remarks, default_kind, known) for section in own]
 
     loaded = read(options.training_set)
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
@@ -110,10 +120,10 @@ def _read(
             if not chosen:
                 splits[name].append(None if chosen is None else [])
                 continue
+            frames = [part.frames[i] for i in chosen]
+            splits[name].append(frames)
             store = part.store.select(torch.tensor(chosen))
-            assert store.origins is not None
-            splits[name].append(store.origins[:, 1].tolist())
-            parts[name].append(LoadedSection(store, part.targets))
+            parts[name].append(LoadedSection(store, part.targets, frames))
     parts["validation"] += read(options.validation_set)
     parts["test"] += read(options.test_set)
     where = options.source.where(("validation_set",))

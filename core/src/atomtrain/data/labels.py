@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from atomtrain.data.readers import Files
-from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted, listed
+from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, nearest
@@ -19,7 +19,7 @@ from atomtrain.tasks import task_of
 
 
 class SectionFiles:
-    """The files of a section: ``structures`` of its file, which of them are ``chosen``, and labels.
+    """The files of a section: the ``structures`` of its ``file``, those ``chosen``, and labels.
 
     ``where`` begins messages on its structures. Whatever is wrong raises DataError, or OptionsError
     for indices.
@@ -29,7 +29,8 @@ class SectionFiles:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
-        self.structures = files.frames(systems.read_from, systems.reader, self.where)
+        self.file = files.structures(systems.read_from, systems.reader, self.where)
+        self.structures = self.file.frames
         self.chosen: Sequence[int] = range(len(self.structures))
         if section.indices is not None:
             n, where = len(self.structures), section.where("indices")
@@ -75,6 +76,13 @@ class SectionFiles:
                 "in all directions); set it to false"
             )
         return None
+
+    def instead(self, name: str, kind: GradientKind) -> tuple[str, list[str]]:
+        """The file where a gradient is looked for, and what it has that looks like it."""
+        target = self.section.targets[name]
+        section: GradientSection = getattr(target, kind)
+        file = self._open(section, kind, "targets", name, kind).file
+        return file.path, file.resembling(kind)
 
     def classes(self, name: str, info: TargetInfo) -> tuple[str, ...]:
         """Names of the classes that occur; DataError where there are none."""
@@ -136,8 +144,9 @@ class _Source:
             try:
                 rows.put(part, task.row(value, info, wanted.structures[k]))
             except (ValueError, TypeError) as error:
-                what = f"frame {k}" if computed else f"'{self.key}' of frame {k}"
-                raise DataError(f"{wanted.where}: {what} in '{self.file.path}': {error}") from None
+                what = self.file.named([k])
+                what = what if computed else f"'{self.key}' of {what}"
+                raise DataError(f"{wanted.where}: {what}: {error}") from None
         return rows
 
     def label(self, rows: Rows, nan_is_missing: bool, applies: np.ndarray | None = None) -> Label:
@@ -149,8 +158,8 @@ class _Source:
         if broken.any():
             raise DataError(
                 f"{where}: {rows.name} is NaN or infinite in "
-                f"{listed(self._structures(broken, rows))} of '{path}'; remove these frames or "
-                "repair them"
+                f"{self.file.named(self._structures(broken, rows))}; remove these frames or repair "
+                "them"
             )
         if lacking.any() and not there.any():
             raise DataError(f"{where}: '{path}' has no {rows.name}{self.hint}")
@@ -158,7 +167,7 @@ class _Source:
             missing = self._structures(lacking, rows)
             raise DataError(
                 f"{where}: {rows.name} is missing in {len(missing)} of {len(structures)} "
-                f"structures ({listed(missing)} of '{path}'); complete the data, or set "
+                f"structures ({self.file.named(missing)}); complete the data, or set "
                 f"allow_missing: true to train {self.what} on the others"
             )
         mask = there & np.isfinite(rows.values)

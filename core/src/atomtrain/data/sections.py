@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import GradientKind
 from atomtrain.data.store import Label, StructureStore
-from atomtrain.errors import DataError, OptionsError, TargetError
+from atomtrain.errors import DataError, OptionsError, TargetError, nearest
 from atomtrain.frame import Frame
 from atomtrain.graph import volumes
 from atomtrain.options import DatasetSection, target_info
@@ -21,24 +21,36 @@ from atomtrain.tasks import task_for, task_of
 
 
 @dataclass
+class Remarks:
+    """Lines for the log on what was read: what is worth knowing, and what may be a mistake."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
 class LoadedSection:
-    """One section read: its structures, and the targets found in it."""
+    """One section read: its structures, the targets found in it, and ``frames``: which were chosen.
+
+    ``frames`` are numbers in all of the section's file, or of its files one after the other.
+    """
 
     store: StructureStore
     targets: dict[str, TargetInfo]
+    frames: Sequence[int]
 
 
 def read_section(
     section: DatasetSection,
     files: Files,
-    notes: list[str],
+    remarks: Remarks,
     default_kind: str = "scalar",
     known: Mapping[str, TargetInfo] | None = None,
 ) -> LoadedSection:
     """Structures and labels of one section of the options.
 
     ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
-    Adds lines for the log to ``notes``. Raises DataError or OptionsError.
+    Adds lines for the log to ``remarks``. Raises DataError or OptionsError.
     """
     opened = SectionFiles(section, files)
     store = _structures(opened)
@@ -47,20 +59,20 @@ def read_section(
         info = _info(section, name, default_kind, known or {})
         label = opened.target(name, info)
         store.labels[name] = _times_volume(label, store) if info.per_volume else label
-        gradients = _add_gradients(store, name, opened, notes)
+        gradients = _add_gradients(store, name, opened, remarks)
         targets[name] = replace(info, gradients=gradients)
     for name, extra in section.extra_data.items():
         label = opened.numbers("extra_data", name, target_info(name, extra))
         if label.mask is not None:
-            label = _without_gaps(store, name, label, section, notes)
+            label = _without_gaps(store, name, label, section, remarks.notes)
         store.extra[name] = label
     for name in targets:
         _apply_mask(store, name, section)
-    return LoadedSection(store, targets)
+    return LoadedSection(store, targets, opened.chosen)
 
 
 def _add_gradients(
-    store: StructureStore, name: str, opened: SectionFiles, notes: list[str]
+    store: StructureStore, name: str, opened: SectionFiles, remarks: Remarks
 ) -> tuple[str, ...]:
     """Read what the options say of a target's gradients; gives those there are."""
     found = []
@@ -74,9 +86,36 @@ def _add_gradients(
             found.append("forces" if kind == "forces" else "strain")
             store.labels[f"{name}:{found[-1]}"] = label
         if not gradient.required:
-            verdict = "found, trained on" if label is not None else "not found, left out"
-            notes.append(f"{kind} of '{name}' in '{gradient.read_from}': {verdict}")
+            _remark(name, kind, opened, label is not None, remarks)
     return tuple(found)
+
+
+def _remark(
+    name: str, kind: GradientKind, opened: SectionFiles, found: bool, remarks: Remarks
+) -> None:
+    """Whether a gradient that need not be there was found, or else what looks like it."""
+    path, others = opened.instead(name, kind)
+    said = f"{kind} of '{name}' in '{path}': "
+    if found or not others:
+        remarks.notes.append(said + ("found" if found else "not found, left out"))
+        return
+    beside = opened.section.targets[name].key.replace("energy", kind)
+    other = nearest(beside, others) or others[0]
+    remarks.warnings.append(f"{said}not found, left out, but the file has {_advice(kind, other)}")
+
+
+def _advice(kind: GradientKind, other: str) -> str:
+    """What to write in the options to read a gradient under another name."""
+    if "," in other:
+        return f"the columns {other}: write them as one, {kind} (Properties=...:{kind}:R:3)"
+    virial, stress = "virial" in other.lower(), "stress" in other.lower()
+    really: GradientKind = kind if kind == "forces" else "virial" if virial else "stress"
+    option = f"{really}: true" if other == really else f"{really}: {{key: {other}}}"
+    if kind == "virial" and stress:
+        option += " instead of virial"
+    if kind == "forces" and "grad" in other.lower() and "force" not in other.lower():
+        return f"'{other}': forces are minus the gradient, write them to the file with that sign"
+    return f"'{other}': to take that, write {option}"
 
 
 def find_classes(
@@ -171,12 +210,11 @@ def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> No
 
 def _structures(opened: SectionFiles) -> StructureStore:
     """The chosen structures, packed; DataError for those no model can take."""
-    file = opened.section.systems.read_from
+    file = opened.file
     for k in opened.chosen:
         problem = _problem(opened.structures[k])
         if problem:
-            frame = f"frame {k} of '{file}'"
-            raise DataError(f"{opened.where}: {problem.format(frame)}")
+            raise DataError(f"{opened.where}: {problem.format(file.named([k]))}")
     picked = [opened.structures[k] for k in opened.chosen]
     counts = np.cumsum([0] + [len(f.numbers) for f in picked])
     return StructureStore(
@@ -188,8 +226,8 @@ def _structures(opened: SectionFiles) -> StructureStore:
         ),
         pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
         offsets=torch.from_numpy(counts),
-        files=[file],
-        origins=torch.tensor([[0, k] for k in opened.chosen], dtype=torch.int64),
+        files=file.files,
+        origins=torch.tensor([file.origin(k) for k in opened.chosen], dtype=torch.int64),
     )
 
 

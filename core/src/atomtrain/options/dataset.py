@@ -22,19 +22,21 @@ from atomtrain.sections.names import STANDARD_TARGETS, bad_target_name, base_nam
 
 Indices = list[Annotated[int, Field(ge=0)]]
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
 GRADIENTS = ("forces", "stress", "virial")
 
 
 def _at_path(value: Any) -> Any:
     """What is read, where only the path is given."""
-    return {"read_from": value} if isinstance(value, str) else value
+    return {"read_from": value} if isinstance(value, (str, list)) else value
 
 
 class SystemsSection(Section):
     """Where the structures are."""
 
-    read_from: Text
-    """Path of the file or directory with the structures, from the working directory."""
+    read_from: Text | Texts
+    """Path of the file or directory with the structures, from the working directory. Of files that are
+    read frame by frame also several: a list, or a name with wildcards (``data/*.xyz``, sorted)."""
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
@@ -43,7 +45,7 @@ class SystemsSection(Section):
 
 
 Systems = Annotated[
-    SystemsSection, BeforeValidator(_at_path, json_schema_input_type=SystemsSection | Text)
+    SystemsSection, BeforeValidator(_at_path, json_schema_input_type=SystemsSection | Text | Texts)
 ]
 
 
@@ -54,8 +56,9 @@ class GradientSection(Section):
     the data has it) or a path.
     """
 
-    read_from: str = ""
-    """Path of the file with the values. Absent: the file of the energy."""
+    read_from: str | Texts = ""
+    """Path of the file with the values, or several as of the structures. Absent: the file of the
+    energy."""
     reader: str | None = None
     """Reader to use. Absent: chosen by the file's extension."""
     key: str = ""
@@ -75,7 +78,7 @@ def _gradient(value: Any) -> Any:
 
 Gradient = Annotated[
     GradientSection | None,
-    BeforeValidator(_gradient, json_schema_input_type=GradientSection | bool | str | None),
+    BeforeValidator(_gradient, json_schema_input_type=GradientSection | bool | str | Texts | None),
 ]
 
 
@@ -87,8 +90,9 @@ class TargetSection(Section):
     quantity: str = ""
     """What the target is. ``energy`` is special: it can have forces, stress and virial, and it is
     the default for the target ``energy`` and its variants (``energy/pbe``)."""
-    read_from: str = ""
-    """Path of the file with the values. Absent: the file of the systems."""
+    read_from: str | Texts = ""
+    """Path of the file with the values, or several as of the structures. Absent: the file of the
+    systems."""
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
@@ -210,7 +214,7 @@ def _read_beside(
 
 
 Target = Annotated[
-    TargetSection, BeforeValidator(_at_path, json_schema_input_type=TargetSection | str)
+    TargetSection, BeforeValidator(_at_path, json_schema_input_type=TargetSection | str | Texts)
 ]
 
 

@@ -45,6 +45,8 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     data = build_datasets(options, plan.architecture.info.default_kind)
     for note in data.notes:
         log.info(note)
+    for warning in data.warnings:
+        log.warning(warning)
     if options.print_stats is True or (options.print_stats == "auto" and len(data) <= LARGE):
         for line in data.statistics():
             log.info(line)

@@ -93,6 +93,28 @@ class DataFile(ABC):
         """Names of all the values there are, for messages."""
         return set()
 
+    @property
+    def files(self) -> list[str]:
+        """The files whose frames these are, as they are to be named."""
+        return [self.path]
+
+    def origin(self, frame: int) -> tuple[int, int]:
+        """Which of ``files`` a frame is in, and its number in there."""
+        return 0, frame
+
+    def named(self, frames: Sequence[int]) -> str:
+        """``frames 1, 3, ... of 'a.xyz'`` for messages: true names and numbers."""
+        found: dict[int, list[int]] = {}
+        for frame in frames:
+            file, number = self.origin(frame)
+            found.setdefault(file, []).append(number)
+        parts = [f"{listed(numbers)} of '{self.files[file]}'" for file, numbers in found.items()]
+        return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
+
+    def resembling(self, kind: GradientKind) -> list[str]:
+        """Names of values that look like a gradient of an energy, the likeliest first."""
+        return []
+
     @abstractmethod
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         """Rows of the values called ``key``, in the layout of ``info``.
@@ -141,7 +163,7 @@ class DataFile(ABC):
         ]
         if other:
             raise DataError(
-                f"{wanted.where}: {listed(other)} of '{self.path}' "
+                f"{wanted.where}: {self.named(other)} "
                 f"{'has' if len(other) == 1 else 'have'} other atoms than the structures; labels "
                 "must be in the order of the structures and their atoms"
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from atomtrain.data.readers.base import (
     GradientKind,
     Rows,
     Wanted,
-    existing,
     strain_derivative,
 )
-from atomtrain.errors import DataError, first_line
+from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
 
 VOIGT = ((0, 5, 4), (5, 1, 3), (4, 3, 2))
 """index of each entry of a symmetric 3x3 matrix in ASE's order xx, yy, zz, yz, xz, xy"""
+_LOOKS_LIKE: dict[GradientKind, re.Pattern[str]] = {
+    "forces": re.compile("force|grad"),
+    "stress": re.compile("stress|virial"),
+    "virial": re.compile("virial|stress"),
+}
 
 
 class FramesFile(DataFile):
@@ -54,6 +59,22 @@ class FramesFile(DataFile):
             return self._rows(key, True, 3, forces, wanted)
         return self._rows(key, False, 9, strain, wanted)
 
+    def resembling(self, kind: GradientKind) -> list[str]:
+        columns = {"fx", "fy", "fz"}
+        found = []
+        for key in sorted(self.keys, key=lambda key: (len(key), key)):
+            if not _LOOKS_LIKE[kind].search(key.lower()):
+                continue
+            frame = next((frame for frame in self.frames if frame.find(key) is not None), None)
+            if frame is None:
+                continue
+            fits = ((len(frame.numbers), 3),) if kind == "forces" else ((3, 3), (9,), (6,))
+            if getattr(frame.find(key), "shape", ()) in fits:
+                found.append(key)
+        if kind == "forces" and columns <= self.keys:
+            found.append(", ".join(sorted(columns)))
+        return found
+
     def _rows(
         self,
         key: str,
@@ -70,48 +91,29 @@ class FramesFile(DataFile):
             try:
                 rows.put(part, convert(value, wanted.structures[k]))
             except (ValueError, TypeError) as error:
+                file, frame = self.origin(k)
                 raise DataError(
-                    f"{wanted.where}: '{key}' of frame {k} in '{self.path}' does not fit: {error}"
+                    f"{wanted.where}: '{key}' of frame {frame} in '{self.files[file]}' does not fit: "
+                    f"{error}"
                 ) from None
         return rows
 
 
-def read_ase(path: str, where: str) -> list[Frame]:
-    """Frames of any file ASE reads; the format follows from the name or the content."""
-    existing(path, where)
-    import ase.io
+class JoinedFiles(FramesFile):
+    """Several files, their frames one after the other; ``path`` is what the options call them."""
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ASE's own remarks on formats
-            atoms = ase.io.read(path, index=":")
-    except Exception as error:  # every format fails in its own way
-        raise DataError(
-            f"{where}: ASE cannot read '{path}': {first_line(error, typed=True)}. Is it a file of "
-            "structures (extended xyz, CIF, ASE database, ...)?"
-        ) from error
-    frames = []
-    for one in atoms:
-        per_structure = dict(one.info)
-        per_atom = {k: v for k, v in one.arrays.items() if k not in ("numbers", "positions")}
-        if one.calc is not None:
-            for key, value in one.calc.results.items():
-                value_array = np.asarray(value)
-                if value_array.ndim and len(value_array) == len(one) and key not in ("stress",):
-                    per_atom[key] = value_array
-                else:
-                    per_structure[key] = value
-        frames.append(
-            Frame(
-                one.numbers.astype(np.int64),
-                one.positions.astype(np.float64),
-                np.asarray(one.cell.array, dtype=np.float64),
-                np.asarray(one.pbc, dtype=bool),
-                per_structure,
-                per_atom,
-            )
-        )
-    return frames
+    def __init__(self, path: str, parts: Sequence[FramesFile]) -> None:
+        super().__init__(path, [frame for part in parts for frame in part.frames])
+        self._files = [part.path for part in parts]
+        self._starts = np.cumsum([0] + [len(part.frames) for part in parts])[:-1].tolist()
+
+    @property
+    def files(self) -> list[str]:
+        return self._files
+
+    def origin(self, frame: int) -> tuple[int, int]:
+        file = bisect_right(self._starts, frame) - 1
+        return file, frame - self._starts[file]
 
 
 def _numbers(value: Any, flags: bool = False) -> np.ndarray:

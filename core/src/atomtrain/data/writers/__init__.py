@@ -11,19 +11,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from atomtrain.data.writers.ase_files import PACKING, write_db, write_json, write_traj, write_xyz
 from atomtrain.data.writers.base import Predictions
 from atomtrain.data.writers.maps import map_path, write_map, write_zip
 from atomtrain.data.writers.memmap import write_memmap
-from atomtrain.data.writers.xyz import write_xyz
 from atomtrain.errors import OutputError
 from atomtrain.files import check_new_folder, replacing, replacing_folder
 
 FORMATS: dict[str, Callable[[Path, Predictions], None]] = {
     ".xyz": write_xyz,
     ".extxyz": write_xyz,
+    ".traj": write_traj,
+    ".db": write_db,
+    ".json": write_json,
     ".zip": write_zip,
 }
-"""Formats of a single file by extension."""
+"""Formats of a single file by extension, in any case."""
+_PACKED = [f"{text}{pack}" for text in (".xyz", ".extxyz") for pack in PACKING]
+FORMATS.update(dict.fromkeys(_PACKED, write_xyz))
+MAPS = ".mts"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Output:
 
     def files(self, targets: Iterable[str]) -> list[Path]:
         """What is written: one path, for ``.mts`` one for each target."""
-        if not self.folder and self.path.suffix == ".mts":
+        if not self.folder and _extension(self.path) == MAPS:
             return [map_path(self.path, name) for name in targets]
         return [self.path]
 
@@ -44,13 +50,13 @@ class Output:
         if self.folder:
             with replacing_folder(self.path) as temporary:
                 write_memmap(temporary, predictions)
-        elif self.path.suffix == ".mts":
+        elif _extension(self.path) == MAPS:
             for name in predictions.targets:
                 with replacing(map_path(self.path, name)) as temporary:
                     write_map(temporary, predictions, name)
         else:
             with replacing(self.path) as temporary:
-                FORMATS[self.path.suffix](temporary, predictions)
+                FORMATS[_extension(self.path)](temporary, predictions)
 
 
 def choose_output(output: str | os.PathLike[str], section: int | None = None) -> Output:
@@ -60,22 +66,30 @@ def choose_output(output: str | os.PathLike[str], section: int | None = None) ->
     extension and for places that cannot be written to.
     """
     path = Path(output)
-    folder = str(output).endswith(("/", os.sep)) or not path.suffix
-    if folder != (path.suffix not in (*FORMATS, ".mts")):
-        known = ", ".join([*FORMATS, ".mts"])
+    extension = _extension(path)
+    folder = str(output).endswith(("/", os.sep)) or not extension
+    if folder != (extension not in (*FORMATS, MAPS)):
+        known = ", ".join([*(name for name in FORMATS if name not in _PACKED), MAPS])
         problem = (
             "an archive or file cannot end in a slash"
             if folder
-            else f"predictions are written as {known} by the extension of the name, or as a folder "
-            "of arrays if it ends in a slash"
+            else f"predictions are written as {known} (xyz also packed: .xyz.gz, .bz2, .xz) by the "
+            "extension of the name, or as a folder of arrays if it ends in a slash"
         )
         raise OutputError(f"'{output}': {problem}")
     if section is not None:
-        path = path.with_name(
-            f"{path.name}_{section}" if folder else f"{path.stem}_{section}{path.suffix}"
-        )
+        stem, ending = path.name, ""
+        if not folder:
+            stem, ending = path.name[: -len(extension)], path.name[-len(extension) :]
+        path = path.with_name(f"{stem}_{section}{ending}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write '{path}': there is no directory '{path.parent}'")
     if folder:
         check_new_folder(path)
     return Output(path, folder)
+
+
+def _extension(path: Path) -> str:
+    """The extension in lower case, with that before it where the file is packed."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + suffix if suffix in PACKING else suffix

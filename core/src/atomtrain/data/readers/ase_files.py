@@ -1,0 +1,222 @@
+"""Files of structures that ASE reads, whole or not at all, with all the values they have."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomtrain.data.readers.base import existing
+from atomtrain.data.readers.content import (
+    DAMAGED,
+    beginning,
+    not_structures,
+    opened,
+    packed,
+    undecodable_line,
+)
+from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
+from atomtrain.errors import DataError, first_line
+from atomtrain.frame import Frame
+
+_DATABASES = ("db", "json")
+_PACKING = (".gz", ".bz2", ".xz")
+
+
+def read_ase(path: str, where: str) -> list[Frame]:
+    """Frames of any file ASE reads; the format follows from the name or the content.
+
+    Raises DataError where the file, or the last of it, cannot be read.
+    """
+    if Path(path).is_dir():
+        raise DataError(
+            f"{where}: '{path}' is a directory, but neither a folder of arrays (ns.npy) nor of maps "
+            f"(0.mts, 1.mts, ...); name the files in it, for instance {Path(path, '*.xyz')}"
+        )
+    existing(path, where)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ASE's own remarks on formats
+            frames = _read(path)
+    except Incomplete as error:
+        cause = error.__cause__
+        said = f" ({first_line(cause, typed=True)})" if cause is not None else ""
+        raise DataError(f"{where}: '{path}' {error}{said}") from cause
+    except OSError as error:
+        raise DataError(f"{where}: '{path}' cannot be read: {error.strerror or error}") from error
+    return frames
+
+
+def _read(path: str) -> list[Frame]:
+    try:
+        head = beginning(path)
+    except DAMAGED as error:
+        raise _damaged() from error
+    problem = not_structures(head)
+    if problem:
+        raise Incomplete(problem)
+    format = _format(path, head)
+    frames: list[Frame] = []
+    xyz = None
+    try:
+        if format == "extxyz":
+            with opened(path) as file:
+                xyz = XyzText(file.read())
+        for frame in _frames(path, format, xyz):
+            frames.append(frame)
+        if format in COUNTED:
+            with opened(path) as file:
+                check_all_read(format, file.read(), [len(frame.numbers) for frame in frames])
+    except (Incomplete, MemoryError):
+        raise
+    except DAMAGED as error:
+        raise _damaged() from error
+    except UnicodeDecodeError as error:
+        raise Incomplete(
+            f"is not text in UTF-8: see line {undecodable_line(path)}; convert it, for instance: "
+            "iconv -f LATIN1 -t UTF-8 OLD > NEW"
+        ) from error
+    except ImportError as error:
+        raise Incomplete(
+            f"needs a package to be read that is not installed; install '{error.name}'"
+        ) from error
+    except Exception as error:  # every format fails in its own way
+        raise Incomplete(_stopped(format, len(frames), xyz)) from error
+    return frames
+
+
+def _frames(path: str, format: str, xyz: XyzText | None) -> Iterator[Frame]:
+    """What ASE reads of the file, frame by frame."""
+    import ase.io
+    from ase.io.formats import ioformats
+
+    if format in _DATABASES:
+        yield from _rows(path, format)
+        return
+    source: Any = path
+    if xyz is not None:
+        source = io.TextIOWrapper(io.BytesIO(xyz.content), encoding="utf-8")
+    elif ioformats[format].acceptsfd:
+        source = opened(path, text=not ioformats[format].isbinary)
+    try:
+        for atoms in ase.io.iread(source, ":", format, do_not_split_by_at_sign=True):
+            yield _frame(atoms)
+    finally:
+        if source is not path:
+            source.close()
+
+
+def _rows(path: str, format: str) -> Iterator[Frame]:
+    """The rows of a database, with their key-value pairs and ``data``."""
+    import ase.db
+
+    lightning = path.lower().endswith(".aselmdb")  # to ASE a kind of 'db'
+    if format == "db" and not lightning:
+        _check_database(path)
+    source: Any = path if format == "db" else opened(path, text=True)
+    kind = "aselmdb" if lightning else format
+    try:
+        database = ase.db.connect(source, type=kind, use_lock_file=False, serial=True)
+        for row in database.select():
+            yield _frame(row.toatoms(), {**row.data, **row.key_value_pairs})
+    finally:
+        if source is not path:
+            source.close()
+
+
+def _check_database(path: str) -> None:
+    """Of others ASE would read nothing, and make its own tables in them."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if packed(start):
+        raise Incomplete("is packed; unpack it first (gunzip, bunzip2, unxz)")
+    if start != b"SQLite format 3\0":
+        raise Incomplete("is not a database of ASE, or is damaged; copy or download it again")
+    address = f"{Path(path).resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+    if "systems" not in tables:
+        raise Incomplete(
+            f"is a database, but none of ASE (it has: {', '.join(tables[:5]) or 'no tables'}); write "
+            "the structures with ASE, or as extended xyz"
+        )
+
+
+def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
+    """A structure with all its values; where names meet, results go before ``info`` before ``more``."""
+    count = len(atoms)
+    results = {} if atoms.calc is None else atoms.calc.results
+    info = {**(more or {}), **atoms.info}
+    for inner in [value for value in info.values() if isinstance(value, Mapping)]:
+        # a row's 'data', a calculator's 'results': what is in them counts as beside them
+        info = {
+            **{k: v for k, v in inner.items() if isinstance(k, str) and k.isidentifier()},
+            **info,
+        }
+    info.update(results)
+    per_atom = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
+    per_structure = {}
+    for key, value in info.items():
+        given = isinstance(value, np.ndarray) and (key in results or key in (more or {}))
+        if given and value.shape[:1] == (count,) and key != "stress":  # six numbers for six atoms
+            per_atom[key] = value
+        else:
+            per_structure[key] = value
+    return Frame(
+        atoms.numbers.astype(np.int64),
+        atoms.positions.astype(np.float64),
+        np.asarray(atoms.cell.array, dtype=np.float64),
+        np.asarray(atoms.pbc, dtype=bool),
+        per_structure,
+        per_atom,
+    )
+
+
+def _format(path: str, head: bytes) -> str:
+    """ASE's name of the format. Raises Incomplete if there is none."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    place = Path(path).absolute()  # ASE takes 'mysql/a.xyz' for the address of a database
+    if place.suffix.lower() in _PACKING:
+        place = place.with_suffix("")
+    for guess in (True, False):  # by the name, else by the look of it
+        start = io.BytesIO(head)
+        start.name = str(place)  # type: ignore[attr-defined]
+        try:
+            format = filetype(start, guess=guess)
+        except UnknownFileTypeError:
+            continue
+        if format in ioformats and ioformats[format].can_read:
+            return format
+    ending = f"the extension '{place.suffix}'" if place.suffix else "no extension"
+    raise Incomplete(
+        f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
+        "extension of its format (.xyz, .cif, .db, .traj, ...), or convert it to extended xyz"
+    )
+
+
+def _damaged() -> Incomplete:
+    return Incomplete("is packed, and cut off or damaged; copy or download it again")
+
+
+def _stopped(format: str, read: int, xyz: XyzText | None) -> str:
+    """Where ASE gave up, having read some frames."""
+    if xyz is None:
+        after = f" after {read} frames" if read else ""
+        return (
+            f"cannot be read{after}: it is damaged or cut off, or not of the format that its name says "
+            f"('{format}' of ASE); copy it again, or convert it to extended xyz"
+        )
+    plain = xyz.why_not(read) if read < len(xyz.lines) else ""
+    if plain or read >= len(xyz.lines):
+        return f"cannot be read: {plain or 'ASE and atomtrain disagree on where its frames begin'}"
+    return (
+        f"cannot be read: something is wrong in frame {read}, which begins on line {xyz.lines[read]}; "
+        "repair or remove it"
+    )

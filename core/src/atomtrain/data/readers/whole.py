@@ -1,0 +1,216 @@
+"""Whether all of a file was read: ASE's readers stop early without a word.
+
+Extended xyz is walked along its numbers of atoms before ASE reads it. Of other formats the beginnings
+of frames are counted afterwards; the next such format is one line in ``_BEGINNINGS``.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from itertools import islice
+
+from atomtrain.data.readers.content import BYTE_ORDER_MARK
+
+_TEXT = re.MULTILINE
+_BEGINNINGS: dict[str, re.Pattern[bytes]] = {
+    "cif": re.compile(rb"^\s*_cell_length_a\b", _TEXT),
+    "lammps-dump-text": re.compile(rb"^ITEM: NUMBER OF ATOMS[^\n]*\n\s*(\d+)", _TEXT),
+    "proteindatabank": re.compile(rb"^MODEL\b", _TEXT),
+    "sdf": re.compile(rb"^\$\$\$\$", _TEXT),
+    "vasp-xdatcar": re.compile(rb"^Direct configuration=", _TEXT),
+}
+"""What each frame has once, by ASE's name of the format; a group is the number of atoms.
+
+Outputs of codes are not here: that the last step of a run that was stopped is left out is right.
+"""
+_ONLY_ONCE = {"traj": re.compile(rb"- of UlmASE-Trajectory")}
+"""what a whole file has once; a second one was appended, and is not read"""
+COUNTED = {*_BEGINNINGS, *_ONLY_ONCE}
+"""formats of which :func:`check_all_read` knows something"""
+
+
+class Incomplete(Exception):
+    """What is the matter with a file and what to do, as the rest of ``'file' ...``."""
+
+
+class XyzText:
+    """Extended xyz as it is to be given to ASE, with the line (counted from 1) of each frame.
+
+    ``content`` has no blank lines between frames, at which ASE would stop. Raises :class:`Incomplete`
+    where the frames do not follow one another as their numbers of atoms say.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        content = content.replace(BYTE_ORDER_MARK, b"")  # of files that were put together
+        if b"\r" in content:
+            content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self.lines: list[int] = []
+        self._original = content
+        file = io.BytesIO(content)
+        kept: list[bytes] = []
+        copied, number = 0, 0
+        while line := file.readline():
+            number += 1
+            if not line.strip():
+                kept.append(content[copied : file.tell() - len(line)])
+                copied = file.tell()
+                continue
+            if self.lines and line.lstrip().startswith(b"VEC"):  # of the frame before
+                continue
+            count = _count(line)
+            if count < 0:
+                raise self._no_number(number, line, content.count(b"\n", file.tell()))
+            self.lines.append(number)
+            rest = list(islice(file, count + 1))
+            if len(rest) <= count:
+                raise Incomplete(
+                    f"ends in frame {len(self.lines) - 1}, which begins on line {number}: "
+                    f"{max(len(rest) - 1, 0)} of its {count} atoms are there; {_whole(self.lines)}. "
+                    "Copy the file again, or remove that frame"
+                )
+            if not all(map(bytes.strip, rest[1:])):
+                blank = next(k for k, atom in enumerate(rest) if k and not atom.strip())
+                raise Incomplete(
+                    f"has a blank line, {number + 1 + blank}, among the atoms of frame "
+                    f"{len(self.lines) - 1}, which begins on line {number} and says it has {count}; "
+                    "remove the blank line or correct the number of atoms"
+                )
+            number += len(rest)
+        if self.lines and not content.endswith(b"\n"):
+            _check_last_line(rest[1:], number)
+        self.content = b"".join([*kept, content[copied:]]) if kept else content
+
+    def why_not(self, frame: int) -> str:
+        """Why ASE cannot read a frame, with the line, and what to do; empty where that is not plain."""
+        first = self.lines[frame]
+        lines = self._original.splitlines()[first - 1 :]
+        count = _count(lines[0])
+        columns = _columns(lines[1])
+        species = next((k for k, (name, _) in enumerate(columns) if name == "species"), -1)
+        for number, line in enumerate(lines[2 : count + 2], first + 2):
+            words = line.split()
+            here = f"line {number} (of frame {frame}, which begins on line {first})"
+            if len(words) == 1 and words[0].isdigit():
+                return (
+                    f"{here} looks like the beginning of another frame, but that one says it has "
+                    f"{count} atoms; correct the number on line {first}"
+                )
+            if len(words) < len(columns):
+                return (
+                    f"{here} has {len(words)} columns, but there should be {len(columns)}; complete "
+                    "the line, or remove the frame"
+                )
+            if species >= 0 and not _is_symbol(words[species]):
+                return (
+                    f"{here}: '{words[species].decode(errors='replace')}' is not a chemical symbol; "
+                    "write symbols (H, He, ...), or atomic numbers in a column Z "
+                    "(Properties=Z:I:1:pos:R:3...)"
+                )
+            for (name, kind), word in zip(columns, words, strict=False):
+                if kind in "RI" and not _is_number(word, kind):
+                    what = "a number" if kind == "R" else "a whole number"
+                    return (
+                        f"{here}: '{word.decode(errors='replace')}' of '{name}' is not {what}; "
+                        "repair the line"
+                    )
+        return ""
+
+    def _no_number(self, number: int, line: bytes, left: int) -> Incomplete:
+        """There should be the beginning of a frame on this line."""
+        text = line.strip()[:40].decode(errors="replace")
+        if not self.lines:
+            return Incomplete(
+                f"does not look like (extended) xyz: line {number} should be a number of atoms, but "
+                f"is '{text}'; give the file the extension of its format"
+            )
+        before, first = len(self.lines) - 1, self.lines[-1]
+        lines = self._original.splitlines()[first - 1 : number - 1]
+        said = _count(lines[0])
+        message = (
+            f"has no frame where one should begin: line {number} should be a number of atoms, but is "
+            f"'{text}'; {left} further lines follow it. Frame {before}, which begins on line "
+            f"{first}, says it has {said} atoms"
+        )
+        early = [k for k, one in enumerate(lines) if k > 1 and one.strip().isdigit()]
+        if early:
+            message += f", but the next one seems to begin on line {first + early[0]}"
+        return Incomplete(
+            f"{message}; correct that number, or remove what does not belong to the file"
+        )
+
+
+def check_all_read(format: str, content: bytes, n_atoms: Sequence[int]) -> None:
+    """Compare what was read, frames of ``n_atoms``, with the text; raise :class:`Incomplete`."""
+    if format in _ONLY_ONCE and len(_ONLY_ONCE[format].findall(content)) > 1:
+        raise Incomplete(
+            f"is several files one after the other, of which only the first ({len(n_atoms)} frames) "
+            "can be read; give them as a list of files"
+        )
+    if format not in _BEGINNINGS:
+        return
+    begun = list(_BEGINNINGS[format].finditer(content))
+    if len(begun) > len(n_atoms):
+        line = content.count(b"\n", 0, begun[len(n_atoms)].start()) + 1
+        raise Incomplete(
+            f"was not read whole: it has {len(begun)} frames, of which {len(n_atoms)} were read; number "
+            f"{len(n_atoms)}, counted from 0, is on line {line} of {content.count(bytes([10]))}. Look "
+            "for what is cut off or damaged before or there"
+        )
+    if not _BEGINNINGS[format].groups:
+        return
+    for k, (match, found) in enumerate(zip(begun, n_atoms, strict=False)):
+        if int(match[1]) != found:
+            line = content.count(b"\n", 0, match.start()) + 1
+            raise Incomplete(
+                f"was not read whole: frame {k} (line {line}) says it has {int(match[1])} atoms, but "
+                f"{found} were read; complete or remove it"
+            )
+
+
+def _count(line: bytes) -> int:
+    """The number of atoms that a line is; -1: it is none."""
+    try:
+        return max(int(line), -1)
+    except ValueError:
+        return -1
+
+
+def _whole(lines: Sequence[int]) -> str:
+    before = len(lines) - 1
+    return "no frame before it" if not before else f"the {before} before it are whole"
+
+
+def _check_last_line(atoms: list[bytes], number: int) -> None:
+    """A last line without an end that is shorter than all others, which are of one length."""
+    widths = {len(line.rstrip(b"\n")) for line in atoms[:-1]}
+    if len(atoms) > 3 and len(widths) == 1 and len(atoms[-1]) < min(widths):
+        raise Incomplete(
+            f"seems to be cut off in its last line, {number}: that is shorter than the others and has "
+            "no end; copy the file again (if it is whole, end it with a new line)"
+        )
+
+
+def _columns(comment: bytes) -> list[tuple[str, str]]:
+    """The name and type (R, I, S, L) of each column that a comment line promises."""
+    found = re.search(rb"Properties\s*=\s*[\"']?([^\s\"']+)", comment)
+    words = (found[1] if found else b"species:S:1:pos:R:3").decode(errors="replace").split(":")
+    columns: list[tuple[str, str]] = []
+    for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=False):
+        columns += [(name, kind)] * (int(width) if width.isdigit() else 1)
+    return columns
+
+
+def _is_symbol(word: bytes) -> bool:
+    from ase.data import atomic_numbers
+
+    return word.decode(errors="replace").capitalize() in atomic_numbers
+
+
+def _is_number(word: bytes, kind: str) -> bool:
+    try:
+        float(word) if kind == "R" else int(word)
+    except ValueError:
+        return False
+    return True
