@@ -35,6 +35,7 @@ from atomtrain.data import (
     pair_list,
     read_section,
 )
+from atomtrain.data.checks import set_warnings
 from atomtrain.data.noise import input_of
 from atomtrain.data.writers import Output, choose_output
 from atomtrain.data.writers.base import Predictions
@@ -93,6 +94,7 @@ def evaluate_model(
     work = []
     for section in sections:  # everything is read and checked before anything is computed
         loaded = read_section(section, files, remarks, known=_told(model))
+        remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
     for note in remarks.notes:

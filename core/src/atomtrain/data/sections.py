@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from atomtrain.data.checks import check_read, problem
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import GradientKind
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError, nearest
-from atomtrain.frame import Frame
 from atomtrain.graph import volumes
 from atomtrain.options import DatasetSection, target_info
 from atomtrain.targets import TargetInfo
@@ -54,6 +54,8 @@ def read_section(
     """
     opened = SectionFiles(section, files)
     store = _structures(opened)
+    frames = [opened.structures[k] for k in opened.chosen]
+    remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
     targets: dict[str, TargetInfo] = {}
     for name in section.targets:
         info = _info(section, name, default_kind, known or {})
@@ -212,9 +214,9 @@ def _structures(opened: SectionFiles) -> StructureStore:
     """The chosen structures, packed; DataError for those no model can take."""
     file = opened.file
     for k in opened.chosen:
-        problem = _problem(opened.structures[k])
-        if problem:
-            raise DataError(f"{opened.where}: {problem.format(file.named([k]))}")
+        reason = problem(opened.structures[k])
+        if reason:
+            raise DataError(f"{opened.where}: {reason.format(file.named([k]))}")
     picked = [opened.structures[k] for k in opened.chosen]
     counts = np.cumsum([0] + [len(f.numbers) for f in picked])
     return StructureStore(
@@ -229,21 +231,3 @@ def _structures(opened: SectionFiles) -> StructureStore:
         files=file.files,
         origins=torch.tensor([file.origin(k) for k in opened.chosen], dtype=torch.int64),
     )
-
-
-def _problem(frame: Frame) -> str:
-    """Why no model can take a structure, with ``{}`` for its name; empty where one can."""
-    if len(frame.numbers) == 0:
-        return "{} has no atoms"
-    if not np.isfinite(frame.positions).all():
-        return "positions in {} are not finite"
-    if frame.numbers.min() < 1:
-        return "{} has atoms of unknown element ('X')"
-    vectors = frame.cell[frame.pbc]
-    # square of the length, area or volume that the periodic vectors span; not NaN either
-    if frame.pbc.any() and not np.linalg.det(vectors @ vectors.T) > 1e-12:
-        return (
-            "{} is periodic but has no cell along a periodic direction (or a flat one); give it a "
-            "cell or set its pbc to false"
-        )
-    return ""

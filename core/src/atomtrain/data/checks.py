@@ -1,0 +1,248 @@
+"""What is looked at in data before they are used; one function for each question.
+
+:data:`OF_A_FRAME` are reasons why no model can take a structure, which end the reading;
+:data:`OF_A_SET` are signs that data are not what was meant, which become warnings, as does what
+:func:`shared` finds in two sets. A new check is a function in one of the lists. All that warn look at
+packed structures, without a loop over atoms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from atomtrain.data.distances import close_pairs
+from atomtrain.data.store import Label, StructureStore
+from atomtrain.errors import DataError
+from atomtrain.frame import Frame
+
+SAME_PLACE = 1e-3
+"""Two atoms closer than this (angstrom) are in one place."""
+FAR, LARGE = 100.0, 10.0
+"""A label is an outlier if it is FAR times farther from the median than nine in ten are, and LARGE times larger."""
+FEW = 0.02
+"""What more than this part of the structures have is not an outlier but another kind of structure."""
+SHOWN = 3
+# Reasons why no model can take a structure, with {} for its name; "" where there is none
+
+
+def _no_atoms(frame: Frame) -> str:
+    return "" if len(frame.numbers) else "{} has no atoms"
+
+
+def _positions_not_finite(frame: Frame) -> str:
+    return "" if np.isfinite(frame.positions).all() else "positions in {} are not finite"
+
+
+def _unknown_element(frame: Frame) -> str:
+    return "" if frame.numbers.min() >= 1 else "{} has atoms of unknown element ('X')"
+
+
+def _no_cell(frame: Frame) -> str:
+    vectors = frame.cell[frame.pbc]
+    # square of the length, area or volume that the periodic vectors span; not NaN either
+    if not frame.pbc.any() or np.linalg.det(vectors @ vectors.T) > 1e-12:
+        return ""
+    return (
+        "{} is periodic but has no cell along a periodic direction (or a flat one); give it a "
+        "cell or set its pbc to false"
+    )
+
+
+OF_A_FRAME: Sequence[Callable[[Frame], str]] = (
+    _no_atoms,
+    _positions_not_finite,
+    _unknown_element,
+    _no_cell,
+)
+"""Asked one after the other: the later ones may rely on what the earlier ones refuse."""
+
+
+def problem(frame: Frame) -> str:
+    """Why no model can take a structure, with ``{}`` for its name; empty where one can."""
+    return next((text for check in OF_A_FRAME if (text := check(frame))), "")
+
+
+# Signs that data are not what was meant: for some structures, a sentence on them
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Structures of a store, what is the matter with them, and what may be done.
+
+    ``details`` are on the first of the structures.
+    """
+
+    structures: Sequence[int]
+    what: str
+    advice: str
+    details: Sequence[str] = ()
+
+    def sentence(self, store: StructureStore) -> str:
+        """``2 of 60 structures <what> (structure 3 of 'a.xyz': <detail>, ...); <advice>``."""
+        shown = []
+        for n, k in enumerate(self.structures[:SHOWN]):
+            detail = f": {self.details[n]}" if n < len(self.details) else ""
+            shown.append(store.origin(int(k)) + detail)
+        more = ", ..." if len(self.structures) > SHOWN else ""
+        return (
+            f"{len(self.structures)} of {len(store)} structures {self.what} ({'; '.join(shown)}{more}); "
+            f"{self.advice}"
+        )
+
+
+def _outliers(store: StructureStore) -> Iterator[Finding]:
+    """Labels far beyond all others."""
+    for key, label in store.labels.items():
+        size = _size(store, label)
+        known = size[~torch.isnan(size)]
+        if len(known) < 10:
+            continue
+        median = float(known.median())
+        deviation = (size - median).abs()
+        usual = float((known - median).abs().sort().values[int(0.9 * len(known))])
+        limit = max(FAR * max(usual, 1e-6 * abs(median)), LARGE * abs(median))
+        far = (deviation > limit).nonzero().squeeze(1) if limit > 0 else []
+        if not 0 < len(far) <= max(1, FEW * len(known)):
+            continue
+        far = far[deviation[far].argsort(descending=True)]
+        name = key.replace(":strain", " (virial)").replace(":forces", " (forces)")
+        of = "largest of its atoms" if label.per_atom else "per atom"
+        yield Finding(
+            far.tolist(),
+            f"have '{name}' far beyond the others, of which half are below {median:.4g} ({of})",
+            "one such label spoils a training: remove these structures, or repair the label",
+            [f"{float(size[k]):.4g}" for k in far[:SHOWN]],
+        )
+
+
+def _size(store: StructureStore, label: Label) -> torch.Tensor:
+    """One number for each structure: of its label, per atom, or of its largest; NaN where there is none."""
+    values = torch.where(label.there, label.values, torch.nan)
+    if label.per_atom:
+        largest = values.abs().nan_to_num(nan=-1.0).amax(1)
+        found = torch.full((len(store),), -1.0, dtype=torch.float64)
+        found = found.scatter_reduce(0, store.structure, largest, "amax")
+        return torch.where(found < 0, torch.nan, found)
+    per_atom = values / store.n_atoms[:, None]
+    if per_atom.shape[1] == 1:
+        return per_atom[:, 0]
+    return per_atom.abs().amax(1)
+
+
+def _duplicates(store: StructureStore) -> Iterator[Finding]:
+    """Structures that are there more than once, and whether their labels agree."""
+    first: dict[bytes, int] = {}
+    again: dict[int, int] = {}
+    for k, key in enumerate(fingerprints(store)):
+        if key in first:
+            again[k] = first[key]
+        else:
+            first[key] = k
+    if not again:
+        return
+    same = torch.tensor(list(again)), torch.tensor(list(again.values()))
+    differ = torch.zeros(len(again), dtype=torch.bool)
+    for label in store.labels.values():
+        if not label.per_atom:
+            one, other = label.values[same[0]], label.values[same[1]]
+            scale = torch.maximum(one.abs(), other.abs())
+            both = label.there[same[0]] & label.there[same[1]]
+            differ |= (((one - other).abs() > 1e-6 * scale) & both).any(1)
+    details = [f"the same as {store.origin(again[k])}" for k in list(again)[:SHOWN]]
+    contradictory = int(differ.sum())
+    also = f", {contradictory} of them with other labels" if contradictory else ""
+    yield Finding(
+        list(again),
+        f"are there before, atom by atom{also}",
+        "copies count as often as they are there, and a random split puts them on both sides",
+        details,
+    )
+
+
+OF_A_SET: Sequence[Callable[[StructureStore], Iterator[Finding]]] = (_outliers, _duplicates)
+
+
+def set_warnings(store: StructureStore) -> list[str]:
+    """What is strange in one set, as sentences."""
+    return [finding.sentence(store) for check in OF_A_SET for finding in check(store)]
+
+
+def shared(store: StructureStore, training: StructureStore, name: str) -> list[str]:
+    """What is strange about the set of this ``name``, seen beside the training set."""
+    known: dict[bytes, int] = {}
+    for k, key in enumerate(fingerprints(training)):
+        known.setdefault(key, k)
+    both = [(k, known[key]) for k, key in enumerate(fingerprints(store)) if key in known]
+    if not both:
+        return []
+    details = [training.origin(other) for _, other in both[:SHOWN]]
+    finding = Finding(
+        [k for k, _ in both],
+        "are in the training set too, atom by atom",
+        f"errors on the {name} set are not those on new structures",
+        details,
+    )
+    return [finding.sentence(store)]
+
+
+def fingerprints(store: StructureStore) -> Iterator[bytes]:
+    """A hash of each structure: positions, elements, cell and periodicity."""
+    bounds = store.offsets.tolist()
+    positions, types = store.positions.numpy(), store.types.numpy()
+    cells, pbc = store.cells.numpy(), store.pbc.numpy()
+    for k, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        digest = hashlib.blake2b(positions[start:stop].tobytes(), digest_size=16)
+        digest.update(types[start:stop].tobytes() + cells[k].tobytes() + pbc[k].tobytes())
+        yield digest.digest()
+
+
+# When a section is read
+
+
+def check_read(
+    where: str, frames: Sequence[Frame], store: StructureStore, length_unit: str
+) -> list[str]:
+    """What is strange in structures that were just read, as sentences; ``frames`` are those of the store.
+
+    Raises DataError, beginning with ``where``, where two atoms are in one place.
+    """
+    found = []
+    close = close_pairs(store, length_unit)
+    named = [close.named(k, store) for k in range(min(SHOWN, len(close.structures)))]
+    same = np.flatnonzero(close.distances < SAME_PLACE)
+    if len(same):
+        finding = Finding(
+            close.structures[same].tolist(),
+            "have two atoms in one place",
+            "no model has an energy for that: remove one of the atoms, or the structures",
+            [close.named(int(k), store) for k in same[:SHOWN]],
+        )
+        raise DataError(f"{where}: {finding.sentence(store)}")
+    if len(close.structures):
+        advice = "make sure that they are meant, and that length_unit is that of the file"
+        what = "have atoms closer than half the sum of their covalent radii"
+        found.append(Finding(close.structures.tolist(), what, advice, named))
+    partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
+    if partly:
+        what = "have sites that are shared by elements, or empty at times (occupancy below 1)"
+        advice = "they were read as full sites of one element: give whole structures instead"
+        found.append(Finding(partly, what, advice))
+    return [f"{where}: {finding.sentence(store)}" for finding in found]
+
+
+def partly_occupied(frame: Frame) -> bool:
+    """Whether a site is shared by elements or empty at times, which no model knows."""
+    occupancy = frame.find("occupancy")
+    if isinstance(occupancy, Mapping):
+        return any(
+            float(part) < 1 - 1e-3
+            for site in occupancy.values()
+            for part in (site.values() if isinstance(site, Mapping) else [site])
+        )
+    array = np.asarray(occupancy if occupancy is not None else 1.0)
+    return array.dtype.kind in "iuf" and bool((array < 1 - 1e-3).any())
