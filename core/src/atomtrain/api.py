@@ -78,9 +78,9 @@ def evaluate(
     """Run an exported model on the structures of an eval file (or what one would hold).
 
     Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere), in
-    the format of its extension (``.xyz``, ``.mts``, ``.zip``; a name without one, or a text that
-    ends in a slash, is a folder of arrays), and logs errors for the targets the file has. Gives one
-    result per section.
+    the format of its extension (``.xyz``, ``.xyz.gz``, ``.traj``, ``.db``, ``.json``, ``.mts``,
+    ``.zip``; a name without one, or a text that ends in a slash, is a folder of arrays), and logs
+    errors for the targets the file has. Gives one result per section.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)

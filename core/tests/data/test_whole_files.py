@@ -82,6 +82,13 @@ def test_blank_lines_between_frames(workplace: Path, blank: str) -> None:
     read_whole("a.xyz")
 
 
+def test_files_put_together(workplace: Path) -> None:
+    """Also by programs that begin each with a byte order mark."""
+    parts = ["".join(text()[:11]), "".join(text()[11:])]
+    Path("a.xyz").write_bytes(b"".join(b"\xef\xbb\xbf" + part.encode() for part in parts))
+    read_whole("a.xyz")
+
+
 def test_ends_of_lines(workplace: Path) -> None:
     for name, end in (("dos.xyz", "\r\n"), ("mac.xyz", "\r")):
         Path(name).write_text("".join(text()).replace("\n", end), newline="")
@@ -121,6 +128,10 @@ def _garbage(lines: list[str]) -> list[str]:
     return [*lines, "total: 4 structures\n", "bye\n"]
 
 
+def _zeros(lines: list[str]) -> list[str]:
+    return [*lines, "\0" * 30]
+
+
 def _too_many(lines: list[str]) -> list[str]:
     return [*lines[:5], "5\n", *lines[6:]]
 
@@ -156,6 +167,7 @@ def _word(lines: list[str]) -> list[str]:
         (_cut_in_line, ["cut off in its last line, 26", "copy the file again"]),
         (_cut_in_number, ["cut off in its last line, 26", "copy the file again"]),
         (_garbage, ["line 27 should be a number of atoms, but is 'total: 4", "1 further lines"]),
+        (_zeros, [r"line 27 should be a number of atoms, but is '\x00\x00"]),
         (_too_many, ["line 13 should", "line 6, says it has 5", "to begin on line 12; correct"]),
         (
             _too_few,
@@ -371,6 +383,17 @@ def test_dumps_of_lammps(workplace: Path) -> None:
     refused("a.dump", "frame 1 (line 14) says it has 2 atoms, but 1 were read")
     Path("a.dump").write_text("".join(lines[:-5]))
     refused("a.dump", "cannot be read")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_several_poscars_in_one(workplace: Path, direct: bool) -> None:
+    atoms = bulk("Cu", cubic=True)
+    ase.io.write("POSCAR", atoms, format="vasp", direct=direct)
+    content = Path("POSCAR").read_text()
+    Path("POSCAR").write_text(content + "Cartesian\n" + "0.0 0.0 0.1\n" * 4)  # velocities
+    assert len(read("POSCAR")) == 1
+    Path("POSCAR").write_text(content * 2)
+    refused("POSCAR", "2 frames, of which 1 were read; number 1, counted from 0, is on line 19")
 
 
 def test_only_the_first_molecule_of_a_sdf(workplace: Path) -> None:

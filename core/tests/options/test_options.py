@@ -110,6 +110,7 @@ def test_interpolation_and_overrides(tmp_path: Path) -> None:
         (MINIMAL + "seed: one\n", r"options.yaml:6: seed: expected a whole number, got 'one'"),
         (MINIMAL + "seed: 1\nseed: 2\n", r"options.yaml:7: key 'seed' is given twice"),
         (MINIMAL + "  : bad\n :", r"not valid YAML"),
+        ("training_set: *.xyz", r":1: not valid YAML: .*; put quotes around what begins with \*"),
         (MINIMAL + "base_precision: 33\n", r"expected 16, 32 or 64, got 33"),
         ("- 1\n", r"is a list; an options file has the keys"),
         ("", r"is empty"),

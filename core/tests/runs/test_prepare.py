@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import ase.io
 import pytest
-from helpers.training import train
+from helpers.training import train, write_data
 
 LINE = "target 'energy': mean "
 
@@ -26,3 +27,19 @@ def test_statistics_are_printed_unless_there_are_many_structures(
     monkeypatch.setattr(sys.modules["atomtrain.runs.prepare"], "LARGE", 11)
     assert LINE not in said(tmp_path / "large", monkeypatch, print_stats="auto")
     assert LINE in said(tmp_path / "asked", monkeypatch, print_stats=True)
+
+
+def test_warnings_on_the_data_are_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_data(tmp_path / "way.xyz")
+    frames = ase.io.read(tmp_path / "way.xyz", ":")
+    for atoms in frames:
+        atoms.arrays["REF_forces"] = atoms.arrays.pop("way")
+    ase.io.write(tmp_path / "mine.xyz", frames)
+    section = {"systems": "mine.xyz", "targets": {"energy": {"unit": "eV"}}}
+    with caplog.at_level("WARNING", "atomtrain"):
+        result = train(tmp_path, monkeypatch, training_set=section)
+    warning = "forces of 'energy' in 'mine.xyz': not found, left out, but the file has 'REF_forces'"
+    assert warning in caplog.text
+    assert warning in (result.directory / "train.log").read_text()

@@ -19,7 +19,7 @@ def evaluate(
         typer.Option(
             "-o",
             "--output",
-            help="Where predictions go: a name in .xyz, .mts or .zip, or a folder (ends in '/').",
+            help="Where predictions go: a name in .xyz, .traj, .db, .json, .mts or .zip, or a folder (ends in '/').",
         ),
     ] = "output.xyz",
     batch_size: Annotated[

@@ -200,6 +200,8 @@ def _parse(text: str, source: Source) -> Source:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         hint = " (indent with spaces)" if "\\t" in str(error.problem) else ""
+        if error.context == "while scanning an alias":  # data of the files '*.xyz', say
+            hint = "; put quotes around what begins with *"
         raise OptionsError(f"{name}{line}: not valid YAML: {error.problem}{hint}") from None
     except yaml.YAMLError:
         raise OptionsError(f"{source.what} file '{name}' is not a text file; it is YAML") from None

@@ -27,6 +27,7 @@ from atomtrain.frame import Frame
 
 _DATABASES = ("db", "json")
 _PACKING = (".gz", ".bz2", ".xz")
+_DAMAGED = "is packed, and cut off or damaged; copy or download it again"
 
 
 def read_ase(path: str, where: str) -> list[Frame]:
@@ -54,10 +55,13 @@ def read_ase(path: str, where: str) -> list[Frame]:
 
 
 def _read(path: str) -> list[Frame]:
+    """The frames. Raises Incomplete, or OSError."""
+    with open(path, "rb") as file:
+        is_packed = packed(file.read(8))
     try:
         head = beginning(path)
     except DAMAGED as error:
-        raise _damaged() from error
+        raise Incomplete(_DAMAGED) from error
     problem = not_structures(head)
     if problem:
         raise Incomplete(problem)
@@ -75,8 +79,6 @@ def _read(path: str) -> list[Frame]:
                 check_all_read(format, file.read(), [len(frame.numbers) for frame in frames])
     except (Incomplete, MemoryError):
         raise
-    except DAMAGED as error:
-        raise _damaged() from error
     except UnicodeDecodeError as error:
         raise Incomplete(
             f"is not text in UTF-8: see line {undecodable_line(path)}; convert it, for instance: "
@@ -87,6 +89,8 @@ def _read(path: str) -> list[Frame]:
             f"needs a package to be read that is not installed; install '{error.name}'"
         ) from error
     except Exception as error:  # every format fails in its own way
+        if is_packed and isinstance(error, DAMAGED):
+            raise Incomplete(_DAMAGED) from error
         raise Incomplete(_stopped(format, len(frames), xyz)) from error
     return frames
 
@@ -199,10 +203,6 @@ def _format(path: str, head: bytes) -> str:
         f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
         "extension of its format (.xyz, .cif, .db, .traj, ...), or convert it to extended xyz"
     )
-
-
-def _damaged() -> Incomplete:
-    return Incomplete("is packed, and cut off or damaged; copy or download it again")
 
 
 def _stopped(format: str, read: int, xyz: XyzText | None) -> str:

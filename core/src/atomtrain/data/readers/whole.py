@@ -19,6 +19,8 @@ _BEGINNINGS: dict[str, re.Pattern[bytes]] = {
     "lammps-dump-text": re.compile(rb"^ITEM: NUMBER OF ATOMS[^\n]*\n\s*(\d+)", _TEXT),
     "proteindatabank": re.compile(rb"^MODEL\b", _TEXT),
     "sdf": re.compile(rb"^\$\$\$\$", _TEXT),
+    # numbers of atoms, perhaps 'Selective dynamics', and the kind of coordinates
+    "vasp": re.compile(rb"^[ \t]*\d[\d \t]*\n(?:[ \t]*[Ss].*\n)?[ \t]*[DdCcKk]", _TEXT),
     "vasp-xdatcar": re.compile(rb"^Direct configuration=", _TEXT),
 }
 """What each frame has once, by ASE's name of the format; a group is the number of atoms.
@@ -120,6 +122,7 @@ class XyzText:
     def _no_number(self, number: int, line: bytes, left: int) -> Incomplete:
         """There should be the beginning of a frame on this line."""
         text = line.strip()[:40].decode(errors="replace")
+        text = text if text.isprintable() else ascii(text)[1:41]
         if not self.lines:
             return Incomplete(
                 f"does not look like (extended) xyz: line {number} should be a number of atoms, but "
