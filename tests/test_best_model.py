@@ -63,9 +63,7 @@ def test_forces_that_are_zero_by_symmetry(
     assert energy_error(checkpoint) < 0.05  # 0.098 before training
 
 
-def test_a_constant_label_does_not_decide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_constant_label_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second target whose labels are all zero."""
     monkeypatch.chdir(tmp_path)
     frames = write_crystal(Path("crystal.xyz"), 20)
@@ -100,9 +98,7 @@ def test_restarted_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert energy_error(second) > energy_error(first)
 
 
-def test_restarted_with_nothing_left_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restarted_with_nothing_left_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors told of the best model are those on today's validation set."""
     monkeypatch.chdir(tmp_path)
     write_crystal(Path("crystal.xyz"), 16)

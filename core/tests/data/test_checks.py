@@ -123,7 +123,7 @@ def test_atoms_in_one_place_across_a_cell(workplace: Path) -> None:
         atoms.info["energy"] = -1.0 - k
         frames.append(atoms)
     ase.io.write("a.xyz", frames)
-    with pytest.raises(DataError, match="structure 5 of 'a.xyz': Cu1 and Cu4, .* A"):
+    with pytest.raises(DataError, match=r"structure 5 of 'a.xyz': Cu1 and Cu4, .* A"):
         build(forces=False)
 
 
@@ -166,7 +166,7 @@ def test_outliers(workplace: Path, label: str, value: float, message: str) -> No
 def test_isolated_atoms_are_no_outliers(workplace: Path) -> None:
     """Nor are a few structures of another kind."""
     atoms = []
-    for k, (symbol, energy) in enumerate((("H", -1.0), ("O", -0.2))):
+    for _k, (symbol, energy) in enumerate((("H", -1.0), ("O", -0.2))):
         one = Atoms(symbol)
         one.calc = SinglePointCalculator(one, energy=energy, forces=np.zeros((1, 3)))
         atoms.append(one)
@@ -183,7 +183,10 @@ def test_copies(workplace: Path) -> None:
     other = {"systems": "b.xyz", "targets": {"energy": "b.xyz"}}
     data = build(validation=other)
     copies, again = data.warnings
-    assert "training set: 30 of 40 structures are there before, atom by atom, 1 of them with other" in copies
+    assert (
+        "training set: 30 of 40 structures are there before, atom by atom, 1 of them with other"
+        in copies
+    )
     assert "structure 10 of 'a.xyz': the same as structure 0 of 'a.xyz'" in copies
     assert "validation set: 4 of 5 structures are in the training set too" in again
     assert "structure 0 of 'b.xyz': structure 0 of 'a.xyz'" in again

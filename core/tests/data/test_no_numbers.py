@@ -50,10 +50,10 @@ def test_no_energies(workplace: Path, comment: str, message: str) -> None:
 
 def test_no_forces_and_stress(workplace: Path) -> None:
     write("energy=-1.0", "species:S:1:pos:R:3:f:L:3", " T F F")
-    with pytest.raises(DataError, match="'f' of frame 0 in 'a.xyz' does not fit: it is True"):
+    with pytest.raises(DataError, match=r"'f' of frame 0 in 'a.xyz' does not fit: it is True"):
         build({"key": "energy", "forces": {"key": "f"}})
     write('energy=-1.0 s="T T T F F F" Lattice="9 0 0 0 9 0 0 0 9"')
-    with pytest.raises(DataError, match="'s' of frame 0 .* not a number"):
+    with pytest.raises(DataError, match=r"'s' of frame 0 .* not a number"):
         build({"key": "energy", "forces": False, "stress": {"key": "s"}})
 
 

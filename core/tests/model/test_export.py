@@ -252,7 +252,9 @@ def test_two_atoms_in_one_place(tmp_path):
     bad = molecule("CH4")
     bad.positions[4] = bad.positions[2]
     for batch, system in (([bad], 0), ([good, bad], 1)):
-        with pytest.raises(torch.jit.Error, match=f"atoms [24] and [24] of system {system} are in the"):
+        with pytest.raises(
+            torch.jit.Error, match=f"atoms [24] and [24] of system {system} are in the"
+        ):
             calculator.run_model(batch, {"energy": ModelOutput(unit="eV", sample_kind="system")})
     bad.positions[4, 0] += 1e-4
     bad.calc = calculator

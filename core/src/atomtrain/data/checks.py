@@ -9,6 +9,7 @@ packed structures, without a loop over atoms.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -106,8 +107,8 @@ def _outliers(store: StructureStore) -> Iterator[Finding]:
         deviation = (size - median).abs()
         usual = float((known - median).abs().sort().values[int(0.9 * len(known))])
         limit = max(FAR * max(usual, 1e-6 * abs(median)), LARGE * abs(median))
-        far = (deviation > limit).nonzero().squeeze(1) if limit > 0 else []
-        if not 0 < len(far) <= max(1, FEW * len(known)):
+        far = (deviation > limit).nonzero().squeeze(1)
+        if limit == 0 or not 0 < len(far) <= max(1, FEW * len(known)):
             continue
         far = far[deviation[far].argsort(descending=True)]
         name = key.replace(":strain", " (virial)").replace(":forces", " (forces)")
@@ -195,7 +196,7 @@ def fingerprints(store: StructureStore) -> Iterator[bytes]:
     bounds = store.offsets.tolist()
     positions, types = store.positions.numpy(), store.types.numpy()
     cells, pbc = store.cells.numpy(), store.pbc.numpy()
-    for k, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
         digest = hashlib.blake2b(positions[start:stop].tobytes(), digest_size=16)
         digest.update(types[start:stop].tobytes() + cells[k].tobytes() + pbc[k].tobytes())
         yield digest.digest()

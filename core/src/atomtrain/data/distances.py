@@ -19,6 +19,7 @@ PAIRS_AT_ONCE = 1_000_000
 ANGSTROM = {"angstrom": 1.0, "bohr": 0.529177210544, "nm": 10.0, "nanometer": 10.0}
 """Units of length in angstrom (bohr: CODATA 2022)."""
 
+
 @dataclass(frozen=True)
 class ClosePairs:
     """Pairs of atoms that are close: in which structure, which atoms of it, their distance in angstrom."""
@@ -93,15 +94,15 @@ def _pairs(store: StructureStore, limits: np.ndarray) -> Iterator[Parts]:
             which, pair = np.nonzero(near)
             yield part[which], i[pair], j[pair], np.sqrt(squares[which, pair])
     calculator = vesin.NeighborList(cutoff=cutoff, full_list=False)
-    for k in np.flatnonzero(~simple).tolist():
-        atoms = slice(offsets[k], offsets[k + 1])
-        periodic = pbc[k].any()
+    for one in np.flatnonzero(~simple).tolist():
+        atoms = slice(offsets[one], offsets[one + 1])
+        periodic = pbc[one].any()
         i, j, distances = calculator.compute(
             points=store.positions[atoms].numpy(),
-            box=cells[k] if periodic else np.zeros((3, 3)),
-            periodic=pbc[k] if periodic else False,
+            box=cells[one] if periodic else np.zeros((3, 3)),
+            periodic=pbc[one] if periodic else False,
             quantities="ijd",
         )
         i, j = i.astype(np.int64), j.astype(np.int64)
         near = distances < limits[atoms][i] + limits[atoms][j]
-        yield np.full(near.sum(), k), i[near], j[near], distances[near]
+        yield np.full(near.sum(), one), i[near], j[near], distances[near]

@@ -490,7 +490,7 @@ class Engine:
 
     def _judged_by(self) -> str:
         """What the best score belongs to: the validation set, and how it is scored."""
-        metric = self.hypers.best_model_metric
+        metric: str = self.hypers.best_model_metric
         if metric == "loss":
             metric += repr([(term.key, term.weight, term.per_structure) for term in self.terms])
         return f"{metric} of {fingerprint(self.run.validation)}"

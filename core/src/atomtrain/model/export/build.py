@@ -31,7 +31,8 @@ def export_predictor(
     ``architecture``, ``model``) and ``extra`` (any of them may be missing), ``devices`` are in order of preference.
     ``dtype`` is what the network computes in, ``float32`` or ``float64``; by default that of the
     model's weights, float32 for models trained in half precision. What goes in and comes out is
-    float64 in any case: float32 would resolve an energy of 45,000 eV to 4 meV. Every target is offered per atom too: its atomic contributions.
+    float64 in any case: float32 would resolve an energy of 45,000 eV to 4 meV. Every target is offered
+    per atom too: its atomic contributions.
 
     Raises TargetError where metatomic refuses a target's name or unit, OptionsError for metadata of
     the wrong form.
