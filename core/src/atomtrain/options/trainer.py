@@ -175,7 +175,7 @@ class TrainerHypers(Section):
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
     """What the best model has the least of on the validation set: the product of the RMSEs of all
     targets and gradients, that of their MAEs, or the loss (the one to take with
-    ``shift_agnostic_mse``)."""
+    ``shift_agnostic_mse``). Labels that are the same everywhere do not count."""
     loss: Losses = LossSpec()
     """The loss: one name or section for all targets and their gradients, or one for each target."""
     finetune: Annotated[Finetune | None, BeforeValidator(peer.no_finetuning)] = None
