@@ -42,7 +42,8 @@ PARTS = ("nve", "langevin", "dimers")
 STEP_FS = 0.5
 SETTLE_PS = 0.5
 FRICTION = 0.01  # per fs
-CHECK_EVERY = 10  # steps
+CHECK_EVERY = 20  # steps
+APART = 1000.0  # angstrom between molecules that run side by side
 BONDED, BROKEN = 1.3, 1.5
 DONORS = (7, 8, 9)
 CLOSEST = 0.5  # angstrom, of dimers
@@ -156,29 +157,64 @@ def thermostat(atoms: Atoms, temperature: float, rng: np.random.Generator) -> La
 
 
 def langevin(
-    model: Any, start: Atoms, temperature: float, picoseconds: float, seed: int
-) -> dict[str, object]:
-    """How long the molecule was whole, and which bond broke."""
-    atoms = start.copy()
-    atoms.calc = model
-    rng = np.random.default_rng(seed)
-    warm(atoms, temperature, rng)
-    bonds = Bonds(atoms)
-    dynamics = thermostat(atoms, temperature, rng)
-    broken, steps, kelvin = "", 0, []
-    while steps < 1000 * picoseconds / STEP_FS and not broken:
-        try:
-            dynamics.run(CHECK_EVERY)
-        except (RuntimeError, ValueError) as error:  # atoms that flew away, or are nowhere
-            broken = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        steps += CHECK_EVERY
-        kelvin.append(atoms.get_temperature())
-        broken = broken or bonds.broken(atoms)
-    return {
-        "picoseconds": steps * STEP_FS / 1000,
-        "broken": broken,
-        "mean temperature, K": float(np.mean(kelvin)),
-    }
+    model: Any, starts: Sequence[Atoms], temperature: float, picoseconds: float
+) -> list[dict[str, object]]:
+    """How long each molecule was whole, and which bond broke.
+
+    Molecules in vacuum run side by side, far apart, as one system: a step of small ones is all overhead.
+    One that breaks is taken out, lest it disturb the others.
+    """
+    if any(start.pbc.any() for start in starts):
+        return [r for start in starts for r in _together(model, [start], temperature, picoseconds)]
+    return _together(model, starts, temperature, picoseconds)
+
+
+def _together(
+    model: Any, starts: Sequence[Atoms], temperature: float, picoseconds: float
+) -> list[dict[str, object]]:
+    rng = np.random.default_rng(0)
+    watched = [Bonds(start) for start in starts]
+    running, molecules = list(range(len(starts))), []
+    for k, start in enumerate(starts):
+        molecules.append(start.copy())
+        warm(molecules[k], temperature, rng)
+        if len(starts) > 1:
+            molecules[k].positions[:, 0] += k * APART
+    ends: dict[int, tuple[float, str]] = {}
+    kelvin: dict[int, list[float]] = {k: [] for k in running}
+    steps = 0
+    while running and steps < 1000 * picoseconds / STEP_FS:
+        atoms = molecules[running[0]].copy()
+        for k in running[1:]:
+            atoms += molecules[k]
+        atoms.calc = model
+        dynamics = thermostat(atoms, temperature, rng)
+        broken: dict[int, str] = {}
+        while not broken and steps < 1000 * picoseconds / STEP_FS:
+            steps += CHECK_EVERY
+            try:
+                dynamics.run(CHECK_EVERY)
+            except (RuntimeError, ValueError) as error:  # atoms that flew away, or are nowhere
+                broken = dict.fromkeys(running, f"{type(error).__name__}: {str(error)[:80]}")
+                break
+            first = 0
+            for k in running:
+                molecules[k] = atoms[first : first + len(starts[k])]
+                first += len(starts[k])
+                kelvin[k].append(molecules[k].get_temperature())
+                if bond := watched[k].broken(molecules[k]):
+                    broken[k] = bond
+        ends |= {k: (steps * STEP_FS / 1000, bond) for k, bond in broken.items()}
+        running = [k for k in running if k not in broken]
+    ends |= {k: (steps * STEP_FS / 1000, "") for k in running}
+    return [
+        {
+            "picoseconds": ends[k][0],
+            "broken": ends[k][1],
+            "mean temperature, K": np.mean(kelvin[k] or 0.0),
+        }
+        for k in range(len(starts))
+    ]
 
 
 def dimer(model: Any, numbers: tuple[int, int], cutoff: float) -> dict[str, object]:
@@ -270,10 +306,9 @@ def main() -> None:
                 one.nve[f"{temperature:g}"] = values
                 print(f"{path} NVE at {temperature:g} K: {values}", flush=True)
         if "langevin" in arguments.only:
-            for seed, start in enumerate(starts(frames, arguments.starts)):
-                run = langevin(model, start, arguments.temperature, arguments.picoseconds, seed)
-                one.langevin.append(run)
-                print(f"{path} Langevin {seed}: {run}", flush=True)
+            chosen = starts(frames, arguments.starts)
+            one.langevin = langevin(model, chosen, arguments.temperature, arguments.picoseconds)
+            print(f"{path} Langevin: {one.langevin}", flush=True)
         if "dimers" in arguments.only:
             for pair in itertools.combinations_with_replacement(elements, 2):
                 name = Atoms(list(pair)).symbols

@@ -12,11 +12,16 @@ import pytest
 from ase import Atoms
 from helpers.frames import build, labelled, section
 
-from atomtrain.data import Files
+from atomtrain.data import Datasets, Files
 
 
 def bare(seed: int, n: int = 3) -> Atoms:
     return labelled(seed, n=n, energy=None, forces=None, stress=None)
+
+
+def not_found(data: Datasets) -> list[str]:
+    """The warnings of gradients; those of atoms that lie at random are for other tests."""
+    return [warning for warning in data.warnings if "not found" in warning]
 
 
 # -- databases -------------------------------------------------------------------------------------
@@ -117,7 +122,7 @@ def test_what_looks_like_a_gradient(
 ) -> None:
     write(**values)
     data = build(section("a.xyz", **options))
-    (warning,) = data.warnings
+    (warning,) = not_found(data)
     assert "in 'a.xyz': not found, left out, but the file has" in warning
     assert said in warning
     assert len([note for note in data.notes if "not found, left out" in note]) == 1
@@ -126,7 +131,7 @@ def test_what_looks_like_a_gradient(
 def test_the_options_it_says_are_right(workplace: Path) -> None:
     write(REF_forces=VECTORS, virials=np.arange(9.0))
     data = build(section("a.xyz", forces={"key": "REF_forces"}, virial={"key": "virials"}))
-    assert not data.warnings
+    assert not not_found(data)
     assert (data.train.labels["energy:forces"].values == 1).all()
     assert data.train.labels["energy:strain"].values[0].sum() == -36
 
@@ -138,14 +143,14 @@ def test_the_options_it_says_are_right(workplace: Path) -> None:
 def test_what_does_not(workplace: Path, values: dict[str, Any]) -> None:
     write(**values)
     data = build(section("a.xyz"))
-    assert not data.warnings
+    assert not not_found(data)
     assert "forces of 'energy' in 'a.xyz': not found, left out" in data.notes
 
 
 def test_no_warning_where_it_is_off_or_found(workplace: Path) -> None:
     write(REF_forces=VECTORS, virial=np.ones(9))
-    assert not build(section("a.xyz", forces=False, stress=False)).warnings
+    assert not not_found(build(section("a.xyz", forces=False, stress=False)))
     ase.io.write("a.xyz", [labelled(k) for k in range(4)])
     data = build(section("a.xyz"))
-    assert not data.warnings
+    assert not not_found(data)
     assert "stress of 'energy' in 'a.xyz': found" in data.notes
