@@ -206,7 +206,7 @@ def _together(
                     broken[k] = bond
         ends |= {k: (steps * STEP_FS / 1000, bond) for k, bond in broken.items()}
         running = [k for k in running if k not in broken]
-    ends |= {k: (steps * STEP_FS / 1000, "") for k in running}
+    ends |= dict.fromkeys(running, (steps * STEP_FS / 1000, ""))
     return [
         {
             "picoseconds": ends[k][0],
