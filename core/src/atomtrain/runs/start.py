@@ -40,10 +40,10 @@ class Start:
     checkpoint: dict[str, Any] | None = None
 
 
-def begin(plan: Plan, data: Datasets, restart: str | Path | None, outputs: Path) -> Start:
-    """The predictor of a training; ``restart`` is a checkpoint, or ``auto``: the newest in ``outputs``."""
-    checkpoint, path = checkpoint_to_restart(plan, restart, outputs)
-    if checkpoint is not None:
+def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None) -> Start:
+    """The predictor of a training; ``found`` is what :func:`checkpoint_to_restart` gave."""
+    if found is not None:
+        path, checkpoint = found
         start = from_restart(plan, data, checkpoint)
         log.info(f"restarting from '{path}'")
         return start
@@ -80,32 +80,38 @@ def _sample(predictor: Predictor, data: Datasets, seed: int) -> Iterator[Batch]:
 
 def checkpoint_to_restart(
     plan: Plan, restart: str | Path | None, outputs: Path
-) -> tuple[dict[str, Any] | None, str]:
-    """The checkpoint to go on from and where it is; None if there is none."""
+) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from, and where it is; None if there is none.
+
+    ``restart`` is a checkpoint, or ``auto`` for the newest in ``outputs``. Raises CheckpointError for one that
+    cannot be read or is another architecture's.
+    """
     if restart is None:
-        return None, ""
+        return None
     if str(restart) == "auto":
         found = newest_checkpoint(outputs, plan.completed, plan.architecture.todays)
         if found is None:
             log.info(f"no checkpoint of these options below '{outputs}': starting from scratch")
-            return None, ""
+            return None
         path, checkpoint = found
     else:
         path = Path(restart)
         checkpoint = load_checkpoint(path)
     _check_architecture(plan, checkpoint, f"'{path}'")
-    return checkpoint, str(path)
+    return path, checkpoint
 
 
 def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Start:
     """The model of an earlier run with its last weights, compositions and scales.
 
-    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise.
+    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise. (A
+    fine-tuning has the hypers of the model it began with, and all elements of it.)
     """
     restored = restore(checkpoint, "restart", plan.hypers)
     before = restored.checkpoint["hypers"]["model"]
     now = plan.model_hypers.model_dump(mode="json")
-    if before != now:
+    tuned = plan.hypers.finetune is not None
+    if before != now and not tuned:
         changed = ", ".join(
             f"{path}: {old!r} in the checkpoint, {new!r} in the options"
             for path, old, new in _differences(before, now)
@@ -115,7 +121,9 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
             "train anew without --restart"
         )
     old, info = restored.predictor.dataset_info, data.info
-    if old.atomic_types != info.atomic_types or old.targets != info.targets:
+    more = set(old.atomic_types) - set(info.atomic_types)
+    strange = set(info.atomic_types) - set(old.atomic_types)
+    if strange or (more and not tuned) or old.targets != info.targets:
         raise CheckpointError(
             "cannot restart on other targets or elements than the checkpoint's "
             f"({', '.join(old.targets)}; atomic numbers {list(old.atomic_types)}); to train it "
