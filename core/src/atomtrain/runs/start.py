@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atomtrain.contract import BuildContext
-from atomtrain.data import Batch, BatchSource, Datasets
+from atomtrain.data import Batch, BatchSource, Datasets, StructureStore
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.base import Model
+from atomtrain.model.growth import Growth
 from atomtrain.model.heads import retarget, split_targets
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import Finetune
@@ -22,7 +24,12 @@ from atomtrain.runs.directory import newest_checkpoint
 from atomtrain.runs.plan import Plan
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
-from atomtrain.training.affine import copy_affine, correct_composition, fit_affines
+from atomtrain.training.affine import (
+    copy_affine,
+    correct_composition,
+    fit_affines,
+    grow_affines,
+)
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.predict import normalised_store
 
@@ -62,18 +69,20 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
     fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
-    predictor.model.calibrate(_sample(predictor, data, plan.options.seed))
+    labelled = normalised_store(data.train, predictor)
+    predictor.model.calibrate(_sample(labelled, model.cutoff, plan.options.seed))
     return Start(predictor, plan.model_hypers.model_dump(mode="json"))
 
 
-def _sample(predictor: Predictor, data: Datasets, seed: int) -> Iterator[Batch]:
-    """Batches of training structures until there are ``SAMPLE`` atoms, made as they are taken."""
+def _sample(store: StructureStore, cutoff: float, seed: int) -> Iterator[Batch]:
+    """Batches of structures until there are ``SAMPLE`` atoms, made as they are taken."""
+    if len(store) == 0:
+        return
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data.train), generator=generator)
-    total = data.train.n_atoms[order].cumsum(0)
-    taken = order[total - data.train.n_atoms[order] < SAMPLE]
-    store = normalised_store(data.train, predictor)
-    source = BatchSource(store, cutoff=predictor.model.cutoff, dtype=torch.float64)
+    order = torch.randperm(len(store), generator=generator)
+    total = store.n_atoms[order].cumsum(0)
+    taken = order[total - store.n_atoms[order] < SAMPLE]
+    source = BatchSource(store, cutoff=cutoff, dtype=torch.float64)
     for structure in taken:
         yield source.batch(structure.reshape(1))
 
@@ -140,18 +149,21 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
 def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     """The model of another run with its best weights, made ready for these targets and data.
 
-    Elements may be fewer than the checkpoint's, not others. Targets it knows keep their heads,
-    new ones get fresh heads (or copies, ``inherit_heads``). The composition of a known target is
-    corrected by what the network leaves unexplained, so that data of another reference energy start
-    well.
+    Elements may be fewer than the checkpoint's; for others the model has to grow. Targets it knows keep their
+    heads, new ones get fresh heads (or copies, ``inherit_heads``). The composition of a known target is
+    corrected where the data have another reference energy.
     """
     checkpoint = plan.checkpoints.open(finetune.read_from)
     where = f"architecture.training.finetune.read_from: '{finetune.read_from}'"
     _check_architecture(plan, checkpoint, where)
     torch.manual_seed(plan.options.seed)
     restored = restore(checkpoint, "finetune", plan.hypers)
+    known_types = set(restored.predictor.dataset_info.atomic_types)
+    added = sorted(set(data.info.atomic_types) - known_types)
+    _check_unit(data.info, restored.predictor.dataset_info)
+    if added:
+        restored = _grown(plan, data, restored, added, finetune)
     source = restored.predictor
-    _check_data(data.info, source.dataset_info, finetune.read_from)
     info = DatasetInfo(data.info.length_unit, source.dataset_info.atomic_types, data.info.targets)
     model = _for_targets(plan, restored, info, finetune)
     predictor = Predictor(model, info)
@@ -167,8 +179,59 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
             )
     new = [t for t in info.targets if t not in known]
     fit_affines(predictor, data.train, plan.hypers, new, plan.checkpoints)
-    correct_composition(predictor, data.train, plan.hypers, known, plan.checkpoints)
+    correct_composition(
+        predictor,
+        data.train,
+        plan.hypers,
+        known,
+        plan.checkpoints,
+        _own_errors(restored.checkpoint, info),
+        [info.atomic_types.index(number) for number in added],
+    )
     return Start(predictor, restored.checkpoint["hypers"]["model"])
+
+
+def _grown(
+    plan: Plan, data: Datasets, restored: Restored, added: list[int], finetune: Finetune
+) -> Restored:
+    """The restored model with the atomic numbers ``added`` beside its own; DataError where it cannot grow."""
+    trained, before = restored.predictor, restored.predictor.dataset_info
+    info = replace(before, atomic_types=tuple(sorted({*before.atomic_types, *added})))
+    hypers = plan.architecture.model_hypers(restored.checkpoint)
+    context = BuildContext("finetune", plan.hypers, restored.checkpoint)
+    has_new = torch.isin(data.train.types, torch.tensor(added))
+    rows = data.train.structure[has_new].unique()
+    structures = replace(data.train.select(rows), labels={}, extra={})
+    try:
+        model = build_model(plan.architecture, hypers, info, context)
+        model.to(next((p.dtype for p in trained.model.parameters()), None))
+        batches = partial(_sample, structures, model.cutoff, plan.options.seed)
+        model.grow(trained.model, Growth(before.atomic_types, info.atomic_types, batches))
+    except DataError as error:
+        raise DataError(
+            f"the training data contain {symbols(added)}, which the checkpoint '{finetune.read_from}' was not "
+            f"trained for (it knows {symbols(before.atomic_types)}): {error}"
+        ) from error
+    predictor = Predictor(model, info)
+    grow_affines(predictor, trained, Growth(before.atomic_types, info.atomic_types))
+    log.info(f"the model grows by {symbols(added)}: what it has of them starts anew")
+    if finetune.method == "heads":
+        log.warning(
+            f"finetune.method: with 'heads' the encoder is not trained, and what it has of {symbols(added)} "
+            "stays as random as it starts; 'full' trains it"
+        )
+    return replace(restored, predictor=predictor)
+
+
+def _own_errors(checkpoint: dict[str, Any], info: DatasetInfo) -> dict[str, float]:
+    """The errors per atom that the checkpoint's best weights had in its own validation, by target."""
+    found = (checkpoint.get("metrics") or {}).get("best_errors") or {}
+    totals = checkpoint["hypers"]["trainer"].get("per_structure_targets") or ()
+    return {
+        name: found[name]["rmse"]
+        for name, target in info.targets.items()
+        if name in found and "rmse" in found[name] and target.error_per(totals=totals) == "atom"
+    }
 
 
 def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> None:
@@ -180,15 +243,8 @@ def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> No
         )
 
 
-def _check_data(info: DatasetInfo, source: DatasetInfo, path: str) -> None:
-    """Raise unless the data have the elements and the length unit of the checkpoint in ``path``."""
-    unknown = sorted(set(info.atomic_types) - set(source.atomic_types))
-    if unknown:
-        raise DataError(
-            f"the training data contain {symbols(unknown)}, which the checkpoint '{path}' was not "
-            f"trained for (it knows {symbols(source.atomic_types)}); fine-tune on data with these "
-            "elements only, or train anew"
-        )
+def _check_unit(info: DatasetInfo, source: DatasetInfo) -> None:
+    """Raise TargetError unless the data have the length unit of the checkpoint."""
     if info.length_unit != source.length_unit:
         raise TargetError(
             f"the data are in '{info.length_unit}', the checkpoint in '{source.length_unit}': give "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atomtrain.data import Batch
 from atomtrain.graph import AtomGraph
-from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.model import Growth, forces_and_strain, with_leaves
 from atomtrain_ace.messages import normalised
 from atomtrain_density.elements import by_species
 
@@ -32,10 +32,32 @@ N_FORCES = 20
 """structures that say how large forces are"""
 
 
+def calibrate_new(model: Ace, trained: Ace, growth: Growth) -> None:
+    """Set what the buffers of ``model`` have of new elements; of the others they stay those of ``trained``."""
+    of_new = torch.zeros(model.n_species, dtype=torch.bool)
+    of_new[growth.added] = True
+    columns = of_new.repeat_interleave(model.hypers.num_radial)
+
+    def keep_old(exact: Ace) -> None:
+        growth.take_over(exact, trained)
+        # where there is no new neighbour, nothing is to be seen of one
+        exact.density_mean[(~of_new).unsqueeze(1) & columns] = 0.0
+
+    calibrate(model, growth.batches(), keep_old)
+
+
+def _nothing(exact: Ace) -> None:
+    pass
+
+
 @torch.no_grad()
-def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
-    """Set the buffers of ``model``."""
+def calibrate(
+    model: Ace, batches: Iterator[Batch], after_each: Callable[[Ace], None] = _nothing
+) -> None:
+    """Set the buffers of ``model``; ``after_each`` is called before one is used for the next."""
     seen = list(batches)
+    if not seen:
+        return
     exact = copy.deepcopy(model).to(torch.float64)
     species = [exact.species_index[batch.graph.types] for batch in seen]
     exact.inner.fill_(torch.inf)
@@ -47,9 +69,11 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
     every = torch.cat(species)
     flat = torch.cat([density for density, _ in densities])
     _whiten(exact, every, flat)
+    after_each(exact)
     layout = by_species(every, exact.n_species)
     features = exact.first_layer(flat, every, layout).features
     _normalise(features, every, exact.feature_mean, exact.feature_scale)
+    after_each(exact)
     if exact.second is not None:
         second = exact.second
         arrived: list[Tensor] = []
@@ -59,8 +83,10 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
             x = normalised(first.features, kinds, exact.feature_mean, exact.feature_scale)
             arrived.append(second.density(x, first, kinds, own, pairs))
         _equalise(second, every, torch.cat(arrived))
+        after_each(exact)
         features = second.raw_features(torch.cat(arrived), layout, every)
         _normalise(features, every, second.feature_mean, second.feature_scale)
+        after_each(exact)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())
 
