@@ -59,7 +59,9 @@ def test_an_axis_of_pairs() -> None:
 
 
 def test_an_axis_that_is_neither() -> None:
-    with pytest.raises(DataError, match="'table' has an axis of length 5 for 2 elements and of length 7 for 4"):
+    with pytest.raises(
+        DataError, match="'table' has an axis of length 5 for 2 elements and of length 7 for 4"
+    ):
         taken_over((5,), (7,))
     old, new = taken_over((5,), (7,), axes={(5, 7): torch.tensor([6, 1, 2, 3, 4])})
     assert new[[6, 1, 2, 3, 4]].tolist() == old.tolist()
@@ -128,5 +130,7 @@ def test_heads_of_the_core_grow_with_the_features(norm: str) -> None:
 
 def test_what_does_not_say_that_it_grows_refuses() -> None:
     info = DatasetInfo("angstrom", (6,), {"energy": TargetInfo("energy", quantity="energy")})
-    with pytest.raises(DataError, match="PotentialModel cannot take in new elements; fine-tune it on data of its"):
+    with pytest.raises(
+        DataError, match="PotentialModel cannot take in new elements; fine-tune it on data of its"
+    ):
         PotentialModel(info).grow(PotentialModel(info), GROWTH)
