@@ -255,6 +255,23 @@ def test_targets_of_atoms_and_classes(folder: Path) -> None:
         torch.testing.assert_close(b, a, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("model", ["ace", "soap of all"])
+def test_elements_that_were_given_and_had_no_data(folder: Path, model: str) -> None:
+    """The model has room for Ag since its training on Cu and Au; fine-tuning fills it."""
+    write("old.xyz", (CU, AU), n=40)
+    write("ag.xyz", (CU, AU, AG), n=40, seed=100)
+    given = options(model, "old.xyz", num_epochs=20)
+    given["architecture"]["atomic_types"] = ["Cu", "Ag", "Au"]
+    api.train(given, output="room.pt")
+    assert compositions("room.ckpt")[AG] == 0.0
+    first, last = (
+        tune(model, "ag.xyz", "room.ckpt", "new.pt", num_epochs=n).errors for n in (0, 40)
+    )
+    assert compositions("new.ckpt")[AG] == pytest.approx(OFFSET[AG], abs=4.0)
+    for key in ("energy", "energy:forces"):
+        assert last["validation"][key]["rmse"] < 0.6 * first["validation"][key]["rmse"]
+
+
 def test_a_head_that_is_inherited_and_one_that_is_new(folder: Path) -> None:
     write("old.xyz", (CU, AU))
     write("ag.xyz", (CU, AU, AG), seed=100)

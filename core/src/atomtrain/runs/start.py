@@ -201,6 +201,9 @@ def _grown(
     context = BuildContext("finetune", plan.hypers, restored.checkpoint)
     has_new = torch.isin(data.train.types, torch.tensor(added))
     rows = data.train.structure[has_new].unique()
+    rows = (
+        rows if len(rows) else torch.arange(len(data.train))
+    )  # nothing of them: look at the others
     structures = replace(data.train.select(rows), labels={}, extra={})
     try:
         model = build_model(plan.architecture, hypers, info, context)

@@ -1,7 +1,8 @@
 """What a model takes from the training set before it is trained: means and sizes.
 
 All are statistics of float64 that later trainings keep. The density has no weights, so that its statistics are
-the data's; features are normalised as they come from the weights that training starts with.
+the data's; features are normalised as they come from the weights that training starts with. Elements, and pairs of
+elements, that the data do not have get the mean of the others: a later training may bring them.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
     """
     n_species = model.n_species
     blocks = model.blocks.split(flat)[: model.hypers.max_degree + 1]
+    seen = torch.zeros(model.whitening.shape[:2], dtype=torch.bool)
     for s in species.unique().tolist():
         for degree, block in enumerate(blocks):
             own = block[species == s]
@@ -117,6 +119,21 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
                     continue  # no such neighbours
                 size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * variances[-1])
                 model.whitening[degree, s * n_species + t] = (directions * size) @ directions.T
+                seen[degree, s * n_species + t] = True
+    _as_others(model.density_mean, _there(species, n_species))
+    for matrices, there in zip(model.whitening, seen, strict=True):
+        _as_others(matrices, there)
+
+
+def _there(species: Tensor, n_species: int) -> Tensor:
+    """``[n_species]`` bool: of which elements there are atoms."""
+    return torch.bincount(species, minlength=n_species) > 0
+
+
+def _as_others(rows: Tensor, there: Tensor) -> None:
+    """What is not ``there [n]`` gets the mean of the ``rows [n, ...]`` that are."""
+    if bool(there.any()):
+        rows[~there] = rows[there].mean(0)
 
 
 def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> None:
@@ -127,6 +144,8 @@ def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -
         floor = 1e-3 * float(deviation.mean()) + 1e-12  # features that do not vary stay small
         mean[s] = own.mean(0)
         scale[s] = 1.0 / (deviation + floor)
+    for rows in (mean, scale):
+        _as_others(rows, _there(species, len(rows)))
 
 
 def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
@@ -139,6 +158,8 @@ def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
             part = part - part.mean(0) if degree == 0 else part
             size = part.square().mean((0, 1)).sqrt()
             second.scale[degree, s] = 1.0 / (size + 1e-3 * float(size.mean()) + 1e-12)
+    for rows in (second.mean, *second.scale):
+        _as_others(rows, _there(species, len(rows)))
 
 
 def _size(model: Ace, batches: list[Batch]) -> None:
