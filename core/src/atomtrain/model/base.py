@@ -166,8 +166,8 @@ class Model(nn.Module):
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """Prepare for another data set: new targets get new, freshly initialised last layers.
 
-        Called when a checkpoint is fine-tuned or restarted on other targets. Refuse what the
-        model cannot take (atomic types it was not built for) with a clear error.
+        Called when a checkpoint is fine-tuned on other targets, of the elements that the model was built for
+        (more of them are the business of :meth:`grow`). Refuse what the model cannot take with a clear error.
         """
         raise TargetError(
             f"{type(self).__name__} cannot be given other targets or elements than it was built for"

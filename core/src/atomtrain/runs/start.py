@@ -76,8 +76,6 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
 
 def _sample(store: StructureStore, cutoff: float, seed: int) -> Iterator[Batch]:
     """Batches of structures until there are ``SAMPLE`` atoms, made as they are taken."""
-    if len(store) == 0:
-        return
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(store), generator=generator)
     total = store.n_atoms[order].cumsum(0)
@@ -199,12 +197,10 @@ def _grown(
     info = replace(before, atomic_types=tuple(sorted({*before.atomic_types, *added})))
     hypers = plan.architecture.model_hypers(restored.checkpoint)
     context = BuildContext("finetune", plan.hypers, restored.checkpoint)
-    has_new = torch.isin(data.train.types, torch.tensor(added))
-    rows = data.train.structure[has_new].unique()
-    rows = (
-        rows if len(rows) else torch.arange(len(data.train))
-    )  # nothing of them: look at the others
-    structures = replace(data.train.select(rows), labels={}, extra={})
+    is_new = torch.isin(data.train.types, torch.tensor(added))
+    structures = replace(data.train, labels={}, extra={})
+    if bool(is_new.any()):  # else there is nothing of them, and others are looked at
+        structures = structures.select(data.train.structure[is_new].unique())
     try:
         model = build_model(plan.architecture, hypers, info, context)
         model.to(next((p.dtype for p in trained.model.parameters()), None))
@@ -217,7 +213,7 @@ def _grown(
         ) from error
     predictor = Predictor(model, info)
     grow_affines(predictor, trained, Growth(before.atomic_types, info.atomic_types))
-    log.info(f"the model grows by {symbols(added)}: what it has of them starts anew")
+    log.info(f"the model takes in {symbols(added)}: weights that come with an element start anew")
     if finetune.method == "heads":
         log.warning(
             f"finetune.method: with 'heads' the encoder is not trained, and what it has of {symbols(added)} "
@@ -229,7 +225,7 @@ def _grown(
 def _own_errors(checkpoint: dict[str, Any], info: DatasetInfo) -> dict[str, float]:
     """The errors per atom that the checkpoint's best weights had in its own validation, by target."""
     found = (checkpoint.get("metrics") or {}).get("best_errors") or {}
-    totals = checkpoint["hypers"]["trainer"].get("per_structure_targets") or ()
+    totals = (checkpoint["hypers"].get("trainer") or {}).get("per_structure_targets") or ()
     return {
         name: found[name]["rmse"]
         for name, target in info.targets.items()
