@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import ase.io
 import pytest
 import torch
 import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.alloy import options, write_crystal
 from helpers.processes import atomtrain
 
+from atomtrain import api
 from atomtrain.errors import CheckpointError
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_testing.subject import environment
@@ -243,3 +248,98 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     assert "not going on from" in out and "model_3.ckpt" in out
+
+
+def tune(
+    workplace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, **training: Any
+) -> dict[str, Any]:
+    """Options of a fine-tuning in ``workplace``, which says nothing of the model: the checkpoint does."""
+    monkeypatch.chdir(workplace)
+    shutil.copy(trained / "model.ckpt", "base.ckpt")
+    given = options(base_precision=64)
+    del given["architecture"]["model"]
+    given["architecture"]["training"].update(
+        {
+            "num_epochs": 4,
+            "checkpoint_interval": 2,
+            "finetune": {"read_from": "base.ckpt"},
+            **training,
+        }
+    )
+    return given
+
+
+@pytest.mark.parametrize("how", ["file", "auto"])
+@pytest.mark.parametrize(
+    "training",
+    [{}, {"atomic_baseline": "base.ckpt", "fixed_scaling_weights": "base.ckpt"},
+     {"finetune": {"read_from": "base.ckpt", "method": "heads"}}],
+)  # fmt: skip
+def test_a_finetuning_goes_on_without_the_file_it_began_with(
+    trained: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    training: dict[str, Any],
+    how: str,
+) -> None:
+    given = tune(workplace, trained, monkeypatch, **training)
+    whole = api.train(given, output="whole.pt")
+    Path("base.ckpt").unlink()
+    for later in ("model_4.ckpt", "model.ckpt"):
+        (whole.directory / later).unlink()
+    restart = "auto" if how == "auto" else whole.directory / "model_2.ckpt"
+    again = api.train(given, output="again.pt", restart=restart)
+    assert (
+        f"restarting from '{whole.directory / 'model_2.ckpt'}'"
+        in (again.directory / "train.log").read_text()
+    )
+    assert_same_weights(Path("whole.ckpt"), Path("again.ckpt"))
+
+
+def test_a_finetuning_goes_on_with_the_head_it_inherited(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inherit = {"read_from": "base.ckpt", "inherit_heads": {"energy/emt": "energy"}}
+    given = tune(workplace, trained, monkeypatch, finetune=inherit)
+    given["training_set"]["targets"]["energy/emt"] = given["training_set"]["targets"].pop("energy")
+    whole = api.train(given, output="whole.pt")
+    Path("base.ckpt").unlink()
+    api.train(given, output="again.pt", restart=whole.directory / "model_2.ckpt")
+    assert_same_weights(Path("whole.ckpt"), Path("again.ckpt"))
+
+
+def test_a_finetuning_on_fewer_elements_goes_on(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model keeps the elements that the data do not have."""
+    given = tune(workplace, trained, monkeypatch)
+    frames = write_crystal(Path("crystal.xyz"), 12)
+    for atoms in frames:
+        results = dict(atoms.calc.results)
+        atoms.numbers[:] = 29
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    ase.io.write("crystal.xyz", frames, format="extxyz")
+    whole = api.train(given, output="whole.pt")
+    api.train(given, output="again.pt", restart=whole.directory / "model_2.ckpt")
+    assert_same_weights(Path("whole.ckpt"), Path("again.ckpt"))
+    assert load_checkpoint("again.ckpt")["dataset_info"]["atomic_types"] == [29, 79]
+
+
+@pytest.mark.parametrize("restart", [None, "auto"])
+@pytest.mark.parametrize("key", ["finetune.read_from", "atomic_baseline"])
+def test_a_training_that_begins_needs_the_files_it_names(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, restart: str | None, key: str
+) -> None:
+    """So does one of which there is nothing to restart; and it says so before data are read."""
+    given = tune(workplace, trained, monkeypatch, atomic_baseline="base.ckpt")
+    if key == "atomic_baseline":
+        del given["architecture"]["training"]["finetune"]
+    else:
+        del given["architecture"]["training"]["atomic_baseline"]
+    for file in ("base.ckpt", "crystal.xyz"):
+        Path(file).unlink()
+    Path("options.yaml").write_text(yaml.safe_dump(given))
+    message = rf"options.yaml:\d+: architecture.training.{key}: there is no checkpoint 'base.ckpt'"
+    with pytest.raises(CheckpointError, match=message):
+        api.train("options.yaml", restart=restart)
+    assert not list(Path("outputs").glob("*/*"))

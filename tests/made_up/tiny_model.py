@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph, n_structures
-from atomtrain.model import Constants, FeatureModel, Model
+from atomtrain.model import Constants, FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 CUTOFF = 3.5
@@ -92,6 +92,10 @@ class Tiny(Model):
         for name, target in dataset_info.targets.items():
             if name not in self.heads:
                 self.heads[name] = Head(target).to(example.dtype)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        growth.take_over(self, trained)
 
 
 def over_neighbours(graph: AtomGraph, pairs: Tensor) -> Tensor:
@@ -273,6 +277,25 @@ class ForgetsHeads(Tiny):
         dtype = self.embedding.weight.dtype
         for name, target in dataset_info.targets.items():
             self.heads[name] = Head(target).to(dtype)
+
+
+class ForgetsWhatItLearnt(Tiny):
+    """Starts anew when there is a new element."""
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        pass
+
+
+class CannotLearnElements(Tiny):
+    """All that comes with an element is a number that is not trained."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.of_element = nn.Parameter(torch.ones(len(dataset_info.atomic_types)))
+
+    def of_center(self, graph: AtomGraph) -> Tensor:
+        return self.embedding(graph.types) + 0.0 * self.of_element.sum()
 
 
 class Level1(FeatureModel):

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from ase import Atoms
 from helpers.soap import TYPES, info
-from helpers.structures import graph_of
+from helpers.structures import graph_of, source_of
 
 from atomtrain.data import Batch
 from atomtrain.errors import DataError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.model import Growth, forces_and_strain, with_leaves
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_ace.hypers import ModelHypers, TrainerHypers
+from atomtrain_ace.messages import normalised
 from atomtrain_ace.model import Ace
+from atomtrain_density.elements import by_species
+from atomtrain_testing.predictions import store_of
+
+SMALL: dict[str, Any] = {
+    "cutoff": 4.5,
+    "num_radial": 4,
+    "max_degree": 2,
+    "num_channels": 5,
+    "num_neurons": 7,
+}
 
 Way = tuple[torch.Tensor, ...]
 
@@ -131,3 +143,65 @@ def test_biases_are_no_matrices() -> None:
     matrices = {name for name, p in model.named_parameters() if is_matrix(p) and p.numel()}
     assert matrices == {"pair", "third", "first"}
     assert TrainerHypers().optimizer == "muon"
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_elements_without_data_are_seen_as_the_others(batch: Batch, num_layers: int) -> None:
+    """N is known but not there: a later training may bring it."""
+    hypers = ModelHypers(**SMALL, num_layers=num_layers)
+    torch.manual_seed(0)
+    model = Ace(hypers, info((1, 6, 7, 8))).to(torch.float64)
+    model.calibrate(iter([batch]))
+    n, others = 2, [0, 1, 3]
+    tables = [model.feature_mean, model.feature_scale, model.density_mean]
+    if model.second is not None:
+        tables += [model.second.mean, model.second.feature_scale, model.second.scale[1]]
+    for rows in tables:
+        assert rows[others].abs().sum() > 0
+        torch.testing.assert_close(rows[n], rows[others].mean(0))
+    whitening = model.whitening.reshape(3, 4, 4, 4, 4)
+    there = whitening[:, others][:, :, others]
+    torch.testing.assert_close(whitening[:, n, n], there.flatten(1, 2).mean(1))
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_grown_model_has_statistics_of_old_and_new(
+    batch: Batch, frames: list[Atoms], num_layers: int
+) -> None:
+    """N is new: what is known stays to the last bit, what is new is found in structures with it."""
+    hypers = ModelHypers(**SMALL, num_layers=num_layers)
+    torch.manual_seed(0)
+    trained = Ace(hypers, info(TYPES)).to(torch.float64)
+    trained.calibrate(iter([batch]))
+    grown = Ace(hypers, info((1, 6, 7, 8))).to(torch.float64)
+    changed = [atoms.copy() for atoms in frames[:4]]
+    for atoms in changed:
+        atoms.numbers[::2] = 7
+    new = source_of(store_of(changed), cutoff=4.5).batch(torch.arange(len(changed)))
+    grown.grow(trained, Growth(TYPES, (1, 6, 7, 8), lambda: iter([new])))
+
+    old, n, width = [0, 1, 3], 2, SMALL["num_radial"]
+    pairs = grown.whitening.reshape(3, 4, 4, width, width)
+    assert torch.equal(pairs[:, old][:, :, old].flatten(1, 2), trained.whitening)
+    assert torch.equal(grown.inner[old][:, old], trained.inner)
+    assert torch.equal(grown.feature_scale[old], trained.feature_scale)
+    assert torch.equal(grown.size, trained.size)
+    means = grown.density_mean.reshape(4, 4, width)
+    assert torch.equal(means[old][:, old].flatten(1), trained.density_mean)
+    assert not means[old][:, n].any()  # without N there is nothing to be seen of it
+    assert means[n, n].any()
+    # atoms of N have features of mean 0 and variance 1, as all others had
+    species = grown.species_index[new.graph.types]
+    layout = by_species(species, 4)
+    flat, _ = grown._fast_density(new.graph, species)
+    features = grown.first_layer(flat, species, layout).features
+    own = normalised(features, species, grown.feature_mean, grown.feature_scale)[
+        species == n
+    ].detach()
+    torch.testing.assert_close(own.mean(0), torch.zeros_like(own[0]), atol=1e-9, rtol=0)
+    assert float(own.std(0, correction=0).median()) == pytest.approx(1.0, abs=0.01)
+    # how close N comes to what is known
+    graph = new.graph
+    r = torch.linalg.vector_norm(graph.vectors, dim=1)
+    near = (graph.types[graph.centers] == 6) & (graph.types[graph.neighbors] == 7)
+    assert float(grown.inner[1, n]) == pytest.approx(0.9 * float(r[near].min()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.soap import TYPES, build
+from helpers.soap import TYPES, build, info
 from spex import SphericalExpansion
 
 from atomtrain.graph import AtomGraph
-from atomtrain.model import with_leaves
+from atomtrain.model import Growth, with_leaves
 from atomtrain_soap_bpnn.descriptor.radial import RadialBasis
+from atomtrain_soap_bpnn.descriptor.spectrum import places_of_products
+from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.model import SoapBpnn
 
 
@@ -171,3 +173,19 @@ def test_a_step_repeats_bit_for_bit(frames: list, graph: AtomGraph) -> None:  # 
         assert all(torch.equal(seen[0], s) for s in seen[1:])
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_products_of_few_elements_among_those_of_more(graph: AtomGraph, layers: int) -> None:
+    """Where there is no N its products vanish, and the others are where they are said to be."""
+    hypers = ModelHypers.model_validate({"bpnn": {"layernorm": False, "num_hidden_layers": layers}})
+    few, more = (SoapBpnn(hypers, info(types)).double() for types in (TYPES, (1, 6, 7, 8)))
+    growth = Growth(TYPES, (1, 6, 7, 8))
+    places = places_of_products(few.n_per_l, growth.places, 4, symmetric=layers > 0)
+    wanted, found = (m.plain_features(graph, m.species_index[graph.types])[0] for m in (few, more))
+    assert wanted.abs().max() > 0
+    torch.testing.assert_close(found[:, places], wanted, rtol=1e-14, atol=1e-14)
+    others = torch.ones(found.shape[1], dtype=torch.bool)
+    others[places] = False
+    assert int(others.sum()) == found.shape[1] - wanted.shape[1]
+    assert not found[:, others].any()

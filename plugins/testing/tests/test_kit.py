@@ -100,6 +100,8 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
         ("Forgetful", "checkpoints", "neither in the state_dict nor in the hypers"),
         ("CannotLearn", "fits", "of the loss is left"),
         ("ForgetsHeads", "new_targets", "retarget must leave what is trained"),
+        ("ForgetsWhatItLearnt", "new_elements", "Model.grow must leave what is learnt"),
+        ("CannotLearnElements", "new_elements", "depend on no weight that came with it"),
     ],
 )
 def test_a_faulty_model(
@@ -244,7 +246,7 @@ def test_every_kind_of_target(
     outcomes = {o.check.name: o for o in run_all(subject)}
     assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
     found = {n for n, o in outcomes.items() if o.verdict == "skipped"}
-    assert found == skipped | {"constants", "golden"}
+    assert found == skipped | {"constants", "golden", "new_elements"}  # it does not grow
 
 
 def test_processes_that_do_not_share_their_gradients(plugin: Callable[..., Subject]) -> None:

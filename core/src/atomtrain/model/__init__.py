@@ -11,5 +11,6 @@ from atomtrain.model.base import PotentialModel as PotentialModel
 from atomtrain.model.features import FeatureModel as FeatureModel
 from atomtrain.model.gradients import forces_and_strain as forces_and_strain
 from atomtrain.model.gradients import with_leaves as with_leaves
+from atomtrain.model.growth import Growth as Growth
 from atomtrain.model.predictor import Predictor as Predictor
 from atomtrain.model.zbl import ZBL as ZBL

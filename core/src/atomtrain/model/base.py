@@ -15,8 +15,9 @@ from typing import Dict, List, Optional
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import TargetError
+from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
+from atomtrain.model.growth import Growth
 from atomtrain.targets import DatasetInfo
 
 
@@ -165,11 +166,30 @@ class Model(nn.Module):
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """Prepare for another data set: new targets get new, freshly initialised last layers.
 
-        Called when a checkpoint is fine-tuned or restarted on other targets. Refuse what the
-        model cannot take (atomic types it was not built for) with a clear error.
+        Called when a checkpoint is fine-tuned on other targets, of the elements that the model was built for
+        (more of them are the business of :meth:`grow`). Refuse what the model cannot take with a clear error.
         """
         raise TargetError(
             f"{type(self).__name__} cannot be given other targets or elements than it was built for"
+        )
+
+    @torch.jit.ignore
+    def grow(self, trained: "Model", growth: Growth) -> None:
+        """Take over what ``trained`` learnt, a model of the same hypers and targets for fewer elements.
+
+        Called on a model as it leaves ``build_model``, in the precision of ``trained``, when a checkpoint is
+        fine-tuned on data with new elements. Structures of the old ones must be predicted as ``trained`` predicts
+        them; what belongs to new ones keeps what it was built with, or is set by ``growth.batches()`` if it is
+        not trained. Where elements are axes of weights, and where weights do not know of them at all, that is
+        one line: ``growth.take_over(self, trained)``. Columns of the output ``feature`` that come with elements
+        must be the features of one element after those of another.
+
+        Refuse what cannot be done with a DataError that says why and what to do instead; this one refuses
+        all.
+        """
+        raise DataError(
+            f"{type(self).__name__} cannot take in new elements; fine-tune it on data of its own elements, or "
+            "train anew on data of all elements"
         )
 
 

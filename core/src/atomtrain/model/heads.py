@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model.base import Model
+from atomtrain.model.growth import Growth
 from atomtrain.options import HeadSection
 from atomtrain.targets import DatasetInfo, TargetInfo
 
@@ -173,6 +174,13 @@ class WithHeads(Model):
     def calibrate(self, batches):  # type: ignore[no-untyped-def]
         """The encoder's business."""
         self.encoder.calibrate(batches)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """The encoder grows, and the heads with its features."""
+        assert isinstance(trained, WithHeads)
+        self.encoder.grow(trained.encoder, growth)
+        growth.take_over(self.heads, trained.heads)
 
     @torch.jit.ignore
     def keeps_structures(self) -> bool:

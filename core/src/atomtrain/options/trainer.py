@@ -86,7 +86,7 @@ class Finetune(Section):
     model_config = ConfigDict(json_schema_extra=peer.allow_empty)
 
     read_from: str
-    """Path of the checkpoint."""
+    """Path of the checkpoint. Elements of the data that it lacks are taken in where the architecture can."""
     method: Literal["full", "heads", "encoder"] = "full"
     """``full``: take over everything and train everything; ``heads``: take over everything, train
     only the output heads; ``encoder``: take over all but the heads, which start anew."""

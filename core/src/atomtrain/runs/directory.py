@@ -139,6 +139,8 @@ def _todays_options(checkpoint: dict[str, Any], upgrade: Upgrade) -> dict[str, A
 
 def _essential(options: Any, path: tuple[str, ...] = ()) -> Any:
     """The options without what is incidental."""
+    if path == ("architecture",) and (options.get("training") or {}).get("finetune"):
+        options = {**options, "model": None}  # it is that of the checkpoint the training began with
     if isinstance(options, dict):
         return {
             key: _essential(value, (*path, key))

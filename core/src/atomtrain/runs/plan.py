@@ -39,7 +39,8 @@ from atomtrain.training.observers import Observer
 class Plan:
     """The options of a training with the architecture they name, its hypers, and what they name beside.
 
-    ``checkpoints`` are those that hypers name, opened; ``observers`` the loggers and callbacks of packages.
+    ``checkpoints`` are those that hypers name (:meth:`open_checkpoints`); ``observers`` the loggers and
+    callbacks of packages.
     """
 
     options: Options
@@ -54,11 +55,28 @@ class Plan:
         """The options with every default filled in, as plain data."""
         return complete(self.options, self.model_hypers, self.hypers)
 
+    def open_checkpoints(self) -> None:
+        """Open the checkpoints that hypers name, each once.
+
+        Only a training that begins needs them: one that goes on has all of it in its own checkpoint. Raises
+        CheckpointError, with file, line and key of the options, for one that cannot be read.
+        """
+        named: dict[tuple[str, ...], Any] = {("atomic_baseline",): self.hypers.atomic_baseline}
+        if self.hypers.finetune is not None:
+            named["finetune", "read_from"] = self.hypers.finetune.read_from
+        for path, file in named.items():
+            if isinstance(file, str):
+                try:
+                    self.checkpoints.open(file)
+                except CheckpointError as error:
+                    where = self.options.source.where(("architecture", "training", *path))
+                    raise CheckpointError(f"{where}: {error}") from error
+
 
 def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
-    """Read options (a file, or a dictionary of the same keys) and check everything but the data.
+    """Read options (a file, or a dictionary of the same keys) and check everything but what other files hold.
 
-    Raises OptionsError with file, line and key, PluginError, TargetError or CheckpointError.
+    Raises OptionsError with file, line and key, PluginError or TargetError.
     """
     loaded = load_options(options, overrides)
     architecture = open_architecture(loaded.architecture.name)
@@ -81,8 +99,7 @@ def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         )
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
     _check_targets(architecture, loaded, hypers)
-    checkpoints = _open_checkpoints(loaded, hypers)
-    return Plan(loaded, architecture, model, hypers, checkpoints, _make_observers(loaded))
+    return Plan(loaded, architecture, model, hypers, Checkpoints(), _make_observers(loaded))
 
 
 def _check_targets(architecture: Architecture, options: Options, hypers: TrainerHypers) -> None:
@@ -104,22 +121,6 @@ def _check_targets(architecture: Architecture, options: Options, hypers: Trainer
         path, message = problems[0]
         where = options.source.where(("architecture", "training", *path))
         raise OptionsError(f"{where}: {message}")
-
-
-def _open_checkpoints(options: Options, hypers: TrainerHypers) -> Checkpoints:
-    """The checkpoints that hypers name; CheckpointError for one that cannot be read."""
-    named: dict[tuple[str, ...], Any] = {("atomic_baseline",): hypers.atomic_baseline}
-    if hypers.finetune is not None:
-        named["finetune", "read_from"] = hypers.finetune.read_from
-    checkpoints = Checkpoints()
-    for path, file in named.items():
-        if isinstance(file, str):
-            try:
-                checkpoints.open(file)
-            except CheckpointError as error:
-                where = options.source.where(("architecture", "training", *path))
-                raise CheckpointError(f"{where}: {error}") from error
-    return checkpoints
 
 
 def _make_observers(options: Options) -> list[Observer]:

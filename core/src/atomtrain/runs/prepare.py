@@ -11,7 +11,7 @@ from atomtrain.data import Datasets, build_datasets
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
 from atomtrain.runs.plan import Plan
-from atomtrain.runs.start import begin
+from atomtrain.runs.start import begin, checkpoint_to_restart
 from atomtrain.runs.workplace import Workplace
 from atomtrain.training.checkpoint import checkpoint_header
 from atomtrain.training.run import TrainingOutcome, TrainingRun
@@ -42,6 +42,9 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     """
     _say_what(plan)
     options = plan.options
+    found = checkpoint_to_restart(plan, restart, place.directory.parent.parent)
+    if found is None:
+        plan.open_checkpoints()
     data = build_datasets(options, plan.architecture.info.default_kind)
     for note in data.notes:
         log.info(note)
@@ -51,7 +54,7 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         for line in data.statistics():
             log.info(line)
 
-    start = begin(plan, data, restart, place.directory.parent.parent)
+    start = begin(plan, data, found)
     plan.checkpoints.forget()
     if place.processes.is_main:
         dump_yaml(plan.completed, place.directory / "options.yaml")

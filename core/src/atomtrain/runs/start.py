@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atomtrain.contract import BuildContext
-from atomtrain.data import Batch, BatchSource, Datasets
+from atomtrain.data import Batch, BatchSource, Datasets, StructureStore
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.base import Model
+from atomtrain.model.growth import Growth
 from atomtrain.model.heads import retarget, split_targets
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import Finetune
@@ -22,7 +24,12 @@ from atomtrain.runs.directory import newest_checkpoint
 from atomtrain.runs.plan import Plan
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
-from atomtrain.training.affine import copy_affine, correct_composition, fit_affines
+from atomtrain.training.affine import (
+    copy_affine,
+    correct_composition,
+    fit_affines,
+    grow_affines,
+)
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.predict import normalised_store
 
@@ -40,10 +47,10 @@ class Start:
     checkpoint: dict[str, Any] | None = None
 
 
-def begin(plan: Plan, data: Datasets, restart: str | Path | None, outputs: Path) -> Start:
-    """The predictor of a training; ``restart`` is a checkpoint, or ``auto``: the newest in ``outputs``."""
-    checkpoint, path = checkpoint_to_restart(plan, restart, outputs)
-    if checkpoint is not None:
+def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None) -> Start:
+    """The predictor of a training; ``found`` is what :func:`checkpoint_to_restart` gave."""
+    if found is not None:
+        path, checkpoint = found
         start = from_restart(plan, data, checkpoint)
         log.info(f"restarting from '{path}'")
         return start
@@ -62,50 +69,56 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
     fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
-    predictor.model.calibrate(_sample(predictor, data, plan.options.seed))
+    labelled = normalised_store(data.train, predictor)
+    predictor.model.calibrate(_sample(labelled, model.cutoff, plan.options.seed))
     return Start(predictor, plan.model_hypers.model_dump(mode="json"))
 
 
-def _sample(predictor: Predictor, data: Datasets, seed: int) -> Iterator[Batch]:
-    """Batches of training structures until there are ``SAMPLE`` atoms, made as they are taken."""
+def _sample(store: StructureStore, cutoff: float, seed: int) -> Iterator[Batch]:
+    """Batches of structures until there are ``SAMPLE`` atoms, made as they are taken."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data.train), generator=generator)
-    total = data.train.n_atoms[order].cumsum(0)
-    taken = order[total - data.train.n_atoms[order] < SAMPLE]
-    store = normalised_store(data.train, predictor)
-    source = BatchSource(store, cutoff=predictor.model.cutoff, dtype=torch.float64)
+    order = torch.randperm(len(store), generator=generator)
+    total = store.n_atoms[order].cumsum(0)
+    taken = order[total - store.n_atoms[order] < SAMPLE]
+    source = BatchSource(store, cutoff=cutoff, dtype=torch.float64)
     for structure in taken:
         yield source.batch(structure.reshape(1))
 
 
 def checkpoint_to_restart(
     plan: Plan, restart: str | Path | None, outputs: Path
-) -> tuple[dict[str, Any] | None, str]:
-    """The checkpoint to go on from and where it is; None if there is none."""
+) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from, and where it is; None if there is none.
+
+    ``restart`` is a checkpoint, or ``auto`` for the newest in ``outputs``. Raises CheckpointError for one that
+    cannot be read or is another architecture's.
+    """
     if restart is None:
-        return None, ""
+        return None
     if str(restart) == "auto":
         found = newest_checkpoint(outputs, plan.completed, plan.architecture.todays)
         if found is None:
             log.info(f"no checkpoint of these options below '{outputs}': starting from scratch")
-            return None, ""
+            return None
         path, checkpoint = found
     else:
         path = Path(restart)
         checkpoint = load_checkpoint(path)
     _check_architecture(plan, checkpoint, f"'{path}'")
-    return checkpoint, str(path)
+    return path, checkpoint
 
 
 def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Start:
     """The model of an earlier run with its last weights, compositions and scales.
 
-    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise.
+    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise. (A
+    fine-tuning has the hypers of the model it began with, and all elements of it.)
     """
     restored = restore(checkpoint, "restart", plan.hypers)
     before = restored.checkpoint["hypers"]["model"]
     now = plan.model_hypers.model_dump(mode="json")
-    if before != now:
+    tuned = plan.hypers.finetune is not None
+    if before != now and not tuned:
         changed = ", ".join(
             f"{path}: {old!r} in the checkpoint, {new!r} in the options"
             for path, old, new in _differences(before, now)
@@ -115,7 +128,9 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
             "train anew without --restart"
         )
     old, info = restored.predictor.dataset_info, data.info
-    if old.atomic_types != info.atomic_types or old.targets != info.targets:
+    more = set(old.atomic_types) - set(info.atomic_types)
+    strange = set(info.atomic_types) - set(old.atomic_types)
+    if strange or (more and not tuned) or old.targets != info.targets:
         raise CheckpointError(
             "cannot restart on other targets or elements than the checkpoint's "
             f"({', '.join(old.targets)}; atomic numbers {list(old.atomic_types)}); to train it "
@@ -132,18 +147,21 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
 def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     """The model of another run with its best weights, made ready for these targets and data.
 
-    Elements may be fewer than the checkpoint's, not others. Targets it knows keep their heads,
-    new ones get fresh heads (or copies, ``inherit_heads``). The composition of a known target is
-    corrected by what the network leaves unexplained, so that data of another reference energy start
-    well.
+    Elements may be fewer than the checkpoint's; for others the model has to grow. Targets it knows keep their
+    heads, new ones get fresh heads (or copies, ``inherit_heads``). The composition of a known target is
+    corrected where the data have another reference energy.
     """
     checkpoint = plan.checkpoints.open(finetune.read_from)
     where = f"architecture.training.finetune.read_from: '{finetune.read_from}'"
     _check_architecture(plan, checkpoint, where)
     torch.manual_seed(plan.options.seed)
     restored = restore(checkpoint, "finetune", plan.hypers)
+    known_types = set(restored.predictor.dataset_info.atomic_types)
+    added = sorted(set(data.info.atomic_types) - known_types)
+    _check_unit(data.info, restored.predictor.dataset_info)
+    if added:
+        restored = _grown(plan, data, restored, added, finetune)
     source = restored.predictor
-    _check_data(data.info, source.dataset_info, finetune.read_from)
     info = DatasetInfo(data.info.length_unit, source.dataset_info.atomic_types, data.info.targets)
     model = _for_targets(plan, restored, info, finetune)
     predictor = Predictor(model, info)
@@ -159,8 +177,60 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
             )
     new = [t for t in info.targets if t not in known]
     fit_affines(predictor, data.train, plan.hypers, new, plan.checkpoints)
-    correct_composition(predictor, data.train, plan.hypers, known, plan.checkpoints)
+    correct_composition(
+        predictor,
+        data.train,
+        plan.hypers,
+        known,
+        plan.checkpoints,
+        _own_errors(restored.checkpoint, info),
+        [info.atomic_types.index(number) for number in added],
+    )
     return Start(predictor, restored.checkpoint["hypers"]["model"])
+
+
+def _grown(
+    plan: Plan, data: Datasets, restored: Restored, added: list[int], finetune: Finetune
+) -> Restored:
+    """The restored model with the atomic numbers ``added`` beside its own; DataError where it cannot grow."""
+    trained, before = restored.predictor, restored.predictor.dataset_info
+    info = replace(before, atomic_types=tuple(sorted({*before.atomic_types, *added})))
+    hypers = plan.architecture.model_hypers(restored.checkpoint)
+    context = BuildContext("finetune", plan.hypers, restored.checkpoint)
+    is_new = torch.isin(data.train.types, torch.tensor(added))
+    structures = replace(data.train, labels={}, extra={})
+    if bool(is_new.any()):  # else there is nothing of them, and others are looked at
+        structures = structures.select(data.train.structure[is_new].unique())
+    try:
+        model = build_model(plan.architecture, hypers, info, context)
+        model.to(next((p.dtype for p in trained.model.parameters()), None))
+        batches = partial(_sample, structures, model.cutoff, plan.options.seed)
+        model.grow(trained.model, Growth(before.atomic_types, info.atomic_types, batches))
+    except DataError as error:
+        raise DataError(
+            f"the training data contain {symbols(added)}, which the checkpoint '{finetune.read_from}' was not "
+            f"trained for (it knows {symbols(before.atomic_types)}): {error}"
+        ) from error
+    predictor = Predictor(model, info)
+    grow_affines(predictor, trained, Growth(before.atomic_types, info.atomic_types))
+    log.info(f"the model takes in {symbols(added)}: weights that come with an element start anew")
+    if finetune.method == "heads":
+        log.warning(
+            f"finetune.method: with 'heads' the encoder is not trained, and what it has of {symbols(added)} "
+            "stays as random as it starts; 'full' trains it"
+        )
+    return replace(restored, predictor=predictor)
+
+
+def _own_errors(checkpoint: dict[str, Any], info: DatasetInfo) -> dict[str, float]:
+    """The errors per atom that the checkpoint's best weights had in its own validation, by target."""
+    found = (checkpoint.get("metrics") or {}).get("best_errors") or {}
+    totals = (checkpoint["hypers"].get("trainer") or {}).get("per_structure_targets") or ()
+    return {
+        name: found[name]["rmse"]
+        for name, target in info.targets.items()
+        if name in found and "rmse" in found[name] and target.error_per(totals=totals) == "atom"
+    }
 
 
 def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> None:
@@ -172,15 +242,8 @@ def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> No
         )
 
 
-def _check_data(info: DatasetInfo, source: DatasetInfo, path: str) -> None:
-    """Raise unless the data have the elements and the length unit of the checkpoint in ``path``."""
-    unknown = sorted(set(info.atomic_types) - set(source.atomic_types))
-    if unknown:
-        raise DataError(
-            f"the training data contain {symbols(unknown)}, which the checkpoint '{path}' was not "
-            f"trained for (it knows {symbols(source.atomic_types)}); fine-tune on data with these "
-            "elements only, or train anew"
-        )
+def _check_unit(info: DatasetInfo, source: DatasetInfo) -> None:
+    """Raise TargetError unless the data have the length unit of the checkpoint."""
     if info.length_unit != source.length_unit:
         raise TargetError(
             f"the data are in '{info.length_unit}', the checkpoint in '{source.length_unit}': give "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,15 @@ from torch import Tensor
 
 from atomtrain.data import BatchSource, StructureStore, epoch_batches
 from atomtrain.errors import OptionsError
-from atomtrain.model.affine import Affine, fit_composition, fit_constant, fit_scale
+from atomtrain.model.affine import (
+    Affine,
+    Samples,
+    fit_composition,
+    fit_constant,
+    fit_scale,
+    residual,
+)
+from atomtrain.model.growth import Growth
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import TrainerHypers
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -19,6 +28,8 @@ from atomtrain.tasks import task_of
 from atomtrain.training.checkpoint import Checkpoints
 from atomtrain.training.physics import without_baseline
 from atomtrain.training.predict import normalised_store, predict, samples_of
+
+log = logging.getLogger("atomtrain")
 
 
 def fit_affines(
@@ -95,10 +106,16 @@ def correct_composition(
     hypers: TrainerHypers,
     targets: list[str],
     checkpoints: Checkpoints,
+    errors: Mapping[str, float],
+    added: Sequence[int] = (),
 ) -> None:
-    """Refit the composition of known targets to what the network leaves unexplained.
+    """Fit the composition of known targets to data of another reference, and to new elements.
 
-    What ``atomic_baseline`` says is taken as it is. Scales stay: gradients were learnt on them.
+    ``errors`` are the model's own, per atom, of sums over atoms; ``added`` indices of types that it has only just
+    got. Their part of the composition (of targets of atoms the scale too) is fitted to what the network and the
+    known elements leave. The known elements' part stays, unless data have another reference
+    (:func:`_another_reference`). What ``atomic_baseline`` says is taken as it is. Scales of known elements stay:
+    gradients were learnt on them.
     """
     info = predictor.dataset_info
     physical = without_baseline(store, predictor)
@@ -107,26 +124,98 @@ def correct_composition(
         affine = predictor.affine_of(name)
         if target.pooled or not task_of(target.kind).scaled:
             continue
-        if isinstance(hypers.atomic_baseline, str):
-            affine.shift.copy_(
-                _affine_from(hypers.atomic_baseline, target, info, checkpoints).shift
-            )
-            continue
-        if not all(b.invariant for b in target.blocks):
-            continue
-        fixed = _by_index(hypers.atomic_baseline.get(name), info.atomic_types)
-        for index, value in fixed.items():
-            affine.shift[index] = value
-        if target.per_atom:
-            continue
-        network = _network(predictor, store, name)
         samples = samples_of(physical, target, info.atomic_types)
-        explained = network * affine.reference[0] * samples.composition.sum(1, keepdim=True)
-        before = affine.shift.clone()
-        left = samples.values - explained - samples.composition @ before
-        rest = replace(samples, values=left)
-        fit_composition(affine, target, rest, dict.fromkeys(fixed, 0.0))
-        affine.shift += before
+        given = hypers.atomic_baseline
+        if isinstance(given, str):
+            affine.shift.copy_(_affine_from(given, target, info, checkpoints).shift)
+        elif any(b.invariant for b in target.blocks):
+            fixed = _by_index(given.get(name), info.atomic_types)
+            for index, value in fixed.items():
+                for block, _, properties in target.parts:
+                    affine.shift[index, properties] = value if block.invariant else 0.0
+            if target.per_atom:
+                _fit_rows(affine, target, samples, [t for t in added if t not in fixed])
+            else:
+                explained = _network(predictor, store, name) * affine.reference[0]
+                _correct_sums(affine, target, samples, explained, fixed, errors.get(name), added)
+        if target.per_atom and not target.zero_mean and hypers.scale_targets:
+            _scale_rows(affine, target, samples, added)
+
+
+def _correct_sums(
+    affine: Affine,
+    target: TargetInfo,
+    samples: Samples,
+    explained: Tensor,
+    fixed: Mapping[int, float],
+    error: float | None,
+    added: Sequence[int],
+) -> None:
+    """The composition of a sum over atoms; ``explained`` per atom by the network, ``[n_structures, width]``."""
+    n_atoms = samples.composition.sum(1, keepdim=True)
+
+    def left() -> Samples:
+        return replace(samples, values=residual(affine, target, samples) - explained * n_atoms)
+
+    def fit(types: Sequence[int]) -> None:
+        start = affine.shift.clone()
+        others = {t: 0.0 for t in range(samples.n_types) if t not in types or t in fixed}
+        fit_composition(affine, target, left(), others)
+        affine.shift += start
+
+    # the new ones first: where compositions do not tell elements apart it is these that are unknown
+    if added:
+        fit(added)
+    if not all(b.invariant for b in target.blocks):
+        return
+    start, before = affine.shift.clone(), left()
+    every = range(samples.n_types)
+    fit(every)
+    free = samples.composition[:, [t for t in every if t not in fixed]]
+    if _another_reference(before, left(), free, error, float(affine.reference[0])):
+        log.info(f"'{target.name}': the data have another reference, the composition follows it")
+    else:
+        affine.shift.copy_(start)
+
+
+def _another_reference(
+    before: Samples, after: Samples, free: Tensor, error: float | None, scale: float
+) -> bool:
+    """Whether data are of another reference: what is left of them is for the most part one of compositions.
+
+    ``before`` and ``after`` have what is left as values, without and with another composition, whose elements
+    have the counts ``free [n_structures, n_free]``. Data that the model explains, within twice its own ``error``,
+    are not. Else another composition must halve what is left; of data so few that any composition would fit, what
+    is left must be larger than the target's ``scale``.
+    """
+    n_atoms = before.composition.sum(1, keepdim=True)
+    there = before.mask
+    size, rest = ((s.values / n_atoms)[there].square().mean().sqrt() for s in (before, after))
+    if error is not None and size <= 2.0 * error:
+        return False
+    n, n_fitted = int(there.any(1).sum()), int(torch.linalg.matrix_rank(free))
+    if n <= n_fitted:
+        return bool(size > scale)
+    return bool(rest * (n / (n - n_fitted)) ** 0.5 < 0.5 * size)
+
+
+def _fit_rows(affine: Affine, target: TargetInfo, samples: Samples, types: Sequence[int]) -> None:
+    """The composition of a target of atoms, for these types."""
+    fitted = Affine(target, samples.n_types)
+    fit_composition(fitted, target, samples)
+    for t in types:
+        affine.shift[t] = fitted.shift[t]
+
+
+def _scale_rows(affine: Affine, target: TargetInfo, samples: Samples, types: Sequence[int]) -> None:
+    """The scale of a target of atoms, for those of these types that there are labels of."""
+    fitted = Affine(target, samples.n_types)
+    fitted.shift.copy_(affine.shift)
+    fit_scale(fitted, target, samples)
+    labelled = samples.type_index[samples.mask.any(1)]
+    for t in types:
+        if bool((labelled == t).any()):
+            affine.scale[t], affine.reference[t] = fitted.scale[t], fitted.reference[t]
 
 
 def _network(predictor: Predictor, store: StructureStore, name: str) -> Tensor:
@@ -168,6 +257,23 @@ def affine_of_checkpoint(
     own = {n.removeprefix(prefix): v for n, v in saved.items() if n.startswith(prefix)}
     affine.load_state_dict(own)
     return info, affine
+
+
+def grow_affines(grown: Predictor, trained: Predictor, growth: Growth) -> None:
+    """Compositions and scales of ``trained`` for more elements.
+
+    New ones have nothing in a composition yet, and scales as large as the others'.
+    """
+    for name, target in trained.dataset_info.targets.items():
+        new, old = grown.affine_of(name), trained.affine_of(name)
+        for rows, known in zip(new.buffers(), old.buffers(), strict=True):
+            # one scale, or one constant, for all types: to the last bit
+            rows.copy_(known[:1].expand_as(rows))
+            if target.per_atom and not target.zero_mean:
+                rows.copy_(known.square().mean(0).sqrt().expand_as(rows))
+        if not target.pooled:
+            new.shift.zero_()
+        growth.take_over(new, old)
 
 
 def copy_affine(target: Predictor, source: Predictor, name: str) -> None:

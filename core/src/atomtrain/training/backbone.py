@@ -53,7 +53,8 @@ def open_backbone(
     if unknown:
         raise DataError(
             f"{where}: the model was trained for the atomic numbers {list(known.atomic_types)}, "
-            f"the data also have {unknown}; take another one"
+            f"the data also have {unknown}; take another one, or fine-tune that model on these elements "
+            "(architecture.training.finetune) and begin with the result"
         )
     if known.length_unit != dataset_info.length_unit:
         raise DataError(

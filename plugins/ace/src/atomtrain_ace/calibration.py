@@ -1,14 +1,15 @@
 """What a model takes from the training set before it is trained: means and sizes.
 
 All are statistics of float64 that later trainings keep. The density has no weights, so that its statistics are
-the data's; features are normalised as they come from the weights that training starts with.
+the data's; features are normalised as they come from the weights that training starts with. Elements, and pairs of
+elements, that the data do not have get the mean of the others: a later training may bring them.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from atomtrain.data import Batch
 from atomtrain.graph import AtomGraph
-from atomtrain.model import forces_and_strain, with_leaves
+from atomtrain.model import Growth, forces_and_strain, with_leaves
 from atomtrain_ace.messages import normalised
 from atomtrain_density.elements import by_species
 
@@ -32,10 +33,32 @@ N_FORCES = 20
 """structures that say how large forces are"""
 
 
+def calibrate_new(model: Ace, trained: Ace, growth: Growth) -> None:
+    """Set what the buffers of ``model`` have of new elements; of the others they stay those of ``trained``."""
+    of_new = torch.zeros(model.n_species, dtype=torch.bool)
+    of_new[growth.added] = True
+    columns = of_new.repeat_interleave(model.hypers.num_radial)
+
+    def keep_old(exact: Ace) -> None:
+        growth.take_over(exact, trained)
+        # where there is no new neighbour, nothing is to be seen of one
+        exact.density_mean[(~of_new).unsqueeze(1) & columns] = 0.0
+
+    calibrate(model, growth.batches(), keep_old)
+
+
+def _nothing(exact: Ace) -> None:
+    pass
+
+
 @torch.no_grad()
-def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
-    """Set the buffers of ``model``."""
+def calibrate(
+    model: Ace, batches: Iterator[Batch], after_each: Callable[[Ace], None] = _nothing
+) -> None:
+    """Set the buffers of ``model``; ``after_each`` is called before one is used for the next."""
     seen = list(batches)
+    if not seen:
+        return
     exact = copy.deepcopy(model).to(torch.float64)
     species = [exact.species_index[batch.graph.types] for batch in seen]
     exact.inner.fill_(torch.inf)
@@ -47,9 +70,11 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
     every = torch.cat(species)
     flat = torch.cat([density for density, _ in densities])
     _whiten(exact, every, flat)
+    after_each(exact)
     layout = by_species(every, exact.n_species)
     features = exact.first_layer(flat, every, layout).features
     _normalise(features, every, exact.feature_mean, exact.feature_scale)
+    after_each(exact)
     if exact.second is not None:
         second = exact.second
         arrived: list[Tensor] = []
@@ -59,8 +84,10 @@ def calibrate(model: Ace, batches: Iterator[Batch]) -> None:
             x = normalised(first.features, kinds, exact.feature_mean, exact.feature_scale)
             arrived.append(second.density(x, first, kinds, own, pairs))
         _equalise(second, every, torch.cat(arrived))
+        after_each(exact)
         features = second.raw_features(torch.cat(arrived), layout, every)
         _normalise(features, every, second.feature_mean, second.feature_scale)
+        after_each(exact)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())
 
@@ -79,6 +106,7 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
     """
     n_species = model.n_species
     blocks = model.blocks.split(flat)[: model.hypers.max_degree + 1]
+    seen = torch.zeros(model.whitening.shape[:2], dtype=torch.bool)
     for s in species.unique().tolist():
         for degree, block in enumerate(blocks):
             own = block[species == s]
@@ -91,6 +119,21 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
                     continue  # no such neighbours
                 size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * variances[-1])
                 model.whitening[degree, s * n_species + t] = (directions * size) @ directions.T
+                seen[degree, s * n_species + t] = True
+    _as_others(model.density_mean, _there(species, n_species))
+    for matrices, there in zip(model.whitening, seen, strict=True):
+        _as_others(matrices, there)
+
+
+def _there(species: Tensor, n_species: int) -> Tensor:
+    """``[n_species]`` bool: of which elements there are atoms."""
+    return torch.bincount(species, minlength=n_species) > 0
+
+
+def _as_others(rows: Tensor, there: Tensor) -> None:
+    """What is not ``there [n]`` gets the mean of the ``rows [n, ...]`` that are."""
+    if bool(there.any()):
+        rows[~there] = rows[there].mean(0)
 
 
 def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> None:
@@ -101,6 +144,8 @@ def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -
         floor = 1e-3 * float(deviation.mean()) + 1e-12  # features that do not vary stay small
         mean[s] = own.mean(0)
         scale[s] = 1.0 / (deviation + floor)
+    for rows in (mean, scale):
+        _as_others(rows, _there(species, len(rows)))
 
 
 def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
@@ -113,6 +158,8 @@ def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
             part = part - part.mean(0) if degree == 0 else part
             size = part.square().mean((0, 1)).sqrt()
             second.scale[degree, s] = 1.0 / (size + 1e-3 * float(size.mean()) + 1e-12)
+    for rows in (second.mean, *second.scale):
+        _as_others(rows, _there(species, len(rows)))
 
 
 def _size(model: Ace, batches: list[Batch]) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, type_table
-from atomtrain.model import ZBL, Constants, Model
+from atomtrain.model import ZBL, Constants, Growth, Model
 from atomtrain.targets import DatasetInfo
-from atomtrain_ace.calibration import calibrate
+from atomtrain_ace.calibration import calibrate, calibrate_new
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
 from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, normalised, of_degree_0
@@ -236,6 +236,13 @@ class Ace(Model):
         example = next(self.parameters())
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """See :meth:`atomtrain.model.Model.grow`; statistics of new elements are those of the new data."""
+        assert isinstance(trained, Ace)
+        growth.take_over(self, trained)
+        calibrate_new(self, trained, growth)
 
     # -- parts ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Backbone, Constants, Model
+from atomtrain.model import Backbone, Constants, Growth, Model
 from atomtrain.model.heads import pool, pooled_width
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_classifier.hypers import ModelHypers
@@ -92,6 +92,11 @@ class Classifier(Model):
         self._add_heads(dataset_info)
         example = next(self.layers.parameters())
         self.heads.to(example.device, example.dtype)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """Elements that the backbone knows are known: everything is taken over."""
+        growth.take_over(self, trained)
 
     @torch.jit.ignore
     def _add_heads(self, dataset_info: DatasetInfo) -> None:

@@ -9,9 +9,9 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import OptionsError
+from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph, type_table
-from atomtrain.model import ZBL, Constants, Model
+from atomtrain.model import ZBL, Constants, Growth, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_density import derivatives
 from atomtrain_density.density import DensityBlocks
@@ -31,7 +31,11 @@ from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_soap_bpnn.descriptor.radial import RadialBasis
-from atomtrain_soap_bpnn.descriptor.spectrum import SymmetricSpectrum, power_spectrum
+from atomtrain_soap_bpnn.descriptor.spectrum import (
+    SymmetricSpectrum,
+    places_of_products,
+    power_spectrum,
+)
 from atomtrain_soap_bpnn.hypers import ModelHypers
 from atomtrain_soap_bpnn.network import NetworkBySpecies, SharedNetwork
 from atomtrain_soap_bpnn.scalars import Inputs, Network, scalars
@@ -83,6 +87,7 @@ class SoapBpnn(Model):
         spectrum = SymmetricSpectrum(columns, self.norm, EPS)
         unused = SymmetricSpectrum([1], False, EPS)  # for TorchScript's eyes only
         self.spectrum = spectrum if self.symmetric else unused
+        self.n_features = spectrum.n_features if self.symmetric else spectrum.n_all
         self._build_closed_form()
         self.alchemy = nn.Parameter(
             torch.randn((0, 0) if self.legacy else (self.n_species, PSEUDO_SPECIES))
@@ -242,6 +247,33 @@ class SoapBpnn(Model):
         example = next(self.parameters())
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """See :meth:`atomtrain.model.Model.grow`; the layer norm and what mixes all products are in the way."""
+        assert isinstance(trained, SoapBpnn)
+        later = (
+            "train anew, with all elements you may want later in architecture.atomic_types, or with a model that "
+            "can grow: architecture.model.legacy: false"
+        )
+        if self.legacy and self.norm:
+            raise DataError(
+                f"this {NAME} cannot take in new elements: its layer norm (bpnn.layernorm) takes mean and size of "
+                "the features of all elements together, so that more elements change what it has learnt of the "
+                f"others; {later}, or bpnn.layernorm: false"
+            )
+        mixes = self.long_range is not None or any(head.mlp for head in self.heads.values())
+        if self.legacy and not self.network.has_layers and mixes:
+            raise DataError(
+                f"this {NAME} cannot take in new elements: without hidden layers (bpnn.num_hidden_layers: 0) "
+                f"long_range and mlp heads work on the features of all elements together; {later}"
+            )
+        axes: Dict[Tuple[int, int], Tensor] = {}
+        if self.legacy:
+            of_features = self.n_per_l[: self.n_degrees]
+            places = places_of_products(of_features, growth.places, self.n_species, self.symmetric)
+            axes[len(places), self.n_features] = places
+        growth.take_over(self, trained, axes)
 
     # -- the two ways to the features ----------------------------------------------------------
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -213,6 +214,54 @@ def new_targets(subject: Subject) -> None:
         model.retarget(data)
     except (DataError, TargetError) as error:
         require(bool(str(error)), "new elements are refused without a message")
+
+
+@check("finetune")
+def new_elements(subject: Subject) -> None:
+    """A trained model takes in a new element, learns it, and predicts the old ones as before, or refuses clearly."""
+    before, main = trained(subject), subject.main.name
+    types = subject.atomic_types
+    added = next((z for z in range(max(types), 0, -1) if z not in types), max(types) + 1)
+    wider = replace(subject, atomic_types=tuple(sorted({*types, added})), outcomes={})
+    given: dict[str, Any] = {"num_epochs": 2, "checkpoint_interval": 1, "seed": 2}
+    given["finetune"] = {"read_from": str(before.checkpoint)}
+    try:
+        done = train(wider, [subject.main], **given)
+    except DataError as error:
+        require(bool(str(error)), "new elements are refused without a message")
+        raise NotApplicable(f"the architecture takes in no new elements: {error}") from error
+    found = load_checkpoint(done.checkpoint)["dataset_info"]["atomic_types"]
+    require(found == list(wider.atomic_types), f"the checkpoint is one for the elements {found}")
+
+    old = restore(load_checkpoint(before.checkpoint), "finetune").predictor.model.double().eval()
+    new = done.predictor.model
+    new.load_state_dict(done.start)
+    new.double().eval()
+    for name, frame in structures.neighbourly(types).items():
+        one, other = (model(graph_of(model, [frame]), [main])[main] for model in (old, new))
+        for block, wanted in zip(other, one, strict=True):
+            what = f"{name}, '{main}' after the model took in an element that is not there: Model.grow must "
+            expect_equal(block, wanted, 1e-10, what + "leave what is learnt of others as it is")
+
+    alone = structures.some_molecule((added,))
+    values = torch.cat([b.flatten() for b in new(graph_of(new, [alone]), [main])[main]])
+    sizes = {name: p.numel() for name, p in old.named_parameters()}
+    parameters = dict(new.named_parameters())
+    grown = [p for name, p in parameters.items() if p.numel() > sizes.get(name, 0)]
+    gradients = torch.autograd.grad(
+        values.square().sum(), grown or list(parameters.values()), allow_unused=True
+    )
+    require(
+        any(g is not None and bool((g != 0).any()) for g in gradients),
+        "predictions of the new element depend on no weight that came with it",
+    )
+
+    again = train(wider, [subject.main], restart=done.folder / "model_1.ckpt", **given)
+    for name, weight in done.weights.items():
+        require(
+            bool(torch.equal(again.weights[name], weight)),
+            f"'{name}' ends elsewhere after a restart of a model that took in an element",
+        )
 
 
 @check("builds")

@@ -153,5 +153,30 @@ class SymmetricSpectrum(nn.Module):
         return both.mul_(self.root)
 
 
+def places_of_products(
+    n_per_l: List[int], elements: Tensor, n_elements: int, symmetric: bool
+) -> Tensor:
+    """Where the products of a density of few elements are among those of one of more, ``[n_products]``.
+
+    ``elements`` are the places of the few among all ``n_elements``, in ascending order; a density has ``n_per_l``
+    channels of each element. ``symmetric`` spectra have one of two equal products.
+    """
+    found: List[Tensor] = []
+    start = 0
+    for n in n_per_l:
+        channels = (elements.unsqueeze(1) * n + torch.arange(n)).flatten()
+        q = n_elements * n
+        if symmetric:
+            places = torch.full((q, q), -1)
+            upper = torch.triu_indices(q, q)
+            places[upper[0], upper[1]] = torch.arange(upper.shape[1])
+        else:
+            places = torch.arange(q * q).reshape(q, q)
+        square = places[channels][:, channels].flatten()
+        found.append(start + square[square >= 0])
+        start += int(places.max()) + 1
+    return torch.cat(found)
+
+
 def _pairs(q: int) -> List[Tuple[int, int]]:
     return [(a, b) for a in range(q) for b in range(a, q)]

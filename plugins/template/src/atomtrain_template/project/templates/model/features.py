@@ -2,8 +2,9 @@
 
 from typing import Dict, Tuple
 
+import torch
 from atomtrain.graph import AtomGraph
-from atomtrain.model import FeatureModel
+from atomtrain.model import FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo
 from torch import Tensor
 
@@ -28,3 +29,8 @@ class {{ cookiecutter.class_name }}(FeatureModel):
         """
         features, vectors, _ = self.moments(graph)
         return features, {1: vectors.roll(-1, dims=1)}
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """New elements have weights already, by atomic number: all that is learnt is taken over."""
+        growth.take_over(self, trained)

@@ -1,7 +1,8 @@
 """The model: energies of atoms. Forces and stress come by themselves."""
 
+import torch
 from atomtrain.graph import AtomGraph
-from atomtrain.model import PotentialModel
+from atomtrain.model import Growth, Model, PotentialModel
 from atomtrain.targets import DatasetInfo
 from torch import Tensor, nn
 
@@ -26,3 +27,8 @@ class {{ cookiecutter.class_name }}(PotentialModel):
     def atomic_energies(self, graph: AtomGraph) -> Tensor:
         """``[n_atoms]``, of ``graph.vectors``, ``types``, ``centers`` and ``neighbors``."""
         return self.network(self.moments(graph)[0]).squeeze(1)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """New elements have weights already, by atomic number: all that is learnt is taken over."""
+        growth.take_over(self, trained)

@@ -5,7 +5,7 @@ from typing import Dict, List
 import torch
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Model
+from atomtrain.model import Growth, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 from torch import Tensor, nn
 
@@ -51,6 +51,11 @@ class {{ cookiecutter.class_name }}(Model):
                 like = self.moments.elements
                 head = Readout(target, self.moments.n_features, self.moments.n_channels)
                 self.heads[name] = head.to(like.device, like.dtype)
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """New elements have weights already, by atomic number: all that is learnt is taken over."""
+        growth.take_over(self, trained)
 
 
 class Readout(nn.Module):

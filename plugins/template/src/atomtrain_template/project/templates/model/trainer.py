@@ -1,7 +1,8 @@
 """The model: features of atoms. The core makes the targets of them."""
 
+import torch
 from atomtrain.graph import AtomGraph
-from atomtrain.model import FeatureModel
+from atomtrain.model import FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo
 from torch import Tensor
 
@@ -22,3 +23,8 @@ class {{ cookiecutter.class_name }}(FeatureModel):
     def features(self, graph: AtomGraph) -> Tensor:
         """``[n_atoms, n_features]``"""
         return self.moments(graph)[0]
+
+    @torch.jit.ignore
+    def grow(self, trained: Model, growth: Growth) -> None:
+        """New elements have weights already, by atomic number: all that is learnt is taken over."""
+        growth.take_over(self, trained)
