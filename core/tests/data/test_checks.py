@@ -163,6 +163,15 @@ def test_outliers(workplace: Path, label: str, value: float, message: str) -> No
     assert re.search(message, warning) and "1 of " in warning
 
 
+def test_outliers_of_a_small_set(workplace: Path) -> None:
+    """They are measured by the training set."""
+    ase.io.write("a.xyz", [water(k) for k in range(30)])
+    ase.io.write("b.xyz", [water(50), water(51, energy=1e12), water(52)])
+    (warning,) = build(validation={"systems": "b.xyz", "targets": {"energy": "b.xyz"}}).warnings
+    assert warning.startswith("validation set: 1 of 3 structures have 'energy' far beyond")
+    assert "structure 1 of 'b.xyz'" in warning
+
+
 def test_isolated_atoms_are_no_outliers(workplace: Path) -> None:
     """Nor are a few structures of another kind."""
     atoms = []
@@ -182,7 +191,7 @@ def test_copies(workplace: Path) -> None:
     ase.io.write("b.xyz", frames[:4] + [water(100)])
     other = {"systems": "b.xyz", "targets": {"energy": "b.xyz"}}
     data = build(validation=other)
-    copies, again = data.warnings
+    copies, again = sorted(data.warnings)
     assert (
         "training set: 30 of 40 structures are there before, atom by atom, 1 of them with other"
         in copies

@@ -1,9 +1,8 @@
 """What is looked at in data before they are used; one function for each question.
 
 :data:`OF_A_FRAME` are reasons why no model can take a structure, which end the reading;
-:data:`OF_A_SET` are signs that data are not what was meant, which become warnings, as does what
-:func:`shared` finds in two sets. A new check is a function in one of the lists. All that warn look at
-packed structures, without a loop over atoms.
+:data:`OF_A_SET` are signs that data are not what was meant, which become warnings. A new check is a
+function in one of the lists. All that warn look at packed structures, without a loop over atoms.
 """
 
 from __future__ import annotations
@@ -96,11 +95,13 @@ class Finding:
         )
 
 
-def _outliers(store: StructureStore) -> Iterator[Finding]:
-    """Labels far beyond all others."""
+def _outliers(store: StructureStore, training: StructureStore) -> Iterator[Finding]:
+    """Labels far beyond those of the training set."""
     for key, label in store.labels.items():
-        size = _size(store, label)
-        known = size[~torch.isnan(size)]
+        if key not in training.labels:
+            continue
+        size, known = _size(store, label), _size(training, training.labels[key])
+        known = known[~torch.isnan(known)]
         if len(known) < 10:
             continue
         median = float(known.median())
@@ -108,7 +109,7 @@ def _outliers(store: StructureStore) -> Iterator[Finding]:
         usual = float((known - median).abs().sort().values[int(0.9 * len(known))])
         limit = max(FAR * max(usual, 1e-6 * abs(median)), LARGE * abs(median))
         far = (deviation > limit).nonzero().squeeze(1)
-        if limit == 0 or not 0 < len(far) <= max(1, FEW * len(known)):
+        if limit == 0 or not 0 < len(far) <= max(1, FEW * len(store)):
             continue
         far = far[deviation[far].argsort(descending=True)]
         name = key.replace(":strain", " (virial)").replace(":forces", " (forces)")
@@ -135,7 +136,7 @@ def _size(store: StructureStore, label: Label) -> torch.Tensor:
     return per_atom.abs().amax(1)
 
 
-def _duplicates(store: StructureStore) -> Iterator[Finding]:
+def _duplicates(store: StructureStore, training: StructureStore) -> Iterator[Finding]:
     """Structures that are there more than once, and whether their labels agree."""
     first: dict[bytes, int] = {}
     again: dict[int, int] = {}
@@ -165,30 +166,35 @@ def _duplicates(store: StructureStore) -> Iterator[Finding]:
     )
 
 
-OF_A_SET: Sequence[Callable[[StructureStore], Iterator[Finding]]] = (_outliers, _duplicates)
-
-
-def set_warnings(store: StructureStore) -> list[str]:
-    """What is strange in one set, as sentences."""
-    return [finding.sentence(store) for check in OF_A_SET for finding in check(store)]
-
-
-def shared(store: StructureStore, training: StructureStore, name: str) -> list[str]:
-    """What is strange about the set of this ``name``, seen beside the training set."""
+def _trained_on(store: StructureStore, training: StructureStore) -> Iterator[Finding]:
+    """Structures that are in the training set, too."""
+    if store is training:
+        return
     known: dict[bytes, int] = {}
     for k, key in enumerate(fingerprints(training)):
         known.setdefault(key, k)
     both = [(k, known[key]) for k, key in enumerate(fingerprints(store)) if key in known]
-    if not both:
-        return []
-    details = [training.origin(other) for _, other in both[:SHOWN]]
-    finding = Finding(
-        [k for k, _ in both],
-        "are in the training set too, atom by atom",
-        f"errors on the {name} set are not those on new structures",
-        details,
-    )
-    return [finding.sentence(store)]
+    if both:
+        yield Finding(
+            [k for k, _ in both],
+            "are in the training set too, atom by atom",
+            "errors on them are not those on new structures",
+            [training.origin(other) for _, other in both[:SHOWN]],
+        )
+
+
+OF_A_SET: Sequence[Callable[[StructureStore, StructureStore], Iterator[Finding]]] = (
+    _trained_on,
+    _outliers,
+    _duplicates,
+)
+"""Asked of the training set, of validation and test sets beside it, and of a file that is evaluated."""
+
+
+def set_warnings(store: StructureStore, training: StructureStore | None = None) -> list[str]:
+    """What is strange in one set, seen beside the training set if there is one, as sentences."""
+    beside = store if training is None else training
+    return [finding.sentence(store) for check in OF_A_SET for finding in check(store, beside)]
 
 
 def fingerprints(store: StructureStore) -> Iterator[bytes]:

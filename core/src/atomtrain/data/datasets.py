@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from atomtrain.data.checks import set_warnings, shared
+from atomtrain.data.checks import set_warnings
 from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_section
 from atomtrain.data.splits import split_section
@@ -91,10 +91,9 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
         remarks.notes += [f"{name}: {line}" for line in _missing(store)]
     _check_labels(stores, list(targets))
     for name, store in stores.items():
-        found = set_warnings(store)
-        if name != "train":
-            found = [*shared(store, stores["train"], name), *found]
-        remarks.warnings += [f"{'training' if name == 'train' else name} set: {w}" for w in found]
+        shown = "training" if name == "train" else name
+        found = set_warnings(store, stores["train"])
+        remarks.warnings += [f"{shown} set: {warning}" for warning in found]
     return Datasets(
         train=stores["train"],
         validation=stores["validation"],
