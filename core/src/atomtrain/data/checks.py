@@ -7,8 +7,6 @@ function in one of the lists. All that warn look at packed structures, without a
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -140,7 +138,7 @@ def _duplicates(store: StructureStore, training: StructureStore) -> Iterator[Fin
     """Structures that are there more than once, and whether their labels agree."""
     first: dict[bytes, int] = {}
     again: dict[int, int] = {}
-    for k, key in enumerate(fingerprints(store)):
+    for k, key in enumerate(store.fingerprints):
         if key in first:
             again[k] = first[key]
         else:
@@ -171,9 +169,9 @@ def _trained_on(store: StructureStore, training: StructureStore) -> Iterator[Fin
     if store is training:
         return
     known: dict[bytes, int] = {}
-    for k, key in enumerate(fingerprints(training)):
+    for k, key in enumerate(training.fingerprints):
         known.setdefault(key, k)
-    both = [(k, known[key]) for k, key in enumerate(fingerprints(store)) if key in known]
+    both = [(k, known[key]) for k, key in enumerate(store.fingerprints) if key in known]
     if both:
         yield Finding(
             [k for k, _ in both],
@@ -195,17 +193,6 @@ def set_warnings(store: StructureStore, training: StructureStore | None = None) 
     """What is strange in one set, seen beside the training set if there is one, as sentences."""
     beside = store if training is None else training
     return [finding.sentence(store) for check in OF_A_SET for finding in check(store, beside)]
-
-
-def fingerprints(store: StructureStore) -> Iterator[bytes]:
-    """A hash of each structure: positions, elements, cell and periodicity."""
-    bounds = store.offsets.tolist()
-    positions, types = store.positions.numpy(), store.types.numpy()
-    cells, pbc = store.cells.numpy(), store.pbc.numpy()
-    for k, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        digest = hashlib.blake2b(positions[start:stop].tobytes(), digest_size=16)
-        digest.update(types[start:stop].tobytes() + cells[k].tobytes() + pbc[k].tobytes())
-        yield digest.digest()
 
 
 # When a section is read

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +95,24 @@ class StructureStore:
     def structure(self) -> Tensor:
         """The structure each atom belongs to, [n_atoms] int64."""
         return torch.repeat_interleave(torch.arange(len(self)), self.n_atoms)
+
+    @cached_property
+    def fingerprints(self) -> list[bytes]:
+        """A hash of each structure: positions, elements, cell and periodicity."""
+        bounds = self.offsets.tolist()
+        # plain bytes: slices of arrays would take most of the time
+        positions, types, cells, pbc = (
+            memoryview(tensor.contiguous().numpy()).cast("B")
+            for tensor in (self.positions, self.types, self.cells, self.pbc)
+        )
+        found = []
+        for k, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            digest = hashlib.blake2b(positions[24 * start : 24 * stop], digest_size=16)
+            digest.update(types[8 * start : 8 * stop])
+            digest.update(cells[72 * k : 72 * k + 72])
+            digest.update(pbc[3 * k : 3 * k + 3])
+            found.append(digest.digest())
+        return found
 
     def origin(self, structure: int) -> str:
         """Where a structure came from, for messages."""
