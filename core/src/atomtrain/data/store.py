@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -102,11 +103,11 @@ class StructureStore:
         bounds = self.offsets.tolist()
         # plain bytes: slices of arrays would take most of the time
         positions, types, cells, pbc = (
-            memoryview(tensor.contiguous().numpy()).cast("B")
+            tensor.contiguous().numpy().data.cast("B")
             for tensor in (self.positions, self.types, self.cells, self.pbc)
         )
         found = []
-        for k, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for k, (start, stop) in enumerate(pairwise(bounds)):
             digest = hashlib.blake2b(positions[24 * start : 24 * stop], digest_size=16)
             digest.update(types[8 * start : 8 * stop])
             digest.update(cells[72 * k : 72 * k + 72])
