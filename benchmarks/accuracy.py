@@ -177,16 +177,17 @@ def evaluate(program: Program, model: Path, tests: Sequence[Path]) -> dict[str, 
     python = program.command.parent / "python"
     if program.name == "metatrain":
         # With torch 2.13 its exported file (2026.4.1) has wrong forces; its checkpoint is right.
-        python, model = Path(sys.executable), imported(model)
+        python, model = Path(sys.executable), imported(model, python)
     run([python, HERE / "errors_of_model.py", model, *tests], model.parent)
     # the log may hold warnings of the libraries; the last line is the answer
     return json.loads((model.parent / "benchmark.log").read_text().splitlines()[-1])
 
 
-def imported(model: Path) -> Path:
-    """The model of metatrain's checkpoint beside this file, exported by atomtrain."""
+def imported(model: Path, peer: Path) -> Path:
+    """The model of metatrain's checkpoint beside this file, exported by atomtrain; ``peer``: metatrain's Python."""
     atomtrain, folder = Path(sys.executable).parent / "atomtrain", model.parent
-    run([atomtrain, "import-metatrain", "model.ckpt", "-o", "imported.ckpt"], folder)
+    command = [atomtrain, "import-metatrain", "model.ckpt", "-o", "imported.ckpt"]
+    run([*command, "--python", peer], folder)
     run([atomtrain, "export", "imported.ckpt", "-o", "imported.pt"], folder)
     return folder / "imported.pt"
 
