@@ -68,6 +68,8 @@ def test_indices_of_a_section(twenty: Path) -> None:
     ("validation", "test", "message"),
     [
         (0.01, None, r"validation_set: 0.01 of 20 structures leaves nothing for the validation"),
+        (0, None, "0 of 20 structures leaves nothing for the validation set"),
+        ({"indices": []}, None, "there is not a single structure to validate on"),
         (21, None, "21 asked for, there are 20 structures"),
         (10, 10, "validation and test take all 20 structures, nothing is left to train on"),
         (
@@ -146,14 +148,6 @@ def test_written_splits_give_the_same_sets(twenty: Path) -> None:
     write_splits(whole.splits, Path("."))
     again = build(section("a.xyz"), {"indices": "indices/validation_0.txt"})
     assert again.splits == {**whole.splits, "test": [None]}
-
-
-def test_no_validation(twenty: Path) -> None:
-    for nothing in (0, 0.0, {"indices": []}):
-        data = build(section("a.xyz"), nothing, test_set=2)
-        assert len(data.validation) == 0 and len(data.train) == 18
-        assert data.sets["validation"] is None
-        assert data.splits["validation"] == [[]]
 
 
 def test_several_sections(twenty: Path) -> None:

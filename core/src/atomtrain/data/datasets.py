@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from atomtrain.data.checks import set_warnings
-from atomtrain.data.readers import Files
 from atomtrain.data.labels import SectionFiles
+from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_section
 from atomtrain.data.splits import ranges, split_section
 from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
@@ -30,8 +30,7 @@ class Datasets:
 
     ``splits`` are, for each training section, the frames of its file, or of its files one after the
     other, that went to training, validation and test (None where the set has files of its own).
-    Where nothing is to be validated on, the validation set is empty. ``notes`` are lines for the log,
-    ``warnings`` those of them that may be mistakes.
+    ``notes`` are lines for the log, ``warnings`` those of them that may be mistakes.
     """
 
     train: StructureStore
@@ -44,9 +43,8 @@ class Datasets:
 
     @property
     def sets(self) -> dict[str, StructureStore | None]:
-        """All stores by the name people know them by; None where there is no such set."""
-        validation = self.validation if len(self.validation) else None
-        return {"training": self.train, "validation": validation, "test": self.test}
+        """All stores by the name people know them by; there need not be a test set."""
+        return {"training": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def fingerprint(self) -> str:
@@ -99,10 +97,9 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
     for name, store in stores.items():
         found = set_warnings(store, stores["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
-    train = stores["train"]
     return Datasets(
-        train=train,
-        validation=stores.get("validation") or train.select(torch.arange(0)),
+        train=stores["train"],
+        validation=stores["validation"],
         test=stores.get("test"),
         info=data,
         splits=splits,
@@ -137,6 +134,12 @@ def _read(
                 parts[name].append(LoadedSection(store, part.targets, frames))
     for name, sections in (("validation", options.validation_set), ("test", options.test_set)):
         parts[name] += [read(s) for s in sections if isinstance(s, DatasetSection)]
+    if not parts["validation"]:
+        where = options.source.where(("validation_set",))
+        raise OptionsError(
+            f"{where}: there is not a single structure to validate on; give a larger fraction or a "
+            "number of structures"
+        )
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
     return parts, splits
 

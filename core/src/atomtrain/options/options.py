@@ -149,7 +149,7 @@ class Options(Section):
     ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
     training section, ``{indices: ...}`` in its file, a path, a section, or a list with one per training
-    section. ``0``: nothing is validated, and the best model is the last."""
+    section."""
     test_set: Annotated[
         Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
     ] = []
