@@ -53,7 +53,7 @@ def test_completed_options_run_again_the_same(trained: Path, workplace: Path) ->
     (run,) = (trained / "outputs").glob("*/*")
     text = (run / "options.yaml").read_text()
     (workplace / "options.yaml").write_text(text)
-    assert atomtrain(workplace, "train", "options.yaml").returncode == 0
+    assert atomtrain(workplace, "train", "options.yaml", fresh=True).returncode == 0
     first, second = (load_checkpoint(f / "model.ckpt") for f in (trained, workplace))
     for name, tensor in first["model"]["last"].items():
         assert torch.equal(tensor, second["model"]["last"][name]), name

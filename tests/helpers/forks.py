@@ -1,0 +1,69 @@
+"""The command line in forks of one process that has imported what takes seconds: torch, ASE, the core.
+
+Run as a script it reads jobs, a line of JSON each, and answers each with a line: ``{"code": exit status}``. Everything
+else of a run is as in a process of its own: directory, environment, output, what it imports further, how it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+TIMEOUT = 300
+"""seconds after which a run is killed"""
+
+
+def main() -> None:
+    """Answer jobs until there are none."""
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever is printed meanwhile is no answer
+    import ase.io
+    import metatomic.torch
+    import torch
+
+    import atomtrain.api
+    from atomtrain.cli.app import main as command
+
+    del ase, metatomic, torch, atomtrain
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.close(answers)
+            os._exit(_run(command, job))
+        _, status = os.waitpid(child, 0)
+        os.write(answers, (json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n").encode())
+
+
+def _run(command: Any, job: dict[str, Any]) -> int:
+    """One run, in the child; its exit status."""
+    signal.alarm(TIMEOUT)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in ((1, job["stdout"]), (2, job["stderr"])):
+        os.dup2(os.open(path, os.O_WRONLY), number)
+    sys.argv = ["atomtrain", *job["arguments"]]
+    status: Any = 1
+    try:
+        status = command()
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status if isinstance(status, int) else int(status is not None)
+
+
+if __name__ == "__main__":
+    main()
