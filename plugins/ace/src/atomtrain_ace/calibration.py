@@ -20,6 +20,7 @@ from atomtrain.graph import AtomGraph
 from atomtrain.model import Growth, forces_and_strain, with_leaves
 from atomtrain_ace.messages import normalised
 from atomtrain_density.elements import by_species
+from atomtrain_density.short_range import kinds_of_pairs
 
 if TYPE_CHECKING:
     from atomtrain_ace.messages import SecondLayer
@@ -94,7 +95,7 @@ def calibrate(
 
 def _find_shortest(model: Ace, species: Tensor, graph: AtomGraph) -> None:
     """The shortest distance for each pair of elements, so far."""
-    kinds = species[graph.centers] * model.n_species + species[graph.neighbors]
+    kinds = kinds_of_pairs(graph, species, model.n_species)
     r = torch.linalg.vector_norm(graph.vectors, dim=1)
     model.inner.view(-1).scatter_reduce_(0, kinds, r, "amin")
 

@@ -8,8 +8,9 @@ from typing import Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain_ace.scalars import Network, Norm, Weights, by_atom, by_element
+from atomtrain_ace.scalars import Network, Norm, Weights
 from atomtrain_density.closed import ClosedDensity
+from atomtrain_density.density import by_atom, by_element
 from atomtrain_density.elements import by_species
 from atomtrain_density.pairs import group_of
 

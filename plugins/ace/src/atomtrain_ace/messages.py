@@ -12,27 +12,14 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import Any, List, NamedTuple, Tuple
+from typing import List
 
 import torch
 from torch import Tensor, nn
 
 from atomtrain_ace.products import Plain, Products
-from atomtrain_density.derivatives import PairBasis
 from atomtrain_density.elements import BySpecies, activation
-
-
-class Pairs(NamedTuple):
-    """Pairs of atoms, one by one."""
-
-    centers: Tensor
-    """[n_pairs]"""
-    neighbors: Tensor
-    """[n_pairs]"""
-    harmonics: Tensor
-    """[n_pairs, K]"""
-    radial: Tensor
-    """[n_pairs, n_radial]"""
+from atomtrain_density.pairs import PairFunctions
 
 
 class SecondLayer(nn.Module):
@@ -60,7 +47,7 @@ class SecondLayer(nn.Module):
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
 
     def density(
-        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: Pairs
+        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions
     ) -> Tensor:
         """``[n_atoms, K, n_columns]`` of normalised features ``x [n_atoms, F]`` and what the first layer has."""
         m, n_degrees = self.products.channels, self.products.degree + 1
@@ -86,7 +73,7 @@ class SecondLayer(nn.Module):
         return self.products.plain(density, layout, pair, third).features
 
     def forward(
-        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: Pairs
+        self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions
     ) -> Tensor:
         """Normalised features ``[n_atoms, F]`` of the second layer."""
         density = self.density(x, first, species, layout, pairs)
@@ -103,56 +90,3 @@ def of_degree_0(mean: Tensor, species: Tensor, n_harmonics: int) -> Tensor:
 def normalised(x: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """``(x - mean) scale`` with the ``[S, F]`` of the atoms' elements."""
     return (x - mean.index_select(0, species)) * scale.index_select(0, species)
-
-
-def moving_pairs(
-    vectors: Tensor, centers: Tensor, neighbors: Tensor, basis: PairBasis, n_harmonics: int
-) -> Pairs:
-    """The pairs of a basis as functions of the vectors, whose first derivatives are known."""
-    slots = basis.groups.slots
-    known = (
-        basis.harmonics.index_select(0, slots)[:, :n_harmonics],
-        basis.harmonics_gradient.index_select(0, slots)[:, :, :n_harmonics],
-        basis.radial.index_select(0, slots),
-        basis.directions.index_select(0, slots),
-    )
-    if not vectors.requires_grad:
-        return Pairs(centers, neighbors, known[0], known[2][:, 0])
-    harmonics, radial = _Moving.apply(vectors, *known)
-    return Pairs(centers, neighbors, harmonics, radial)
-
-
-class _Moving(torch.autograd.Function):
-    """Harmonics and radial functions, already computed, as functions of the vectors."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, y: Tensor, dy: Tensor, radial: Tensor, directions: Tensor
-    ) -> Tuple[Tensor, Tensor]:
-        ctx.known = (dy, radial[:, 1], directions)
-        return y.view_as(y), radial[:, 0].clone()
-
-    @staticmethod
-    def backward(ctx: Any, by_y: Tensor, by_radial: Tensor) -> Any:  # type: ignore[override]
-        by_vectors = _MovingAdjoint.apply(by_y, by_radial, *ctx.known)
-        return by_vectors, None, None, None, None
-
-
-class _MovingAdjoint(torch.autograd.Function):
-    """The adjoint of the derivative, linear in what it is given; its backward is the derivative."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, by_y: Tensor, by_radial: Tensor, dy: Tensor, slope: Tensor, directions: Tensor
-    ) -> Tensor:
-        ctx.known = (dy, slope, directions)
-        turning = torch.bmm(dy, by_y.unsqueeze(2)).squeeze(2)
-        along = torch.linalg.vecdot(by_radial, slope).unsqueeze(1)
-        return torch.addcmul(turning, along, directions)
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Any:  # type: ignore[override]
-        dy, slope, directions = ctx.known
-        by_y = torch.bmm(v.unsqueeze(1), dy).squeeze(1)
-        by_radial = slope * torch.linalg.vecdot(v, directions).unsqueeze(1)
-        return by_y, by_radial, None, None, None

@@ -10,35 +10,31 @@ from typing import Dict, List, Tuple
 import torch
 from torch import Tensor, nn
 
-from atomtrain.graph import AtomGraph, type_table
-from atomtrain.model import ZBL, Constants, Growth, Model
+from atomtrain.graph import AtomGraph
+from atomtrain.model import Constants, Growth, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_ace.calibration import calibrate, calibrate_new
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
-from atomtrain_ace.messages import Pairs, SecondLayer, moving_pairs, normalised, of_degree_0
+from atomtrain_ace.messages import SecondLayer, normalised, of_degree_0
 from atomtrain_ace.products import Plain
-from atomtrain_ace.radial import bessel_table
 from atomtrain_ace.scalars import Network, Norm, Weights, scalars
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks
-from atomtrain_density.derivatives import PairBasis, adjoint, along_pairs, densities
-from atomtrain_density.elements import (
-    BySpecies,
-    activation,
-    by_species,
-    columns_by_element,
+from atomtrain_density.derivatives import (
+    PairBasis,
+    adjoint,
+    along_pairs,
+    densities,
+    pair_functions,
 )
+from atomtrain_density.elements import BySpecies, activation, by_species, columns_by_element
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
-from atomtrain_density.pairs import group_of, group_pairs, padded
-from atomtrain_density.targets import (
-    HeadInputs,
-    add_heads,
-    any_gradients,
-    largest_degree,
-    last_layer_name,
-    refuse_new_elements,
-)
+from atomtrain_density.pairs import PairFunctions, group_of, group_pairs, padded
+from atomtrain_density.potential import DensityModel, with_slopes
+from atomtrain_density.radial import bessel_table
+from atomtrain_density.short_range import softened
+from atomtrain_density.targets import HeadInputs, add_heads, last_layer_name
 
 NAME = "ACE"
 CALM = 4.0
@@ -46,33 +42,17 @@ CALM = 4.0
 are of one size, and hundreds of weights that went along once moved an energy beyond its spread."""
 
 
-class Ace(Model):
+class Ace(DensityModel):
     """Products of an atom's density, normalised, a small network and a linear way around it, and heads.
 
-    See the hypers for what can be chosen. Four ways lead to the same numbers, and :meth:`_way` chooses:
-
-    - ``closed form``: exported, single scalars; brings its first derivatives itself;
-    - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
-    - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
-    - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
-
-    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
+    See the hypers for what can be chosen.
     """
 
     closed: ScalarsAndGradients
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
-        super().__init__()
+        super().__init__(dataset_info, NAME, hypers.cutoff, hypers.max_degree, hypers.zbl)
         self.hypers = hypers
-        self.plain = False
-        self.cutoff = float(hypers.cutoff)
-        self.atomic_types: List[int] = list(dataset_info.atomic_types)
-        self.n_species = len(self.atomic_types)
-        self.species_index: Tensor
-        self.register_buffer("species_index", type_table(self.atomic_types), persistent=False)
-        if hypers.zbl:
-            self.baseline = ZBL(dataset_info)
-            self.cutoff = max(self.cutoff, self.baseline.cutoff)
         self.interaction_range = hypers.num_layers * self.cutoff
 
         n_radial, n_neurons = hypers.num_radial, hypers.num_neurons
@@ -84,7 +64,9 @@ class Ace(Model):
             self.second = SecondLayer(self.products, n_radial, n_species)
         self.n_features = hypers.num_layers * self.products.n_features
         self.n_hidden = self.n_features + n_neurons
-        self._build_density(largest_degree(dataset_info, hypers.max_degree, NAME))
+        self.has_closed_form = self.second is None
+        self.n_columns = self.n_hidden * self.n_species
+        self.build_density(self.degree_for(dataset_info))
 
         shape = (n_degrees, n_species, n_columns)
         size = 1.0 / math.sqrt(n_columns)
@@ -109,17 +91,16 @@ class Ace(Model):
         self.register_buffer("size", torch.tensor(1.0 / CALM))
         self.register_buffer("inner", torch.zeros(n_species, n_species))
         self.is_white = False
-        self.has_gradients = any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
-        self._add_heads(dataset_info)
+        self.add_heads(dataset_info)
 
     # -- what atomtrain calls ------------------------------------------------------------------
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        graph = self.softened(graph, species)
-        way = self._way(outputs)
+        graph = softened(graph, species, self.inner)
+        way = self.way(outputs)
         if way == "closed form":
             return self._closed_form(graph, species, outputs)
         if way == "fast scalar":
@@ -144,27 +125,10 @@ class Ace(Model):
                 predictions[last_layer] = [columns_by_element(hidden, layout)]
         return predictions
 
-    def _way(self, outputs: List[str]) -> str:
-        """Which of the four ways (see the class) leads to these outputs."""
-        count = 0
-        for name, head in self.heads.items():
-            if name in outputs and head.single:
-                count += 1
-        only_scalars = count == len(outputs) and self.second is None
-        if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return "closed form" if only_scalars else "plain"
-        if self.plain:
-            return "plain"
-        return "fast scalar" if only_scalars and len(outputs) == 1 else "fast"
-
     def _closed_form(
         self, graph: AtomGraph, species: Tensor, outputs: List[str]
     ) -> Dict[str, List[Tensor]]:
-        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms.
-
-        An atom's energy is a function of the vectors that start from it, and so autograd is told
-        its value and its slope along each of them. Second derivatives are refused by autograd.
-        """
+        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms."""
         vectors = graph.vectors
         wanted = vectors.requires_grad
         predictions: Dict[str, List[Tensor]] = {}
@@ -174,29 +138,14 @@ class Ace(Model):
                 y, g = self.closed(
                     vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted
                 )  # fmt: skip
-                if wanted:
-                    along = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
-                    y = y.index_add(0, graph.centers, along)
-                predictions[name] = [y]
+                predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
         return predictions
-
-    @torch.jit.ignore
-    def feature_outputs(self) -> Dict[str, int]:
-        """``feature`` and the last-layer features of each target: normalised products and neurons.
-
-        Each element has columns of its own, zero for atoms of the others.
-        """
-        width = self.n_hidden * self.n_species
-        return {
-            "feature": width,
-            **{last_layer_name(name): width for name in self.heads},
-        }
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """The density and, where there are gradients, the places of pairs in the radial table."""
         species = self.species_index.index_select(0, graph.types)
-        graph = self.softened(graph, species)
+        graph = softened(graph, species, self.inner)
         blocks = self._pair_basis(graph, species).density()
         kept = Constants()
         kept.per_atom["ace/density"] = torch.cat([c.flatten(1) for c in blocks], dim=1)
@@ -221,23 +170,6 @@ class Ace(Model):
         self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
 
     @torch.jit.ignore
-    def retarget(self, dataset_info: DatasetInfo) -> None:
-        """New targets get new heads; the elements stay."""
-        refuse_new_elements(self.atomic_types, dataset_info, NAME)
-        if self.hypers.zbl:
-            self.baseline = ZBL(dataset_info)
-        for name in list(self.heads):
-            if name not in dataset_info.targets:
-                del self.heads[name]
-        degree = largest_degree(dataset_info, self.hypers.max_degree, NAME)
-        if degree != self.n_degrees - 1:
-            self._build_density(degree)
-        self.has_gradients = any_gradients(dataset_info)
-        example = next(self.parameters())
-        self._add_heads(dataset_info)
-        self.to(example.device, example.dtype)
-
-    @torch.jit.ignore
     def grow(self, trained: Model, growth: Growth) -> None:
         """See :meth:`atomtrain.model.Model.grow`; statistics of new elements are those of the new data."""
         assert isinstance(trained, Ace)
@@ -245,36 +177,6 @@ class Ace(Model):
         calibrate_new(self, trained, growth)
 
     # -- parts ---------------------------------------------------------------------------------
-
-    def softened(self, graph: AtomGraph, species: Tensor) -> AtomGraph:
-        """The graph with its pairs as the network sees them: none much shorter than any it was trained on.
-
-        Polynomials of high order would blow up there. From ``inner`` inwards a distance r is seen as
-        one that falls ever more slowly, to 0.9 ``inner`` at 0.8 ``inner``, and no further; value, slope
-        and curvature are continuous. What is closer feels the baseline alone.
-        """
-        n_species = self.inner.shape[0]
-        kinds = species.index_select(0, graph.centers) * n_species
-        kinds = kinds + species.index_select(0, graph.neighbors)
-        inner = self.inner.flatten().index_select(0, kinds)
-        r = torch.linalg.vector_norm(graph.vectors, dim=1)
-        if not bool((r < inner).any()):
-            return graph
-        t = ((r / inner.clamp(min=1e-6)).clamp(max=1.0) * 5.0 - 4.0).clamp(min=0.0)
-        seen = inner * (1.0 - 0.2 * (0.5 - t**3 + 0.5 * t**4))
-        factor = torch.where(r < inner, seen / r, torch.ones_like(r))
-        return AtomGraph(
-            graph.positions,
-            graph.types,
-            graph.cells,
-            graph.pbc,
-            graph.structure,
-            graph.centers,
-            graph.neighbors,
-            graph.shifts,
-            graph.vectors * factor.unsqueeze(1),
-            graph.extras,
-        )
 
     def weights(self, last: Tensor) -> Weights:
         """All weights of one scalar whose head has the weights ``last [S, 1, n_hidden]``."""
@@ -289,7 +191,9 @@ class Ace(Model):
         """The statistics that features are normalised with."""
         return Norm(self.density_mean, self.feature_mean, self.feature_scale)
 
-    def hidden(self, flat: Tensor, species: Tensor, layout: BySpecies, pairs: Pairs) -> Tensor:
+    def hidden(
+        self, flat: Tensor, species: Tensor, layout: BySpecies, pairs: PairFunctions
+    ) -> Tensor:
         """Normalised products and neurons, ``[n_atoms, n_hidden]``, of the density ``[n_atoms, ...]``."""
         first = self.first_layer(flat, species, layout)
         x = normalised(first.features, species, self.feature_mean, self.feature_scale)
@@ -314,7 +218,7 @@ class Ace(Model):
         blocks = weight.reshape(n_degrees, n_species * n_species, n_columns // n_species, m)
         return torch.matmul(self.whitening, blocks).reshape(weight.shape)
 
-    def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, Pairs]:
+    def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, PairFunctions]:
         """``[n_atoms, sum of block sizes]``, and what a second layer needs, in plain operations."""
         group = group_of(graph.centers, graph.neighbors, species, self.n_species)
         groups = group_pairs(group, species.shape[0])
@@ -325,15 +229,15 @@ class Ace(Model):
         n_harmonics = self.products.n_harmonics if self.second is not None else 0
         y = y[:, :n_harmonics].index_select(0, groups.slots)
         radial = radial.index_select(0, groups.slots)
-        return flat, Pairs(graph.centers, graph.neighbors, y, radial)
+        return flat, PairFunctions(graph.centers, graph.neighbors, y, radial)
 
     @torch.jit.unused
-    def _fast_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, Pairs]:
+    def _fast_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, PairFunctions]:
         """The same with what is kept, and first derivatives that are known."""
         kept = graph.extras.get("ace/density")
         moving = graph.vectors.requires_grad
         nothing = graph.vectors[:0].detach()
-        no_pairs = Pairs(graph.centers, graph.neighbors, nothing, nothing)
+        no_pairs = PairFunctions(graph.centers, graph.neighbors, nothing, nothing)
         if kept is not None and not moving and self.second is None:
             return kept, no_pairs
         basis = self._pair_basis(graph, species)
@@ -344,7 +248,7 @@ class Ace(Model):
         if self.second is None:
             return flat, no_pairs
         ends = (graph.vectors, graph.centers, graph.neighbors)
-        return flat, moving_pairs(*ends, basis, self.products.n_harmonics)
+        return flat, pair_functions(*ends, basis, self.products.n_harmonics)
 
     @torch.jit.unused
     def _fast_scalars(
@@ -372,9 +276,10 @@ class Ace(Model):
         places = graph.extras.get("ace/places")
         return PairBasis.of(graph, species, self.fast_harmonics, self.radial, self.blocks, places)
 
-    def _build_density(self, degree: int) -> None:
+    @torch.jit.ignore
+    def build_density(self, degree: int) -> None:
         """The parts that compute the density up to a degree; none has weights."""
-        self.n_degrees: int = degree + 1
+        self.degree = degree
         self.radial = bessel_table(self.hypers.cutoff, self.hypers.num_radial)
         self.harmonics = SphericalHarmonics(degree)
         self.fast_harmonics = HarmonicsAndGradients(degree)
@@ -383,8 +288,10 @@ class Ace(Model):
         density = ClosedDensity(self.harmonics, self.radial, self.blocks)
         self.closed = ClosedForm(density, self.products)  # type: ignore[assignment]
 
-    def _add_heads(self, dataset_info: DatasetInfo) -> None:
-        n_per_l = [self.hypers.num_radial] * self.n_degrees
+    @torch.jit.ignore
+    def add_heads(self, dataset_info: DatasetInfo) -> None:
+        """Heads for targets that have none, calmed."""
+        n_per_l = [self.hypers.num_radial] * (self.degree + 1)
         inputs = HeadInputs(self.n_species, self.n_hidden, self.n_species, n_per_l, True, True)
         there = set(self.heads)
         add_heads(self.heads, dataset_info, inputs, {}, NAME)

@@ -15,14 +15,13 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from atomtrain_density.elements import BySpecies
-from atomtrain_density.harmonics import SphericalHarmonics
+from atomtrain_density.harmonics import SphericalHarmonics, quadrature
 
 
 class Channels(NamedTuple):
@@ -36,6 +35,17 @@ class Channels(NamedTuple):
     """[n_rows_of_points, 2 C], A1 and A2 on the grid"""
     product: Tensor
     """[n_rows, C], B"""
+
+
+class Moved(NamedTuple):
+    """Of features that change with the density: what :meth:`Products.adjoint` has to know."""
+
+    tangent: Channels
+    """how channels change"""
+    slopes: Channels
+    """what :meth:`Products.adjoint` gave for the features as they are"""
+    by_dot: List[Tensor]
+    """and the list it gave"""
 
 
 class Plain(NamedTuple):
@@ -136,54 +146,45 @@ class Products(nn.Module):
         return y
 
     def channels_of(
-        self, density: List[Tensor], pair: Tensor, third: Tensor, counts: List[int]
+        self,
+        density: List[Tensor],
+        pair: Tensor,
+        third: Tensor,
+        counts: List[int],
+        at: Optional[Channels] = None,
     ) -> Channels:
-        """Channels, their values on the grid, and products."""
+        """Channels, their values on the grid, and products; of channels ``at`` how they change with the density."""
         a = self.mix(density, pair)
         if self.correlation < 3:
             return Channels(a, a[:, :0], a[:, :0], a[:, :0])
         points = self.transform(self.to_points, a, counts)
         u, v = points.chunk(2, 1)
-        product = self.transform(self.from_points, u * v, counts)
-        return Channels(a, self.mix(density, third), points, product)
+        if at is None:
+            product = u * v
+        else:
+            u0, v0 = at.points.chunk(2, 1)
+            product = torch.addcmul(u * v0, u0, v)
+        b = self.transform(self.from_points, product, counts)
+        return Channels(a, self.mix(density, third), points, b)
 
-    def tangent_of(
-        self,
-        density: List[Tensor],
-        c: Channels,
-        pair: Tensor,
-        third: Tensor,
-        counts: List[int],
-    ) -> Channels:
-        """How they change when the density does."""
-        a = self.mix(density, pair)
-        if self.correlation < 3:
-            return Channels(a, a[:, :0], a[:, :0], a[:, :0])
-        points = self.transform(self.to_points, a, counts)
-        u, v = c.points.chunk(2, 1)
-        du, dv = points.chunk(2, 1)
-        product = self.transform(self.from_points, torch.addcmul(du * v, u, dv), counts)
-        return Channels(a, self.mix(density, third), points, product)
-
-    def features(self, c: Channels, counts: List[int]) -> Tensor:
-        """``[n_atoms, n_features]``, atoms by element."""
-        a1, a2 = c.pair.chunk(2, 1)
-        dots = [a1 * a2]
-        if self.correlation > 2:
-            dots.append(c.product * c.third)
-        if self.correlation > 3:
-            dots.append(c.product * c.product)
-        return self._gathered(c, dots, counts)
-
-    def tangent_features(self, c: Channels, t: Channels, counts: List[int]) -> Tensor:
-        """How features change when channels do."""
+    def features(
+        self, c: Channels, counts: List[int], tangent: Optional[Channels] = None
+    ) -> Tensor:
+        """``[n_atoms, n_features]``, atoms by element; with a ``tangent`` of the channels, how they change."""
+        t = c if tangent is None else tangent
         a1, a2 = c.pair.chunk(2, 1)
         t1, t2 = t.pair.chunk(2, 1)
-        dots = [torch.addcmul(a1 * t2, t1, a2)]
+        dots = [a1 * t2]
         if self.correlation > 2:
-            dots.append(torch.addcmul(c.product * t.third, t.product, c.third))
+            dots.append(c.product * t.third)
         if self.correlation > 3:
-            dots.append(2.0 * c.product * t.product)
+            dots.append(c.product * t.product)
+        if tangent is not None:
+            dots[0].addcmul_(t1, a2)
+            if self.correlation > 2:
+                dots[1].addcmul_(t.product, c.third)
+            if self.correlation > 3:
+                dots[2].mul_(2.0)
         return self._gathered(t, dots, counts)
 
     def _gathered(self, c: Channels, dots: List[Tensor], counts: List[int]) -> Tensor:
@@ -239,77 +240,42 @@ class Products(nn.Module):
             third[row : row + n] += g[first : first + n, n_pair : n_pair + self.n_third]
             first += n
 
-    def adjoint(self, c: Channels, g: Tensor, counts: List[int]) -> Tuple[Channels, List[Tensor]]:
-        """Derivatives in channels, given that in features ``g [n_atoms, n_features]``.
+    def adjoint(
+        self, c: Channels, g: Tensor, counts: List[int], moved: Optional[Moved] = None
+    ) -> Tuple[Channels, List[Tensor]]:
+        """Derivatives in channels of ``<g, features>``, ``g [n_atoms, n_features]``.
 
         In ``points`` of the result is the derivative in the product on the grid (C columns); the list
-        is :meth:`spread`.
+        is :meth:`spread`. ``moved``: of ``<g, features> + <g0, tangent features>``, with what is known of the latter.
         """
         by_dot = self.spread(g, counts)
-        a1, a2 = c.pair.chunk(2, 1)
         m = self.channels
-        pair = torch.empty_like(c.pair)
-        torch.mul(by_dot[0], a2, out=pair[:, :m])
-        torch.mul(by_dot[0], a1, out=pair[:, m:])
+        pair = _crosswise(by_dot[0], c.pair)
+        if moved is not None:
+            t1, t2 = moved.tangent.pair.chunk(2, 1)
+            pair[:, :m].addcmul_(moved.by_dot[0], t2)
+            pair[:, m:].addcmul_(moved.by_dot[0], t1)
         if self.correlation < 3:
             none = pair[:, :0]
             self.add_linear(g, pair, none, counts)
             return Channels(pair, none, none, none), by_dot
-        product = by_dot[1] * c.third
-        third = by_dot[1] * c.product
+        product, third = by_dot[1] * c.third, by_dot[1] * c.product
+        if moved is not None:
+            product.addcmul_(moved.by_dot[1], moved.tangent.third)
+            third.addcmul_(moved.by_dot[1], moved.tangent.product)
         if self.correlation > 3:
             product.addcmul_(by_dot[2], c.product, value=2.0)
+            if moved is not None:
+                product.addcmul_(moved.by_dot[2], moved.tangent.product, value=2.0)
         on_points = self.transform(self.from_points.t(), product, counts)
-        u, v = c.points.chunk(2, 1)
-        both = torch.empty_like(c.points)
-        torch.mul(on_points, v, out=both[:, :m])
-        torch.mul(on_points, u, out=both[:, m:])
+        both = _crosswise(on_points, c.points)
+        if moved is not None:
+            du, dv = moved.tangent.points.chunk(2, 1)
+            both[:, :m].addcmul_(moved.slopes.points, dv)
+            both[:, m:].addcmul_(moved.slopes.points, du)
         pair += self.transform(self.to_points.t(), both, counts)
         self.add_linear(g, pair, third, counts)
         return Channels(pair, third, on_points, product), by_dot
-
-    def second_adjoint(
-        self,
-        c: Channels,
-        t: Channels,
-        s: Channels,
-        by_dot: List[Tensor],
-        g: Tensor,
-        counts: List[int],
-    ) -> Tuple[Tensor, Tensor]:
-        """Derivatives in channels of ``<g, features> + <g0, tangent features>``: of the pair, and of the third.
-
-        ``t`` are tangents; ``s`` and ``by_dot`` are what :meth:`adjoint` gave for ``g0``.
-        """
-        by_value = self.spread(g, counts)
-        a1, a2 = c.pair.chunk(2, 1)
-        t1, t2 = t.pair.chunk(2, 1)
-        m = self.channels
-        pair = torch.empty_like(c.pair)
-        torch.mul(by_value[0], a2, out=pair[:, :m])
-        torch.mul(by_value[0], a1, out=pair[:, m:])
-        pair[:, :m].addcmul_(by_dot[0], t2)
-        pair[:, m:].addcmul_(by_dot[0], t1)
-        if self.correlation < 3:
-            none = pair[:, :0]
-            self.add_linear(g, pair, none, counts)
-            return pair, none
-        product = torch.addcmul(by_value[1] * c.third, by_dot[1], t.third)
-        third = torch.addcmul(by_value[1] * c.product, by_dot[1], t.product)
-        if self.correlation > 3:
-            product.addcmul_(by_value[2], c.product, value=2.0)
-            product.addcmul_(by_dot[2], t.product, value=2.0)
-        on_points = self.transform(self.from_points.t(), product, counts)
-        u, v = c.points.chunk(2, 1)
-        du, dv = t.points.chunk(2, 1)
-        both = torch.empty_like(c.points)
-        torch.mul(on_points, v, out=both[:, :m])
-        torch.mul(on_points, u, out=both[:, m:])
-        both[:, :m].addcmul_(s.points, dv)
-        both[:, m:].addcmul_(s.points, du)
-        pair += self.transform(self.to_points.t(), both, counts)
-        self.add_linear(g, pair, third, counts)
-        return pair, third
 
     # -- the same for autograd -----------------------------------------------------------------
 
@@ -354,9 +320,10 @@ class Products(nn.Module):
         return torch.mm(table, x.flatten(1)).reshape(table.shape[0], x.shape[1], x.shape[2])
 
 
-def quadrature(degree: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Points ``[n, 3]`` and weights ``[n]`` on the unit sphere, exact up to ``degree`` (Lebedev's)."""
-    from scipy.integrate import lebedev_rule
-
-    points, weights = lebedev_rule(next(n for n in range(max(degree, 3) | 1, 32, 2)))
-    return np.ascontiguousarray(points.T), weights
+def _crosswise(g: Tensor, both: Tensor) -> Tensor:
+    """``g`` times each half of ``both [n, 2 m]``, in the other's place: derivatives of a product of the halves."""
+    a1, a2 = both.chunk(2, 1)
+    found = torch.empty_like(both)
+    torch.mul(g, a2, out=found[:, : g.shape[1]])
+    torch.mul(g, a1, out=found[:, g.shape[1] :])
+    return found

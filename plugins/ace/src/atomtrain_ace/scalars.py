@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from atomtrain_ace.products import Channels, Products
+from atomtrain_ace.products import Channels, Moved, Products
+from atomtrain_density.density import by_atom, by_element
 from atomtrain_density.elements import BySpecies, add_bend
 
 
@@ -67,37 +68,6 @@ class Slopes(NamedTuple):
     on_z: Tensor
     density: List[Tensor]
     """[K n_s, Q] for each element"""
-
-
-def by_element(flat: Tensor, layout: BySpecies, n_harmonics: int, mean: Tensor) -> List[Tensor]:
-    """``[n_atoms, K Q]`` (or more degrees) -> ``[K n_s, Q]`` for each element, ``mean [S, Q]`` taken off."""
-    n_columns = mean.shape[1]
-    if flat.shape[1] > n_harmonics * n_columns:
-        flat = flat[:, : n_harmonics * n_columns]
-    if layout.n_species > 1:
-        flat = flat.index_select(0, layout.order)
-    parts: List[Tensor] = []
-    for s, part in enumerate(flat.split_with_sizes(layout.counts)):
-        n = part.shape[0]
-        rows = torch.empty([n_harmonics * n, n_columns], dtype=flat.dtype, device=flat.device)
-        rows.view(n_harmonics, n, n_columns).copy_(
-            part.view(n, n_harmonics, n_columns).transpose(0, 1)
-        )
-        rows[:n] -= mean[s]
-        parts.append(rows)
-    return parts
-
-
-def by_atom(parts: List[Tensor], layout: BySpecies, n_harmonics: int) -> Tensor:
-    """The inverse, but for the mean."""
-    rows: List[Tensor] = []
-    for s, part in enumerate(parts):
-        n, n_columns = layout.counts[s], part.shape[1]
-        by_row = part.view(n_harmonics, n, n_columns).transpose(0, 1)
-        rows.append(by_row.reshape(n, n_harmonics * n_columns))
-    if layout.n_species == 1:
-        return rows[0]
-    return torch.cat(rows).index_select(0, layout.ranks)
 
 
 class Network(Products):
@@ -192,26 +162,25 @@ class _Scalars(torch.autograd.Function):
             on_x = torch.addmm(a * done.linear, on_z, w.first.t()).mul_(scale)
             by_first = x.t() @ on_z
             channels, _ = products.adjoint(done.channels, on_x, counts)
-            on_pair, on_third = channels.pair, channels.third
             moves: List[Tensor] = []
         else:
             moves = by_element(b, layout, products.n_harmonics, torch.zeros_like(norm.density))
-            tangent = products.tangent_of(moves, done.channels, w.pair, w.third, counts)
-            dx = products.tangent_features(done.channels, tangent, counts).mul_(scale)
+            tangent = products.channels_of(moves, w.pair, w.third, counts, done.channels)
+            dx = products.features(done.channels, counts, tangent).mul_(scale)
             dz = dx @ w.first
             add_bend(on_z, z, done.last * dz)
             on_linear += dx
             on_last += torch.ops.aten.silu_backward(dz, z)
             on_x = torch.addmm(a * done.linear, on_z, w.first.t()).mul_(scale)
             by_first = torch.addmm(x.t() @ on_z, dx.t(), found.on_z)
-            known = (done.channels, tangent, found.channels, found.by_dot)
-            on_pair, on_third = products.second_adjoint(*known, on_x, counts)
+            moved = Moved(tangent, found.channels, found.by_dot)
+            channels, _ = products.adjoint(done.channels, on_x, counts, moved)
         by_pair, by_third = torch.empty_like(w.pair), torch.empty_like(w.third)
-        products.by_weight(density, on_pair, by_pair, 0.0)
+        products.by_weight(density, channels.pair, by_pair, 0.0)
         if moves:
             products.by_weight(moves, found.channels.pair, by_pair, 1.0)
         if products.n_third > 0:
-            products.by_weight(density, on_third, by_third, 0.0)
+            products.by_weight(density, channels.third, by_third, 0.0)
             if moves:
                 products.by_weight(moves, found.channels.third, by_third, 1.0)
         sums = [

@@ -12,6 +12,7 @@ from typing import List
 import torch
 from torch import Tensor, nn
 
+from atomtrain_density.elements import BySpecies
 from atomtrain_density.pairs import Groups, by_bin
 
 
@@ -121,3 +122,34 @@ class DensityBlocks(nn.Module):
             product = torch.zeros([n_groups, size], dtype=flat.dtype, device=flat.device)
             flat = product.index_copy_(1, self.used, flat)
         return flat.reshape(n_groups, self.n_harmonics, self.n_radial)
+
+
+def by_element(flat: Tensor, layout: BySpecies, n_harmonics: int, mean: Tensor) -> List[Tensor]:
+    """``[n_atoms, K Q]`` (or more degrees) -> ``[K n_s, Q]`` for each element, ``mean [S, Q]`` taken off."""
+    n_columns = mean.shape[1]
+    if flat.shape[1] > n_harmonics * n_columns:
+        flat = flat[:, : n_harmonics * n_columns]
+    if layout.n_species > 1:
+        flat = flat.index_select(0, layout.order)
+    parts: List[Tensor] = []
+    for s, part in enumerate(flat.split_with_sizes(layout.counts)):
+        n = part.shape[0]
+        rows = torch.empty([n_harmonics * n, n_columns], dtype=flat.dtype, device=flat.device)
+        rows.view(n_harmonics, n, n_columns).copy_(
+            part.view(n, n_harmonics, n_columns).transpose(0, 1)
+        )
+        rows[:n] -= mean[s]
+        parts.append(rows)
+    return parts
+
+
+def by_atom(parts: List[Tensor], layout: BySpecies, n_harmonics: int) -> Tensor:
+    """The inverse, but for the mean."""
+    rows: List[Tensor] = []
+    for s, part in enumerate(parts):
+        n, n_columns = layout.counts[s], part.shape[1]
+        by_row = part.view(n_harmonics, n, n_columns).transpose(0, 1)
+        rows.append(by_row.reshape(n, n_harmonics * n_columns))
+    if layout.n_species == 1:
+        return rows[0]
+    return torch.cat(rows).index_select(0, layout.ranks)

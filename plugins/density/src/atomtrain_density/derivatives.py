@@ -24,7 +24,15 @@ from torch import Tensor
 from atomtrain.graph import AtomGraph
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.harmonics import HarmonicsAndGradients
-from atomtrain_density.pairs import Groups, by_bin, dots, group_of, group_pairs, padded
+from atomtrain_density.pairs import (
+    Groups,
+    PairFunctions,
+    by_bin,
+    dots,
+    group_of,
+    group_pairs,
+    padded,
+)
 from atomtrain_density.radial import RadialTable
 
 
@@ -180,3 +188,56 @@ class _AlongPairs(torch.autograd.Function):
     def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
         centers, slopes = ctx.known
         return slopes() * by_scalar.index_select(0, centers), None, None, None
+
+
+def pair_functions(
+    vectors: Tensor, centers: Tensor, neighbors: Tensor, basis: PairBasis, n_harmonics: int
+) -> PairFunctions:
+    """The pairs of a basis as functions of the vectors, whose first derivatives are known."""
+    slots = basis.groups.slots
+    known = (
+        basis.harmonics.index_select(0, slots)[:, :n_harmonics],
+        basis.harmonics_gradient.index_select(0, slots)[:, :, :n_harmonics],
+        basis.radial.index_select(0, slots),
+        basis.directions.index_select(0, slots),
+    )
+    if not vectors.requires_grad:
+        return PairFunctions(centers, neighbors, known[0], known[2][:, 0])
+    harmonics, radial = _Moving.apply(vectors, *known)
+    return PairFunctions(centers, neighbors, harmonics, radial)
+
+
+class _Moving(torch.autograd.Function):
+    """Harmonics and radial functions, already computed, as functions of the vectors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, y: Tensor, dy: Tensor, radial: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.known = (dy, radial[:, 1], directions)
+        return y.view_as(y), radial[:, 0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, by_y: Tensor, by_radial: Tensor) -> Any:  # type: ignore[override]
+        by_vectors = _MovingAdjoint.apply(by_y, by_radial, *ctx.known)
+        return by_vectors, None, None, None, None
+
+
+class _MovingAdjoint(torch.autograd.Function):
+    """The adjoint of the derivative, linear in what it is given; its backward is the derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, by_y: Tensor, by_radial: Tensor, dy: Tensor, slope: Tensor, directions: Tensor
+    ) -> Tensor:
+        ctx.known = (dy, slope, directions)
+        turning = torch.bmm(dy, by_y.unsqueeze(2)).squeeze(2)
+        along = torch.linalg.vecdot(by_radial, slope).unsqueeze(1)
+        return torch.addcmul(turning, along, directions)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Any:  # type: ignore[override]
+        dy, slope, directions = ctx.known
+        by_y = torch.bmm(v.unsqueeze(1), dy).squeeze(1)
+        by_radial = slope * torch.linalg.vecdot(v, directions).unsqueeze(1)
+        return by_y, by_radial, None, None, None

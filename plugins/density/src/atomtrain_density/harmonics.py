@@ -6,6 +6,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 import math
 from typing import List, Tuple
 
+import numpy as np
 import sphericart.torch
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,14 @@ class HarmonicsAndGradients:
 
     def __reduce__(self) -> "Tuple[type, Tuple[int]]":
         return HarmonicsAndGradients, (self.max_angular,)
+
+
+def quadrature(degree: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Points ``[n, 3]`` and weights ``[n]`` on the unit sphere, exact up to ``degree`` (Lebedev's)."""
+    from scipy.integrate import lebedev_rule
+
+    points, weights = lebedev_rule(next(n for n in range(max(degree, 3) | 1, 32, 2)))
+    return np.ascontiguousarray(points.T), weights
 
 
 def _legendre(degree: int) -> List[float]:

@@ -1,4 +1,4 @@
-"""Pairs grouped by center and neighbour element, laid out for batched products.
+"""PairFunctions grouped by center and neighbour element, laid out for batched products.
 
 Pair vectors are laid out ``[n_groups, width]`` before anything is computed of them. Places without
 a pair hold a vector beyond the cutoff: radial functions and their derivatives are zero there, so
@@ -30,6 +30,19 @@ class Groups(NamedTuple):
     widths: List[int]
     n_places: int
     n_atoms: int
+
+
+class PairFunctions(NamedTuple):
+    """PairFunctions of atoms, one by one, with functions of their vectors."""
+
+    centers: Tensor
+    """[n_pairs]"""
+    neighbors: Tensor
+    """[n_pairs]"""
+    harmonics: Tensor
+    """[n_pairs, K]"""
+    radial: Tensor
+    """[n_pairs, n_radial]"""
 
 
 def group_of(centers: Tensor, neighbors: Tensor, species: Tensor, n_species: int) -> Tensor:

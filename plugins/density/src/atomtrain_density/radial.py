@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+BESSEL_KNOTS = 2000
+
 
 class RadialTable(nn.Module):
     """Radial functions side by side, by one look-up of cubic polynomials for all of them.
@@ -113,6 +115,30 @@ class RadialTable(nn.Module):
         table = self.table.flatten(0, 1)
         both = embedding_bag(rows, table, mode="sum", per_sample_weights=weights.reshape(-1, 4))
         return both.reshape(knot.shape[0], 2, table.shape[1])
+
+
+def bessel_table(cutoff: float, n_functions: int) -> RadialTable:
+    """``sqrt(2 / c) sin(k pi r / c) / r`` for k = 1 ... n, times a polynomial that ends at the cutoff c.
+
+    Functions and polynomial (p = 5: value, slope and curvature end in zero) are as of DimeNet, doi
+    10.48550/arXiv.2003.03123.
+    """
+    r = torch.linspace(0.0, cutoff, BESSEL_KNOTS + 1, dtype=torch.float64)
+    k = torch.arange(1, n_functions + 1, dtype=torch.float64) * torch.pi / cutoff
+    x = r / cutoff
+    end = 1.0 - 21.0 * x**5 + 35.0 * x**6 - 15.0 * x**7
+    end_slope = (-105.0 * x**4 + 210.0 * x**5 - 105.0 * x**6) / cutoff
+    phase = r[:, None] * k
+    values = k * torch.sinc(phase / torch.pi)
+    over = r.clamp(min=1e-3)[:, None]
+    slopes = (k * torch.cos(phase) - values) / over
+    # near 0, where that is a difference of equal numbers
+    slopes = torch.where(r[:, None] < 1e-3, -(k**3) * r[:, None] / 3.0, slopes)
+    norm = (2.0 / cutoff) ** 0.5
+    knots = norm * values * end[:, None]
+    derivatives = norm * (slopes * end[:, None] + values * end_slope[:, None])
+    knots[-1], derivatives[-1] = 0.0, 0.0  # which they are but for rounding
+    return RadialTable(knots, derivatives, cutoff / BESSEL_KNOTS, cutoff, None)
 
 
 def _end(table: Tensor) -> float:

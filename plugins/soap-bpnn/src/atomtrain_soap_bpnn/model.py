@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import DataError, OptionsError
-from atomtrain.graph import AtomGraph, type_table
-from atomtrain.model import ZBL, Constants, Growth, Model
+from atomtrain.graph import AtomGraph
+from atomtrain.model import Constants, Growth, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_density import derivatives
 from atomtrain_density.density import DensityBlocks
@@ -19,14 +19,8 @@ from atomtrain_density.derivatives import PairBasis
 from atomtrain_density.elements import all_together, by_species, columns_by_element
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import group_of, group_pairs, padded
-from atomtrain_density.targets import (
-    HeadInputs,
-    add_heads,
-    any_gradients,
-    largest_degree,
-    last_layer_name,
-    refuse_new_elements,
-)
+from atomtrain_density.potential import DensityModel, with_slopes
+from atomtrain_density.targets import HeadInputs, add_heads, last_layer_name
 from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
@@ -44,39 +38,20 @@ NAME = "SOAP-BPNN"
 EPS = 1e-5  # of the layer norm, torch's default
 
 
-class SoapBpnn(Model):
+class SoapBpnn(DensityModel):
     """Features of each atom's SOAP power spectrum, a network on them, and a head for each target.
 
-    See the hypers for what can be chosen. Four ways lead to the same numbers, and :meth:`_way` chooses:
-
-    - ``closed form``: exported, single scalars; brings its first derivatives itself;
-    - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
-    - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
-    - ``fast``: in training, everything else; the descriptor and its first derivatives are kept or explicit.
-
-    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
+    See the hypers for what can be chosen.
     """
 
     closed: ScalarsAndGradients
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
-        super().__init__()
         soap = hypers.soap
-        self.cutoff = float(soap.cutoff.radius)
+        super().__init__(dataset_info, NAME, soap.cutoff.radius, soap.max_angular, hypers.zbl)
         self.interaction_range = self.cutoff
-        self.plain = False
         self.hypers = hypers
-        self.atomic_types: List[int] = list(dataset_info.atomic_types)
-        self.n_species = len(self.atomic_types)
-        self.species_index: Tensor
-        self.register_buffer("species_index", type_table(self.atomic_types), persistent=False)
-
-        if hypers.zbl:
-            self.baseline = ZBL(dataset_info)
-            self.cutoff = max(self.cutoff, self.baseline.cutoff)
-            self.interaction_range = self.cutoff
-
-        self._build_expansion(largest_degree(dataset_info, self.hypers.soap.max_angular, NAME))
+        self._build_expansion(self.degree_for(dataset_info))
         self.legacy = hypers.legacy
         self.norm = hypers.bpnn.layernorm
         n_hidden, n_neurons = hypers.bpnn.num_hidden_layers, hypers.bpnn.num_neurons_per_layer
@@ -105,16 +80,17 @@ class SoapBpnn(Model):
         if hypers.long_range.enable:
             self.long_range = _long_range(hypers, self.n_hidden)
             self.interaction_range = math.inf
-        self.has_gradients = any_gradients(dataset_info)
+        self.n_columns = self.n_hidden * (self.n_species if self.legacy else 1)
+        self.has_closed_form = self.symmetric and self.long_range is None
         self.heads = nn.ModuleDict()
-        self._add_heads(dataset_info)
+        self.add_heads(dataset_info)
 
     # -- what atomtrain calls ------------------------------------------------------------------
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        way = self._way(outputs)
+        way = self.way(outputs)
         if way == "closed form":
             return self._closed_form(graph, species, outputs)
         if way == "fast scalar":
@@ -149,31 +125,10 @@ class SoapBpnn(Model):
                     predictions[last_layer] = [columns_by_element(last, layout)]
         return predictions
 
-    def _way(self, outputs: List[str]) -> str:
-        """Which of the four ways (see the class) leads to these outputs."""
-        scalars = self._has_closed_form(outputs)
-        if torch.jit.is_scripting():
-            return "closed form" if scalars else "plain"
-        if self.plain:
-            return "plain"
-        return "fast scalar" if scalars and len(outputs) == 1 else "fast"
-
-    def _has_closed_form(self, outputs: List[str]) -> bool:
-        """Whether the outputs are single scalars whose derivatives need no autograd."""
-        count = 0
-        for name, head in self.heads.items():
-            if name in outputs and head.single:
-                count += 1
-        return self.symmetric and self.long_range is None and count == len(outputs)
-
     def _closed_form(
         self, graph: AtomGraph, species: Tensor, outputs: List[str]
     ) -> Dict[str, List[Tensor]]:
-        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms.
-
-        An atom's energy is a function of the vectors that start from it, and so autograd is told
-        its value and its slope along each of them. Second derivatives are refused by autograd.
-        """
+        """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms."""
         vectors = graph.vectors
         wanted = vectors.requires_grad
         predictions: Dict[str, List[Tensor]] = {}
@@ -183,26 +138,13 @@ class SoapBpnn(Model):
                 y, g = self.closed(
                     vectors.detach(), graph.centers, graph.neighbors, species, network, wanted
                 )
-                if wanted:
-                    along = ((vectors - vectors.detach()) * g).sum(1, keepdim=True)
-                    y = y.index_add(0, graph.centers, along)
-                predictions[name] = [y]
+                predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
         return predictions
 
     def _network(self, hidden: List[Tensor], last: Tensor) -> Network:
         """All layers of one scalar; ``hidden`` and ``last`` are those of its head."""
         first, offset = self.network.folded()
         return Network(first, offset, self.network.hidden() + hidden, last)
-
-    @torch.jit.ignore
-    def feature_outputs(self) -> Dict[str, int]:
-        """``feature`` and the last-layer features of each target.
-
-        Where elements have networks of their own, each element has columns of its own, zero for
-        atoms of the others.
-        """
-        width = self.n_hidden * (self.n_species if self.legacy else 1)
-        return {"feature": width, **{last_layer_name(name): width for name in self.heads}}
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -229,24 +171,6 @@ class SoapBpnn(Model):
         """See :meth:`atomtrain.model.Model.before_export`."""
         self.network.fold()
         self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
-
-    @torch.jit.ignore
-    def retarget(self, dataset_info: DatasetInfo) -> None:
-        """New targets get new heads; the elements stay."""
-        refuse_new_elements(self.atomic_types, dataset_info, NAME)
-        if self.hypers.zbl:
-            self.baseline = ZBL(dataset_info)
-        for name in list(self.heads):
-            if name not in dataset_info.targets:
-                del self.heads[name]
-        degree = largest_degree(dataset_info, self.hypers.soap.max_angular, NAME)
-        if degree != self.radial.max_angular:
-            self._build_expansion(degree)
-            self._build_closed_form()
-        self.has_gradients = any_gradients(dataset_info)
-        example = next(self.parameters())
-        self._add_heads(dataset_info)
-        self.to(example.device, example.dtype)
 
     @torch.jit.ignore
     def grow(self, trained: Model, growth: Growth) -> None:
@@ -372,9 +296,16 @@ class SoapBpnn(Model):
         by_element = self.by_element.separate(torch.cat(parts, dim=1))
         return self.by_pseudo_element.join(torch.matmul(self.alchemy.t(), by_element))
 
+    @torch.jit.ignore
+    def build_density(self, degree: int) -> None:
+        """The parts that compute the density up to a degree, and what is compiled of them."""
+        self._build_expansion(degree)
+        self._build_closed_form()
+
     def _build_expansion(self, max_angular: int) -> None:
         """The parts that compute the density up to a degree; none has weights."""
         soap = self.hypers.soap
+        self.degree = max_angular
         self.n_degrees: int = soap.max_angular + 1  # of the features
         self.radial = RadialBasis(
             soap.cutoff.radius, soap.cutoff.width, max_angular, soap.max_radial
@@ -391,7 +322,9 @@ class SoapBpnn(Model):
         parts = (self.harmonics, self.radial, self.density_blocks, self.spectrum)
         self.closed = ClosedForm(*parts)  # type: ignore[assignment]
 
-    def _add_heads(self, dataset_info: DatasetInfo) -> None:
+    @torch.jit.ignore
+    def add_heads(self, dataset_info: DatasetInfo) -> None:
+        """Heads for the targets that have none."""
         inputs = HeadInputs(
             n_groups=self.n_species if self.legacy else 1,
             n_in=self.n_hidden,

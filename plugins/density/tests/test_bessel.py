@@ -1,11 +1,11 @@
-"""The radial functions against their formula."""
+"""Bessel functions that end smoothly, against their formula."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from atomtrain_ace.radial import bessel_table
+from atomtrain_density.radial import bessel_table
 
 CUTOFF = 4.7
 

@@ -1,0 +1,122 @@
+"""What models on a density have in common.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.graph import type_table
+from atomtrain.model import ZBL, Model
+from atomtrain.targets import DatasetInfo
+from atomtrain_density.targets import (
+    any_gradients,
+    largest_degree,
+    last_layer_name,
+    refuse_new_elements,
+)
+
+
+class DensityModel(Model):
+    """Elements, a head for each target, and which of four ways leads to an output.
+
+    All ways lead to the same numbers, and :meth:`way` chooses:
+
+    - ``closed form``: exported, single scalars; brings its first derivatives itself;
+    - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
+    - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
+    - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
+
+    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
+
+    A subclass sets ``heads``, ``degree``, the largest of its density, ``n_columns``, the number of its features, and
+    ``has_closed_form``, whether single scalars have one; it says what changes with targets (:meth:`build_density`,
+    :meth:`add_heads`). Where elements have networks of their own, each has columns of features of its own, zero for
+    atoms of the others.
+    """
+
+    has_closed_form: bool
+    n_columns: int
+    degree: int
+    heads: nn.ModuleDict
+
+    def __init__(
+        self, dataset_info: DatasetInfo, name: str, cutoff: float, max_degree: int, zbl: bool
+    ) -> None:
+        super().__init__()
+        self.plain = False
+        self.name = name
+        self.max_degree = max_degree
+        self.zbl = zbl
+        self.cutoff = float(cutoff)
+        self.atomic_types: List[int] = list(dataset_info.atomic_types)
+        self.n_species = len(self.atomic_types)
+        self.species_index: Tensor
+        self.register_buffer("species_index", type_table(self.atomic_types), persistent=False)
+        if zbl:
+            self.baseline = ZBL(dataset_info)
+            self.cutoff = max(self.cutoff, self.baseline.cutoff)
+        self.has_gradients = any_gradients(dataset_info)
+
+    @torch.jit.ignore
+    def build_density(self, degree: int) -> None:
+        """Make the parts that compute the density up to a degree, and set ``degree``; none has weights."""
+        raise NotImplementedError
+
+    @torch.jit.ignore
+    def add_heads(self, dataset_info: DatasetInfo) -> None:
+        """Make heads for the targets that have none."""
+        raise NotImplementedError
+
+    @torch.jit.ignore
+    def degree_for(self, dataset_info: DatasetInfo) -> int:
+        """Up to which degree the density has to go: as far as features or the targets' tensors need it."""
+        return largest_degree(dataset_info, self.max_degree, self.name)
+
+    def way(self, outputs: List[str]) -> str:
+        """Which of the four ways (see the class) leads to these outputs."""
+        count = 0
+        for name, head in self.heads.items():
+            if name in outputs and head.single:
+                count += 1
+        scalars = self.has_closed_form and count == len(outputs)
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return "closed form" if scalars else "plain"
+        if self.plain:
+            return "plain"
+        return "fast scalar" if scalars and len(outputs) == 1 else "fast"
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """``feature`` and the last-layer features of each target."""
+        of_targets = {last_layer_name(name): self.n_columns for name in self.heads}
+        return {"feature": self.n_columns, **of_targets}
+
+    @torch.jit.ignore
+    def retarget(self, dataset_info: DatasetInfo) -> None:
+        """New targets get new heads; the elements stay."""
+        refuse_new_elements(self.atomic_types, dataset_info, self.name)
+        if self.zbl:
+            self.baseline = ZBL(dataset_info)
+        for name in list(self.heads):
+            if name not in dataset_info.targets:
+                del self.heads[name]
+        degree = self.degree_for(dataset_info)
+        if degree != self.degree:
+            self.build_density(degree)
+        self.has_gradients = any_gradients(dataset_info)
+        example = next(self.parameters())
+        self.add_heads(dataset_info)
+        self.to(example.device, example.dtype)
+
+
+def with_slopes(y: Tensor, slopes: Tensor, vectors: Tensor, centers: Tensor) -> Tensor:
+    """Scalars ``y [n_atoms, 1]`` as functions of the pair vectors, given their ``slopes [n_pairs, 3]``.
+
+    An atom's scalar is a function of the vectors that start from it, and so autograd is told its value and
+    its slope along each of them. There are no second derivatives: autograd refuses them.
+    """
+    along = ((vectors - vectors.detach()) * slopes).sum(1, keepdim=True)
+    return y.index_add(0, centers, along)
