@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.files import replacing
+from atomtrain.model.export import load_model
 from atomtrain.training.checkpoint import (
     FORMAT,
     FORMAT_VERSION,
@@ -56,3 +60,25 @@ def test_cut_off_files(tmp_path: Path, cut: float) -> None:
     path.write_bytes(data[: int(cut if cut > 1 else cut * len(data))])
     with pytest.raises(CheckpointError, match=r"is not a checkpoint|is damaged"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, load_model])
+def test_a_checkpoint_of_metatrain_names_the_way_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any
+) -> None:
+    """Recognised by a class of its package in the pickle, which is not there to be loaded."""
+    module = types.ModuleType("metatrain.utils.data.dataset")
+    info = type("DatasetInfo", (), {"__module__": module.__name__})
+    module.DatasetInfo = info  # type: ignore[attr-defined]
+    path = tmp_path / "theirs.ckpt"
+    content = {"architecture_name": "soap_bpnn", "model_data": {"dataset_info": info()}}
+    with monkeypatch.context() as context:
+        for parent in ("metatrain", "metatrain.utils", "metatrain.utils.data"):
+            context.setitem(sys.modules, parent, types.ModuleType(parent))
+        context.setitem(sys.modules, module.__name__, module)
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"'soap_bpnn'.*import-metatrain .*theirs\.ckpt"):
+        read(path)
+    torch.save({"architecture_name": "metatrain-like", "x": tmp_path}, path)
+    with pytest.raises(CheckpointError, match=r"other than tensors|is a checkpoint, not"):
+        read(path)

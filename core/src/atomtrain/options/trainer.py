@@ -222,6 +222,18 @@ class TrainerHypers(Section):
         """``memory_budget`` as a number."""
         return _bytes(self.memory_budget)
 
+    def named_checkpoints(self) -> dict[tuple[str, ...], str]:
+        """The checkpoints a training begins with, by the keys that name them.
+
+        They are opened before data are read. A subclass with a hyper that is the path of one adds it.
+        """
+        named: dict[tuple[str, ...], str] = {}
+        if isinstance(self.atomic_baseline, str):
+            named["atomic_baseline",] = self.atomic_baseline
+        if self.finetune is not None:
+            named["finetune", "read_from"] = self.finetune.read_from
+        return named
+
     def loss_for(self, target: TargetInfo) -> LossSpec:
         """The loss of a target, with one for each gradient it has.
 

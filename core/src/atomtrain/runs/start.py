@@ -65,7 +65,7 @@ def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None)
 def from_scratch(plan: Plan, data: Datasets) -> Start:
     """A fresh model with compositions and scales fitted to the training data."""
     torch.manual_seed(plan.options.seed)
-    context = BuildContext("train", plan.hypers)
+    context = BuildContext("train", plan.hypers, open=plan.checkpoints.open)
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
     fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)

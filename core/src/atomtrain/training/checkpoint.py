@@ -36,7 +36,7 @@ from torch import Tensor
 
 from atomtrain._version import __version__
 from atomtrain.errors import CheckpointError, first_line
-from atomtrain.files import archive_kind, replacing
+from atomtrain.files import archive_kind, metatrain_checkpoint, replacing
 from atomtrain.targets import DatasetInfo
 
 FORMAT = "atomtrain checkpoint"
@@ -105,6 +105,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        remedy = metatrain_checkpoint(path)
+        if remedy:
+            raise CheckpointError(f"'{path}' {remedy}") from None
         # torch's own message tells people to switch the protection off
         raise CheckpointError(
             f"'{path}' holds something other than tensors and plain data, which could run code "

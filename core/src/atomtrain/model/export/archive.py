@@ -17,7 +17,7 @@ import torch
 from metatomic.torch import AtomisticModel, load_atomistic_model
 
 from atomtrain.errors import CheckpointError, OutputError, PluginError, first_line
-from atomtrain.files import archive_kind, replacing
+from atomtrain.files import archive_kind, metatrain_checkpoint, replacing
 
 AVAILABLE = frozenset({"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"})
 """Namespaces of TorchScript operators and classes that exist wherever metatomic-torch runs."""
@@ -60,7 +60,7 @@ def load_model(path: Path | str, *, extensions: Path | str | None = None) -> Ato
         raise CheckpointError(f"there is no model '{path}'")
     kind = archive_kind(path)
     if kind != "model":
-        remedy = (
+        remedy = metatrain_checkpoint(path) or (
             "is a checkpoint, not an exported model; 'atomtrain export' makes one of it"
             if kind == "data"
             else "is not an exported model (or was cut off while it was copied): expected a file "
