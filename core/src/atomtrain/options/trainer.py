@@ -295,7 +295,7 @@ class TrainerHypers(Section):
             )
             return
         if loss.type == "shift_agnostic_mse" and (not target.is_scalar or target.width < 5):
-            grid = "scalars on a grid of at least 5 points (num_subtargets)"
+            grid = "scalars on a grid of at least 5 points (say how many: num_subtargets)"
             yield where, f"shift_agnostic_mse is for {grid}, which '{name}' is not"
         for key, gradient in loss.gradients.items():
             if gradient.type == "shift_agnostic_mse":
