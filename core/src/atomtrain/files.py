@@ -50,6 +50,11 @@ def metatrain_checkpoint(path: Path | str) -> str | None:
     if "architecture_name" not in texts[:-1] or not any(t.startswith("metatrain.") for t in texts):
         return None
     architecture = texts[texts.index("architecture_name") + 1]
+    if architecture in ("composition", "scaler"):
+        return (
+            f"is the {architecture} of a model of metatrain. Here the checkpoint of a whole model says its composition "
+            "and its scales: make ours of the model.ckpt beside it (atomtrain import-metatrain) and name that"
+        )
     return (
         f"is a checkpoint of metatrain (architecture '{architecture}'), which only metatrain can read. If you "
         f"trust where it comes from (it can run code then), make one of ours of it: "

@@ -67,17 +67,24 @@ def test_a_checkpoint_of_metatrain_names_the_way_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any
 ) -> None:
     """Recognised by a class of its package in the pickle, which is not there to be loaded."""
-    module = types.ModuleType("metatrain.utils.data.dataset")
-    info = type("DatasetInfo", (), {"__module__": module.__name__})
-    module.DatasetInfo = info  # type: ignore[attr-defined]
+    name = "metatrain.utils.data.dataset"
+    info = type("DatasetInfo", (), {"__module__": name})
+    modules = {".".join(name.split(".")[: n + 1]): types.ModuleType("") for n in range(4)}
+    modules[name].DatasetInfo = info  # type: ignore[attr-defined]
     path = tmp_path / "theirs.ckpt"
-    content = {"architecture_name": "soap_bpnn", "model_data": {"dataset_info": info()}}
-    with monkeypatch.context() as context:
-        for parent in ("metatrain", "metatrain.utils", "metatrain.utils.data"):
-            context.setitem(sys.modules, parent, types.ModuleType(parent))
-        context.setitem(sys.modules, module.__name__, module)
-        torch.save(content, path)
+
+    def save(architecture: str) -> None:
+        content = {"architecture_name": architecture, "model_data": {"dataset_info": info()}}
+        with monkeypatch.context() as context:
+            for module in modules.items():
+                context.setitem(sys.modules, *module)
+            torch.save(content, path)
+
+    save("soap_bpnn")
     with pytest.raises(CheckpointError, match=r"'soap_bpnn'.*import-metatrain .*theirs\.ckpt"):
+        read(path)
+    save("scaler")
+    with pytest.raises(CheckpointError, match=r"is the scaler of a model .* model\.ckpt beside it"):
         read(path)
     torch.save({"architecture_name": "metatrain-like", "x": tmp_path}, path)
     with pytest.raises(CheckpointError, match=r"other than tensors|is a checkpoint, not"):

@@ -170,7 +170,8 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
         known = []
     for target in known:
         copy_affine(predictor, source, target)
-        if target in plan.hypers.fixed_scaling_weights:
+        given = plan.hypers.fixed_scaling_weights
+        if isinstance(given, str) or target in given:
             log.warning(
                 f"fixed_scaling_weights of '{target}' are not used: the checkpoint's heads were "
                 "trained on its own scale, which stays"
