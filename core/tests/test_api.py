@@ -121,7 +121,7 @@ def test_errors_are_those_of_the_command_line(
         (["export", "owner/c", "c.ckpt", "-o", "m.pt", "-m", "a.yaml", "-e", "e", "-b", "v1",
           "--token", "t"],
          "export", Path("m.pt")),
-        (["show", "m.pt"], "show", {"what": "exported model"}),
+        (["show", "m.pt", "-e", "e"], "show", {"what": "exported model"}),
     ],
 )  # fmt: skip
 def test_the_command_line_only_calls_it(

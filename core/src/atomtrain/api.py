@@ -138,7 +138,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     return load_model(path, extensions=extensions)
 
 
-def show(path: str | Path) -> dict[str, Any]:
+def show(path: str | Path, *, extensions: str | Path | None = None) -> dict[str, Any]:
     """What a checkpoint or an exported model is: plain data, the same keys for both."""
     path = Path(path)
     try:
@@ -146,7 +146,7 @@ def show(path: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         if "exported model" not in str(error):
             raise
-        described = describe_model(load_model(path))
+        described = describe_model(load_model(path, extensions=extensions))
     if described.get("architecture"):
         described.update(_today(described))
     return described
