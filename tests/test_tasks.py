@@ -163,9 +163,12 @@ def test_eval_gives_names_and_the_same_metrics(
         expected = result.errors["test"][name][metric]
         assert found.errors[name][metric] == pytest.approx(expected, rel=1e-3, abs=1e-6), name
     for k, frame in enumerate(ase.io.read("out.xyz", ":")):
-        assert frame.info["mtt::metal"] == labelled(100 + k).info["metal"]
-        assert frame.info["mtt::metal_probabilities"].sum() == pytest.approx(1.0)
-        np.testing.assert_array_equal(frame.arrays["mtt_site"], labelled(100 + k).arrays["site"])
+        true = labelled(100 + k)
+        assert frame.info["mtt::metal_class"] == true.info["metal"]
+        assert frame.info["mtt::metal"].sum() == pytest.approx(1.0)
+        assert frame.info["mtt::gold_class"] == true.info["gold"]
+        assert (frame.info["mtt::gold"] > 0.5) == true.info["gold"]
+        np.testing.assert_array_equal(frame.arrays["mtt_site_class"], true.arrays["site"])
 
 
 def passes(

@@ -16,9 +16,15 @@ from helpers.training import train, write_data
 from typer.testing import CliRunner
 
 import atomtrain
-from atomtrain import api
+from atomtrain import api, evaluation
 from atomtrain.cli.app import app
-from atomtrain.errors import AtomtrainError, OptionsError, PluginError
+from atomtrain.errors import (
+    AtomtrainError,
+    CheckpointError,
+    OptionsError,
+    OutputError,
+    PluginError,
+)
 from atomtrain.plugins import open_architecture
 from atomtrain.training.checkpoint import load_checkpoint
 
@@ -36,6 +42,15 @@ def test_importing_costs_nothing() -> None:
         atomtrain.trian  # noqa: B018
 
 
+def test_shells_can_complete_commands() -> None:
+    """Those of plugins too."""
+    environment = {"_ATOMTRAIN_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    for begun, word in (("ev", "eval"), ("import-m", "import-metatrain")):
+        environment["COMP_WORDS"] = f"atomtrain {begun}"
+        done = CliRunner().invoke(app, prog_name="atomtrain", env=environment)
+        assert done.output.split() == [word]
+
+
 def test_the_whole_way_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(tmp_path, monkeypatch)
     options = yaml.safe_load((tmp_path / "options.yaml").read_text())
@@ -50,10 +65,23 @@ def test_the_whole_way_without_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     (result,) = atomtrain.evaluate("again.pt", section, output=None, batch_size=4)
     assert result.predictions["energy"].shape == (12, 1) and result.output is None
     assert result.errors["energy"]["rmse"] > 0
+    calls = []
+    systems = evaluation._systems
+    monkeypatch.setattr(evaluation, "_systems", lambda *a: calls.append(1) or systems(*a))
+    for warm_up, n in ((True, 5), (False, 3)):
+        calls.clear()
+        atomtrain.evaluate("again.pt", section, output=None, batch_size=4, warm_up=warm_up)
+        assert len(calls) == n
     assert len(atomtrain.evaluate("again.pt", [section, section], output=None)) == 2
 
     exported = atomtrain.export("again.ckpt", output="exported.pt")
     assert exported == Path("exported.pt")
+    assert atomtrain.export("exported.pt", output="copy") == Path("copy.pt")
+    assert Path("copy.pt").read_bytes() == exported.read_bytes()
+    with pytest.raises(OutputError, match="is an exported model already; name a copy with -o"):
+        atomtrain.export("exported.pt")
+    with pytest.raises(CheckpointError, match=r"export the '\.ckpt' file"):
+        atomtrain.export("exported.pt", output="other.ckpt")
     for file in ("exported.pt", "again.ckpt"):
         assert "energy" in atomtrain.load(file).capabilities().outputs
     for file in ("exported.pt", "again.ckpt"):
@@ -87,11 +115,13 @@ def test_errors_are_those_of_the_command_line(
     [
         (["train", "o.yaml", "-o", "m.pt", "-e", "e", "-r", "seed=1", "--restart", "auto"],
          "train", api.TrainingResult(None, Path("c"), Path("d"), {})),
-        (["eval", "m.pt", "e.yaml", "-o", "p.xyz", "-b", "3", "-e", "e", "--check-consistency"],
+        (["eval", "m.pt", "e.yaml", "-o", "p.xyz", "-b", "3", "--extensions-dir", "e",
+          "--check-consistency", "--no-warm-up"],
          "evaluate", []),
-        (["export", "c.ckpt", "-o", "m.pt", "--metadata", "a.yaml", "-e", "e"],
+        (["export", "owner/c", "c.ckpt", "-o", "m.pt", "-m", "a.yaml", "-e", "e", "-b", "v1",
+          "--token", "t"],
          "export", Path("m.pt")),
-        (["show", "m.pt"], "show", {"what": "exported model"}),
+        (["show", "m.pt", "-e", "e"], "show", {"what": "exported model"}),
     ],
 )  # fmt: skip
 def test_the_command_line_only_calls_it(

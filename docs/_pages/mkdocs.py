@@ -12,6 +12,7 @@ WRITTEN = {
     "Start": (
         "index.md",
         "getting-started.md",
+        "metatrain.md",
         "data.md",
         "tasks.md",
         "ace.md",

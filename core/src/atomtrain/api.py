@@ -16,6 +16,7 @@ from rich.console import Console
 
 from atomtrain.errors import CheckpointError, OutputError, PluginError
 from atomtrain.evaluation import Evaluation, evaluate_model
+from atomtrain.files import archive_kind
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
@@ -29,9 +30,10 @@ from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.show import describe, describe_model, differing
 from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
-from atomtrain.runs.directory import check_writable
+from atomtrain.runs.directory import check_writable, deliver
 from atomtrain.sections import defaults_of
-from atomtrain.training.checkpoint import fetched, load_checkpoint, save_checkpoint
+from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
+from atomtrain.training.fetch import fetched, file_name
 
 log = logging.getLogger("atomtrain")
 OUTPUTS = Path("outputs")
@@ -51,7 +53,7 @@ def train(
     ``outputs/<date>/<time>/``. ``restart`` is a checkpoint to go on from, or ``auto``. Raises an
     AtomtrainError before any training for whatever is wrong with options, data or machine.
     """
-    output = Path(output)
+    output = _with_extension(Path(output))
     if output.suffix != ".pt":
         raise OutputError(f"'{output}' should end in '.pt': it will be an exported model")
     planned = plan(options, overrides)
@@ -74,13 +76,15 @@ def evaluate(
     batch_size: int = 1,
     extensions: str | Path | None = None,
     check_consistency: bool = False,
+    warm_up: bool = True,
 ) -> list[Evaluation]:
     """Run an exported model on the structures of an eval file (or what one would hold).
 
     Writes predictions to ``output`` (``output_0.xyz``, ... for several sections; None: nowhere), in
     the format of its extension (``.xyz``, ``.xyz.gz``, ``.traj``, ``.db``, ``.json``, ``.mts``,
     ``.zip``; a name without one, or a text that ends in a slash, is a folder of arrays), and logs
-    errors for the targets the file has. Gives one result per section.
+    errors for the targets the file has. ``warm_up``: the model is called before times are taken, since
+    TorchScript compiles in its first calls. Gives one result per section.
     """
     with logging_to(None, Console()):
         sections = load_eval_options(options)
@@ -92,33 +96,36 @@ def evaluate(
             batch_size=batch_size,
             extensions=extensions,
             check_consistency=check_consistency,
+            warm_up=warm_up,
         )
 
 
 def export(
     checkpoint: str | Path,
     *,
+    file: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
     output: str | Path | None = None,
     metadata: str | Path | None = None,
     extensions: str | Path | None = None,
 ) -> Path:
-    """Export a checkpoint (a path or https address) as a metatomic model.
+    """Export a checkpoint as a metatomic model.
 
-    ``output`` ending in ``.ckpt`` writes a checkpoint with the ``metadata`` (a YAML file) in it.
+    ``checkpoint`` is a path or an address; with ``file`` a repository on the Hugging Face hub that has this file
+    (``revision``: a branch, tag or commit; ``token``: for private ones). ``output`` ending in ``.ckpt`` writes a
+    checkpoint with the ``metadata`` (a YAML file) in it. A model that is exported already is opened and copied.
     """
     with logging_to(None, Console()):
-        with fetched(checkpoint) as path:
-            state = load_checkpoint(path)
-        remote = str(checkpoint).startswith("https://")
-        default = Path(str(checkpoint).rsplit("/", 1)[-1] if remote else checkpoint)
-        output = default.with_suffix(".pt") if output is None else Path(output)
-        check_writable(output)
+        remote = file is not None or "://" in str(checkpoint)
+        named = Path(file_name(checkpoint, file)) if remote else Path(checkpoint)
+        output = named.with_suffix(".pt") if output is None else _with_extension(Path(output))
         user = read_metadata(metadata) if metadata is not None else {}
-        if output.suffix == ".ckpt":
-            state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
-            save_checkpoint(state, output)
-        else:
-            save_model(_exported(state, user), output, extensions=extensions)
+        with fetched(checkpoint, file, revision=revision, token=token) as path:
+            if archive_kind(path) == "model":
+                _copy_model(path, output, user, extensions)
+            else:
+                _export_checkpoint(load_checkpoint(path), output, user, extensions)
         log.info(f"written: {output}")
         return output
 
@@ -131,7 +138,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     return load_model(path, extensions=extensions)
 
 
-def show(path: str | Path) -> dict[str, Any]:
+def show(path: str | Path, *, extensions: str | Path | None = None) -> dict[str, Any]:
     """What a checkpoint or an exported model is: plain data, the same keys for both."""
     path = Path(path)
     try:
@@ -139,13 +146,50 @@ def show(path: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         if "exported model" not in str(error):
             raise
-        described = describe_model(load_model(path))
+        described = describe_model(load_model(path, extensions=extensions))
     if described.get("architecture"):
         described.update(_today(described))
     return described
 
 
 # -- pieces --------------------------------------------------------------------------------------
+
+
+def _with_extension(output: Path) -> Path:
+    """A name that says what it is of: ``.pt`` is added where it ends in nothing known."""
+    if output.suffix in (".pt", ".ckpt"):
+        return output
+    named = output.with_name(f"{output.name}.pt")
+    log.warning(f"'{output}' does not end in '.pt', as exported models do: writing '{named}'")
+    return named
+
+
+def _export_checkpoint(
+    state: dict[str, Any], output: Path, user: Mapping[str, Any], extensions: str | Path | None
+) -> None:
+    """Write a checkpoint as a model, or, with the ``user``'s metadata, as a checkpoint."""
+    check_writable(output)
+    if output.suffix == ".ckpt":
+        state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
+        save_checkpoint(state, output)
+    else:
+        save_model(_exported(state, user), output, extensions=extensions)
+
+
+def _copy_model(
+    model: Path, output: Path, user: Mapping[str, Any], extensions: str | Path | None
+) -> None:
+    """Copy an exported model, which must open: it may have come from afar."""
+    if user or output.suffix == ".ckpt":
+        raise CheckpointError(
+            f"'{model}' is an exported model, from which neither a checkpoint nor a model with other metadata can "
+            "be made: export the '.ckpt' file written beside it"
+        )
+    if output.exists() and output.samefile(model):
+        raise OutputError(f"'{output}' is an exported model already; name a copy with -o")
+    check_writable(output)
+    load_model(model, extensions=extensions)
+    deliver(model, output)
 
 
 def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> AtomisticModel:

@@ -78,6 +78,7 @@ def evaluate_model(
     batch_size: int = 1,
     extensions: str | Path | None = None,
     check_consistency: bool = False,
+    warm_up: bool = True,
 ) -> list[Evaluation]:
     """Evaluate the model in ``path`` on each section; see :func:`atomtrain.api.evaluate`."""
     if batch_size < 1:
@@ -107,7 +108,7 @@ def evaluate_model(
     for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
         store = loaded.store
         predictions, seconds = _predictions(
-            model, device, store, info, batch_size, check_consistency
+            model, device, store, info, batch_size, check_consistency, warm_up
         )
         errors = _errors(store, info, predictions, totals)
         if place is not None:
@@ -117,7 +118,8 @@ def evaluate_model(
         line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
         per_atom = seconds / len(store.types)
-        log.info("time: %.4g ms per atom", per_atom * 1e3)
+        told = "" if warm_up else " (with what the first calls take to compile)"
+        log.info("time: %.4g ms per atom%s", per_atom * 1e3, told)
         written = None if place is None else place.path
         results.append(Evaluation(info, errors, predictions, per_atom, written))
     return results
@@ -130,6 +132,7 @@ def _predictions(
     info: DatasetInfo,
     batch_size: int,
     check_consistency: bool,
+    warm_up: bool,
 ) -> tuple[dict[str, Tensor], float]:
     """Predictions of all structures by label key, and the seconds they took."""
     dtype = getattr(torch, model.capabilities().dtype)
@@ -144,7 +147,7 @@ def _predictions(
     seconds = 0.0
     # the first calls of a TorchScript model compile it; they are not what is to be timed
     warmup = torch.arange(min(batch_size, len(store)))
-    for part in [warmup, warmup, *torch.arange(len(store)).split(batch_size)]:
+    for part in [*[warmup] * (2 if warm_up else 0), *torch.arange(len(store)).split(batch_size)]:
         systems, leaves = _systems(store, part, lists, info, dtype, device, bool(energies))
         start = time.perf_counter()
         with quiet_torchscript():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickletools
 import shutil
 import tempfile
 import zipfile
@@ -32,6 +33,33 @@ def archive_kind(path: Path) -> str:
     if "constants.pkl" in names:
         return "model"
     return "data" if "data.pkl" in names else ""
+
+
+def metatrain_checkpoint(path: Path | str) -> str | None:
+    """What to do about a checkpoint that metatrain wrote; None where the file is anything else.
+
+    Found by names in its pickle, which is read as a list of opcodes: nothing of it is loaded or run.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(n for n in archive.namelist() if n.split("/", 1)[-1] == "data.pkl")
+            content = archive.read(pickled)
+        texts = [arg for _, arg, _ in pickletools.genops(content) if isinstance(arg, str)]
+    except (zipfile.BadZipFile, OSError, StopIteration, ValueError):
+        return None
+    if "architecture_name" not in texts[:-1] or not any(t.startswith("metatrain.") for t in texts):
+        return None
+    architecture = texts[texts.index("architecture_name") + 1]
+    if architecture in ("composition", "scaler"):
+        return (
+            f"is the {architecture} of a model of metatrain. Here the checkpoint of a whole model says its composition "
+            "and its scales: make ours of the model.ckpt beside it (atomtrain import-metatrain) and name that"
+        )
+    return (
+        f"is a checkpoint of metatrain (architecture '{architecture}'), which only metatrain can read. If you "
+        f"trust where it comes from (it can run code then), make one of ours of it: "
+        f"atomtrain import-metatrain {path}"
+    )
 
 
 @contextlib.contextmanager

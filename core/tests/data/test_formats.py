@@ -23,10 +23,11 @@ from helpers.formats import (
     write_store,
     write_xyz,
 )
+from helpers.frames import build
 from metatensor.torch import Labels, TensorMap
 
 from atomtrain.data import StructureStore
-from atomtrain.errors import DataError, OutputError
+from atomtrain.errors import DataError, OptionsError, OutputError
 
 AXES = {"type": {"cartesian": {"rank": 1}}}
 XYZ = Labels.range("xyz", 3)
@@ -74,6 +75,42 @@ def test_same_labels_from_every_format(
 def test_systems_and_targets_of_one_archive_need_no_paths(truth: StructureStore) -> None:
     write_store(truth, "d.zip")
     same(read("d.zip", **TARGETS).labels["mtt::q"], truth.labels["mtt::q"])
+
+
+def _unsaid(value: Any) -> Any:
+    """Options without any number of properties."""
+    if isinstance(value, list):
+        return [_unsaid(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    return {k: _unsaid(v) for k, v in value.items() if k not in ("num", "num_subtargets")}
+
+
+@pytest.mark.parametrize(("output", "file"), [("d.zip", "d.zip"), ("d.mts", "d_{}.mts")])
+def test_maps_tell_how_many_properties_there_are(
+    truth: StructureStore, output: str, file: str
+) -> None:
+    """Of targets of structures and atoms, in one block or several, and of extra data."""
+    write_store(truth, output)
+    found = read("a.xyz", **_unsaid(named(file)))
+    for key in ("mtt::dos", "mtt::born", "mtt::q"):
+        assert found.labels[key].values.shape == truth.labels[key].values.shape
+    same(found.labels["mtt::dos"], truth.labels["mtt::dos"])
+    extra = {"grid": {"key": "dos", "read_from": file.format("dos")}}
+    section = {"systems": "a.xyz", "targets": {"energy": "a.xyz"}, "extra_data": extra}
+    assert build(section, [section]).train.extra["grid"].values.shape == (4, 4)
+
+
+def test_sections_with_different_numbers_of_properties(truth: StructureStore) -> None:
+    write_store(truth, "d.zip")
+    dos = {"key": "dos", "read_from": "d.zip"}
+    wrong = {"systems": "a.xyz", "targets": {"mtt::dos": {**dos, "read_from": "three.mts"}}}
+    mts.save("three.mts", simple_map(range(4), torch.ones(4, 3)))
+    right = {"systems": "a.xyz", "targets": {"mtt::dos": dos}}
+    with pytest.raises(OptionsError, match=r"different numbers of properties .* \(4, and 3"):
+        build(right, [wrong])
+    with pytest.raises(DataError, match=r"3 properties, expected 4"):  # what is said counts
+        read("a.xyz", **{"mtt::dos": {"read_from": "three.mts", "num_subtargets": 4}})
 
 
 @pytest.mark.parametrize("compress", [False, True])

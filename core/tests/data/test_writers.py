@@ -61,14 +61,16 @@ def test_ase_reads_them_too(truth: StructureStore, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["p.xyz", "p.traj", "p.db", "p.json"])
 def test_classes_come_back(truth: StructureStore, name: str) -> None:
-    """Names and probabilities, of structures and of atoms."""
+    """Probabilities under the target's name, the class beside them, of structures and of atoms."""
     rng = np.random.default_rng(0)
     targets = {
         "mtt::phase": TargetInfo("mtt::phase", kind="classes", classes=("bcc", "fcc", "hcp")),
+        "mtt::nine": TargetInfo("mtt::nine", kind="classes", classes=tuple("012345678")),
         "mtt::site": TargetInfo("mtt::site", kind="classes", per_atom=True, classes=("edge", "in")),
     }
     values = {
         "mtt::phase": torch.from_numpy(rng.dirichlet(np.ones(3), len(truth))),
+        "mtt::nine": torch.from_numpy(rng.dirichlet(np.ones(9), len(truth))),
         "mtt::site": torch.from_numpy(rng.dirichlet(np.ones(2), len(truth.types))),
     }
     choose_output(name).write(Predictions(truth, truth.cells.numpy(), targets, values))
@@ -76,9 +78,9 @@ def test_classes_come_back(truth: StructureStore, name: str) -> None:
         key = target.replace("::", "_") if info.per_atom and name == "p.xyz" else target
         type_ = {"classes": {"names": list(info.classes)}}
         options = {"type": type_, "sample_kind": "atom" if info.per_atom else "system"}
-        found = read(name, **{target: {"key": f"{key}_probabilities", **options}})
-        torch.testing.assert_close(found.labels[target].values, values[target], rtol=0, atol=1e-7)
         found = read(name, **{target: {"key": key, **options}})
+        torch.testing.assert_close(found.labels[target].values, values[target], rtol=0, atol=1e-7)
+        found = read(name, **{target: {"key": f"{key}_class", **options}})
         assert torch.equal(found.labels[target].values.argmax(1), values[target].argmax(1))
 
 

@@ -21,6 +21,7 @@ from atomtrain.errors import CheckpointError, OptionsError, OutputError, PluginE
 from atomtrain.graph import AtomGraph, pair_vectors, sum_over_structures
 from atomtrain.model import Model, PotentialModel, Predictor, forces_and_strain, with_leaves
 from atomtrain.model.export import (
+    archive,
     describe_checkpoint,
     export_predictor,
     load_model,
@@ -384,6 +385,29 @@ def test_foreign_operators_are_refused_or_collected(tmp_path):
     assert foreign == ["sphericart_torch::spherical_harmonics"]
     assert kept.exists() and list(kept.parent.rglob("libsphericart_torch.so"))
     load_model(tmp_path / "m.pt", extensions=kept.parent)
+
+
+def test_libraries_of_a_model_are_imported_or_asked_for(tmp_path, monkeypatch):
+    info = DatasetInfo("angstrom", TYPES, {"energy": ENERGY})
+    exported = export_predictor(Predictor(Foreign(info), info), {})
+    path = tmp_path / "m.pt"
+    save_model(exported, path, extensions=tmp_path / "extensions")
+    installed, imported = [True], []
+
+    def import_module(name):
+        if not installed[0] or name != "sphericart.torch":
+            raise ImportError(name)
+        imported.append(name)
+
+    monkeypatch.setattr(archive, "_registered", lambda name: bool(imported))
+    monkeypatch.setattr(archive.importlib, "import_module", import_module)
+    load_model(path)
+    assert imported == ["sphericart.torch"]
+    installed[0] = False
+    imported.clear()
+    with pytest.raises(CheckpointError, match=r"needs sphericart_torch .* by -e .*extensions, or"):
+        load_model(path)
+    load_model(path, extensions=tmp_path / "extensions")  # nobody is asked
 
 
 class Unscriptable(Embedded):

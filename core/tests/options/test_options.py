@@ -208,7 +208,7 @@ def test_losses(tmp_path: Path) -> None:
         ({"memory_budget": "much"}, "a size such as '4 GB', got 'much'"),
         ({"batch_atom_bounds": [9, 3]}, "the minimum 9 is larger"),
         ({"loss": {"energy": {"forcs": 1}}}, "unknown key"),
-        ({"fixed_scaling_weights": "a.ckpt"}, "atomic_baseline must be the same path"),
+        ({"fixed_scaling_weights": "a.ckpt"}, "atomic_baseline must be one too"),
     ],
 )
 def test_wrong_hypers(tmp_path: Path, section: dict[str, Any], message: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from atomtrain.errors import CheckpointError, OutputError
 from atomtrain.files import replacing
+from atomtrain.model.export import load_model
 from atomtrain.training.checkpoint import (
     FORMAT,
     FORMAT_VERSION,
@@ -56,3 +60,32 @@ def test_cut_off_files(tmp_path: Path, cut: float) -> None:
     path.write_bytes(data[: int(cut if cut > 1 else cut * len(data))])
     with pytest.raises(CheckpointError, match=r"is not a checkpoint|is damaged"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, load_model])
+def test_a_checkpoint_of_metatrain_names_the_way_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any
+) -> None:
+    """Recognised by a class of its package in the pickle, which is not there to be loaded."""
+    name = "metatrain.utils.data.dataset"
+    info = type("DatasetInfo", (), {"__module__": name})
+    modules = {".".join(name.split(".")[: n + 1]): types.ModuleType("") for n in range(4)}
+    modules[name].DatasetInfo = info  # type: ignore[attr-defined]
+    path = tmp_path / "theirs.ckpt"
+
+    def save(architecture: str) -> None:
+        content = {"architecture_name": architecture, "model_data": {"dataset_info": info()}}
+        with monkeypatch.context() as context:
+            for module in modules.items():
+                context.setitem(sys.modules, *module)
+            torch.save(content, path)
+
+    save("soap_bpnn")
+    with pytest.raises(CheckpointError, match=r"'soap_bpnn'.*import-metatrain .*theirs\.ckpt"):
+        read(path)
+    save("scaler")
+    with pytest.raises(CheckpointError, match=r"is the scaler of a model .* model\.ckpt beside it"):
+        read(path)
+    torch.save({"architecture_name": "metatrain-like", "x": tmp_path}, path)
+    with pytest.raises(CheckpointError, match=r"other than tensors|is a checkpoint, not"):
+        read(path)

@@ -17,7 +17,7 @@ from helpers.installing import install
 from helpers.structures import graph_of
 
 from atomtrain import api
-from atomtrain.errors import AtomtrainError
+from atomtrain.errors import AtomtrainError, CheckpointError
 from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
 
@@ -251,6 +251,13 @@ def test_baselines_of_a_checkpoint(site: Path) -> None:
     shift_only = train(site, ["energy"], atomic_baseline="base.ckpt")
     assert affine(shift_only, "energy")["shift"][:, 0].tolist() == [-1.0, -9.0]
     assert affine(shift_only, "energy")["scale"][0, 0] != 0.5
+    (site / "model.ckpt").rename(site / "other.ckpt")
+    apart = {"atomic_baseline": "base.ckpt", "fixed_scaling_weights": "other.ckpt"}
+    two = affine(train(site, ["energy"], **apart), "energy")
+    assert two["shift"][:, 0].tolist() == [-1.0, -9.0]
+    assert two["scale"][0, 0] == affine_in(site / "other.ckpt", "energy")["scale"][0, 0]
+    with pytest.raises(CheckpointError, match=r"fixed_scaling_weights: there is no .*'gone\.ckpt'"):
+        train(site, ["energy"], **{**apart, "fixed_scaling_weights": "gone.ckpt"})
     with pytest.raises(AtomtrainError, match=r"'base.ckpt' has no target 'mtt::gap'"):
         train(site, ["mtt::gap"], atomic_baseline="base.ckpt")
 

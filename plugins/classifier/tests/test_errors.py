@@ -28,6 +28,14 @@ def test_no_checkpoint(run: Run) -> None:
         run(model_checkpoint="gone.ckpt")
 
 
+def test_the_checkpoint_is_opened_before_data_are_read(place: Path, run: Run) -> None:
+    (place / "train.xyz").write_text("no structures\n")
+    with pytest.raises(
+        CheckpointError, match=r"training\.model_checkpoint: there is no checkpoint"
+    ):
+        run(model_checkpoint="gone.ckpt")
+
+
 def test_a_backbone_without_features(run: Run) -> None:
     with pytest.raises(
         TargetError, match=r"'featureless.ckpt' \(architecture 'rings'\).*'feature'"

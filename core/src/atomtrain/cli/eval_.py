@@ -26,11 +26,21 @@ def evaluate(
         int, typer.Option("-b", "--batch-size", min=1, help="Structures at once.")
     ] = 1,
     extensions: Annotated[
-        Optional[Path], typer.Option("-e", "--extensions", help="Folder of libraries of the model.")
+        Optional[Path],
+        typer.Option(
+            "-e", "--extensions", "--extensions-dir", help="Folder of libraries of the model."
+        ),
     ] = None,
     check_consistency: Annotated[
         bool, typer.Option("--check-consistency", help="Let metatomic check in- and outputs.")
     ] = False,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            "--warm-up/--no-warm-up",
+            help="Call the model before times are taken: it compiles then.",
+        ),
+    ] = True,
 ) -> None:
     """Evaluate an exported model on structures."""
     from atomtrain import api
@@ -42,4 +52,5 @@ def evaluate(
         batch_size=batch_size,
         extensions=extensions,
         check_consistency=check_consistency,
+        warm_up=warm_up,
     )

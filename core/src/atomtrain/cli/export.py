@@ -10,22 +10,52 @@ import typer
 
 def export(
     checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint: path or https address.", metavar="CHECKPOINT")
+        str,
+        typer.Argument(
+            help="A checkpoint: path, http(s) address, or a repository on the Hugging Face hub.",
+            metavar="CHECKPOINT",
+        ),
     ],
+    file: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="The file in the repository (owner/name model.ckpt).", metavar="[FILE]"
+        ),
+    ] = None,
     output: Annotated[
         Optional[Path],
         typer.Option("-o", "--output", help="The model (.pt), or a checkpoint (.ckpt)."),
     ] = None,
     metadata: Annotated[
         Optional[Path],
-        typer.Option(help="YAML file with name, description, authors, references."),
+        typer.Option(
+            "-m", "--metadata", help="YAML file with name, description, authors, references."
+        ),
     ] = None,
     extensions: Annotated[
         Optional[Path],
         typer.Option("-e", "--extensions", help="Folder for libraries the model may need."),
     ] = None,
+    revision: Annotated[
+        Optional[str],
+        typer.Option(
+            "-r", "--revision", "-b", "--branch", help="Branch, tag or commit of the repository."
+        ),
+    ] = None,
+    token: Annotated[
+        Optional[str],
+        typer.Option(help="Token for private repositories. Absent: HF_TOKEN, or that of a login."),
+    ] = None,
 ) -> None:
     """Export a checkpoint as a model that engines run."""
     from atomtrain import api
 
-    api.export(checkpoint, output=output, metadata=metadata, extensions=extensions)
+    api.export(
+        checkpoint,
+        file=file,
+        revision=revision,
+        token=token,
+        output=output,
+        metadata=metadata,
+        extensions=extensions,
+    )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 
 def show(
     path: Annotated[Path, typer.Argument(help="A checkpoint or an exported model.")],
+    extensions: Annotated[
+        Optional[Path],
+        typer.Option(
+            "-e", "--extensions", "--extensions-dir", help="Folder of libraries of the model."
+        ),
+    ] = None,
 ) -> None:
     """Show what a checkpoint or a model is."""
     from rich.console import Console
@@ -17,4 +23,4 @@ def show(
     from atomtrain import api
     from atomtrain.report.show import table
 
-    Console(soft_wrap=True).print(table(api.show(path), str(path)))
+    Console(soft_wrap=True).print(table(api.show(path, extensions=extensions), str(path)))

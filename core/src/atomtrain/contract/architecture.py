@@ -77,10 +77,12 @@ class BuildContext:
     upgraded checkpoint being loaded (plain dict, see :mod:`atomtrain.training.checkpoint`) or None.
     ``restore`` builds the model of another checkpoint, for architectures that have one inside:
     :func:`atomtrain.training.backbone.open_backbone` calls it, which gets an
-    :class:`atomtrain.plugins.restore.Restored`.
+    :class:`atomtrain.plugins.restore.Restored`. ``open`` reads a checkpoint by its path, once however
+    often it is asked for; None where a model is built outside of a training.
     """
 
     purpose: Purpose = "train"
     trainer_hypers: Any = None
     checkpoint: dict[str, Any] | None = None
     restore: Callable[[dict[str, Any], Purpose], Any] | None = None
+    open: Callable[[str], dict[str, Any]] | None = None

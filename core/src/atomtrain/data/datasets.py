@@ -168,6 +168,14 @@ def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:
 
 def _check_alike(info: TargetInfo, known: TargetInfo, where: str) -> None:
     """A target means the same wherever it is."""
+    ours, theirs = ([block.n_properties for block in i.blocks] for i in (info, known))
+    if ours != theirs and len(ours) == len(theirs):
+        first, second = (", ".join(map(str, counts)) for counts in (theirs, ours))
+        raise OptionsError(
+            f"target '{info.name}' has different numbers of properties {where} ({first}, and {second}; in order of "
+            "its blocks). They are what the options say (num_subtargets, num) or else what the files have: "
+            "correct whichever is wrong"
+        )
     if _essence(info) != _essence(known):
         raise OptionsError(
             f"target '{info.name}' is described differently {where} (unit, type, quantity and sizes "

@@ -12,8 +12,8 @@ from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
-from atomtrain.errors import DataError, nearest
-from atomtrain.options import DatasetSection, GradientSection, TargetSection
+from atomtrain.errors import DataError, OptionsError, TargetError, nearest
+from atomtrain.options import DatasetSection, GradientSection, TargetSection, target_info
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_of
 
@@ -44,6 +44,27 @@ class SectionFiles:
         section = self.section.targets[name]
         source = self._open(section, f"target '{name}'", "targets", name)
         return source.label(source.task_rows(section, info), section.allow_missing)
+
+    def info(
+        self, part: str, name: str, default_kind: str = "scalar", known: TargetInfo | None = None
+    ) -> TargetInfo:
+        """What the section says of ``targets`` or ``extra_data``, and the file of their numbers of properties.
+
+        Where neither tells, these are those of a ``known`` target of the same kind. Raises OptionsError.
+        """
+        section: TargetSection = getattr(self.section, part)[name]
+        where = self.section.where(part, name)
+        try:
+            info = target_info(name, section, default_kind)
+            if not info.plain or info.is_energy:
+                return info
+            source = self._open(section, f"target '{name}'", part, name)
+            counts = source.file.properties(section.key, source.wanted)
+            if not counts and known is not None and known.kind == info.kind:
+                counts = {block.name: block.n_properties for block in known.blocks}
+            return target_info(name, section, default_kind, counts)
+        except TargetError as error:
+            raise OptionsError(f"{where}: {error}") from None
 
     def numbers(self, part: str, name: str, info: TargetInfo) -> Label:
         """Plain numbers in a ``part`` of the section: ``targets`` or ``extra_data``."""

@@ -15,7 +15,7 @@ from atomtrain.data.readers.base import GradientKind
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError, OptionsError, TargetError, nearest
 from atomtrain.graph import volumes
-from atomtrain.options import DatasetSection, target_info
+from atomtrain.options import DatasetSection
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_for, task_of
 
@@ -60,13 +60,13 @@ def read_section(
     remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
     targets: dict[str, TargetInfo] = {}
     for name in section.targets:
-        info = _info(section, name, default_kind, known or {})
+        info = _info(opened, name, default_kind, known or {})
         label = opened.target(name, info)
         store.labels[name] = _times_volume(label, store) if info.per_volume else label
         gradients = _add_gradients(store, name, opened, remarks)
         targets[name] = replace(info, gradients=gradients)
-    for name, extra in section.extra_data.items():
-        label = opened.numbers("extra_data", name, target_info(name, extra))
+    for name in section.extra_data:
+        label = opened.numbers("extra_data", name, opened.info("extra_data", name))
         if label.mask is not None:
             label = _without_gaps(store, name, label, section, remarks.notes)
         store.extra[name] = label
@@ -128,11 +128,12 @@ def find_classes(
     """Classifications whose classes the options do not name, with those of the training set."""
     found: dict[str, TargetInfo] = {}
     for section in sections:
+        opened = SectionFiles(section, files)
         for name in section.targets:
-            info = _info(section, name, default_kind, {})
+            info = _info(opened, name, default_kind, {})
             if not task_of(info.kind).classification or info.classes:
                 continue
-            classes = SectionFiles(section, files).classes(name, info)
+            classes = opened.classes(name, info)
             if name in found and set(classes) != set(found[name].classes):
                 classes = _united(classes, found[name].classes)
             found[name] = task_of(info.kind).complete(replace(info, classes=classes))
@@ -147,18 +148,19 @@ def _united(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _info(
-    section: DatasetSection, name: str, default_kind: str, known: Mapping[str, TargetInfo]
+    opened: SectionFiles, name: str, default_kind: str, known: Mapping[str, TargetInfo]
 ) -> TargetInfo:
+    section = opened.section
     target, other = section.targets[name], known.get(name)
     declared = target.type.kind if target.type is not None else None
     if (
         other is not None
         and declared != other.kind
-        and task_for(declared, other.kind, target.num_subtargets).kind == other.kind
+        and task_for(declared, other.kind, target.num_subtargets or 1).kind == other.kind
     ):
         return replace(other, gradients=(), unit=target.unit or other.unit)
     try:
-        info = target_info(name, target, default_kind)
+        info = opened.info("targets", name, default_kind, other)
         if other is not None and other.kind == info.kind and not info.classes:
             info = task_of(info.kind).complete(replace(info, classes=other.classes))
     except TargetError as error:

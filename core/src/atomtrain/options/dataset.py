@@ -109,8 +109,9 @@ class TargetSection(Section):
     ``binary``, ``classes``, ``denoising``, or one that a package brings (``spacegroup``,
     ``pointgroup``, ``crystal_system``: atomtrain-symmetry). Absent: the default of the architecture,
     in general ``scalar``."""
-    num_subtargets: Annotated[int, Field(ge=1)] = 1
-    """How many equivalent values there are, for instance the grid points of a density of states."""
+    num_subtargets: Annotated[int, Field(ge=1)] | None = None
+    """How many equivalent values there are, for instance the grid points of a density of states.
+    Absent: as many as the file has where its format tells (``.mts``, ``.zip``), else 1."""
     description: str = ""
     """What the target is, in words, for the metadata of the model."""
     forces: Gradient = None
@@ -145,7 +146,7 @@ class TargetSection(Section):
         return (
             self.quantity == "energy"
             and self.sample_kind == "system"
-            and self.num_subtargets == 1
+            and self.num_subtargets in (None, 1)
             and (self.type is None or self.type.scalar is not None)
             and self.pooling in (None, "sum")
         )

@@ -24,8 +24,9 @@ from atomtrain.errors import OptionsError
 from atomtrain.options import peer
 from atomtrain.options.atomic_types import AtomicType
 from atomtrain.options.dataset import Dataset, DatasetSection, Indices, TargetSection, energies_at
+from atomtrain.options.target_type import Counts
 from atomtrain.sections import Path, Section, Source, read_document, shown, validate
-from atomtrain.targets.layout import TargetInfo
+from atomtrain.targets.layout import LAYOUTS, TargetInfo
 from atomtrain.tasks import task_for
 
 
@@ -225,22 +226,31 @@ def dump_yaml(data: dict[str, Any], path: FilePath) -> None:
     path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def target_info(name: str, section: TargetSection, default_kind: str = "scalar") -> TargetInfo:
+def target_info(
+    name: str, section: TargetSection, default_kind: str = "scalar", counts: Counts | None = None
+) -> TargetInfo:
     """The layout of a target (its gradients are filled in when the data are known).
 
-    Raises TargetError for what cannot be.
+    ``counts``: how many properties its blocks have in the file, where that is known; used where the
+    section says nothing. Raises TargetError for what cannot be.
     """
     said = section.type
-    task = task_for(said.kind if said else None, default_kind, section.num_subtargets)
+    counts = {} if counts is None or section.is_energy else counts
+    number = section.num_subtargets
+    task = task_for(said.kind if said else None, default_kind, number or 1)
+    if number is None:
+        number = counts.get((), 1) if task.kind in LAYOUTS else 1
     info = TargetInfo(
         name=name,
         kind=task.kind,
         quantity=section.quantity,
         unit=section.unit,
         per_atom=section.per_atom,
-        num_subtargets=section.num_subtargets,
+        num_subtargets=number,
         rank=said.cartesian.rank if said and said.cartesian else 0,
-        irreps=said.spherical.layout(section.num_subtargets) if said and said.spherical else (),
+        irreps=said.spherical.layout(section.num_subtargets, counts)
+        if said and said.spherical
+        else (),
         description=section.description,
         extra=said.args if said else {},
         pooling=section.pooling or task.pooling,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,6 +21,9 @@ from atomtrain.options.atomic_types import AtomicType, by_number
 from atomtrain.sections import Problems, Section, shown, translate
 from atomtrain.targets.layout import Irrep
 from atomtrain.tasks import CORE_KINDS, IN_EXTRAS, find_task, known_kinds
+
+Counts = Mapping[tuple[int, ...], int]
+"""Number of properties of each block that a file has, by ``(o3_lambda, o3_sigma)``, or by ``()``."""
 
 
 class CartesianSection(Section):
@@ -38,8 +43,9 @@ class IrrepSection(Section):
     """Degree: 0 scalars, 1 vectors, and so on; there are ``2 o3_lambda + 1`` components."""
     o3_sigma: Literal[1, -1]
     """1 for proper tensors (a vector changes sign under inversion), -1 for pseudotensors."""
-    num: Annotated[int, Field(ge=1)] = 1
-    """How many of them (multiplied by ``num_subtargets``)."""
+    num: Annotated[int, Field(ge=1)] | None = None
+    """How many of them (multiplied by ``num_subtargets``). Absent: as many as the file has where its
+    format tells (``.mts``, ``.zip``), else 1."""
 
 
 Irreps = Annotated[list[IrrepSection], Field(min_length=1)]
@@ -68,12 +74,25 @@ class SphericalSection(Section):
             )
         return value
 
-    def layout(self, num_subtargets: int) -> tuple[Irrep, ...]:
-        """The irreps of the target, products carried out. Empty for irreps per type of atom."""
+    def layout(self, num_subtargets: int | None, counts: Counts) -> tuple[Irrep, ...]:
+        """The irreps of the target, products carried out. Empty for irreps per type of atom.
+
+        ``counts`` tells how many there are of those of which nothing is said; of a product all or none.
+        """
         if isinstance(self.irreps, dict):
             return ()
-        base = tuple(Irrep(i.o3_lambda, i.o3_sigma, i.num * num_subtargets) for i in self.irreps)
-        return couple(base) if self.product == "coupled" else base
+        base = tuple(
+            Irrep(i.o3_lambda, i.o3_sigma, (i.num or 1) * (num_subtargets or 1))
+            for i in self.irreps
+        )
+        open_ = [num_subtargets is None and i.num is None for i in self.irreps]
+        if self.product == "coupled":
+            base = couple(base)
+            open_ = [all(open_)] * len(base)
+        return tuple(
+            replace(i, num=counts.get((i.o3_lambda, i.o3_sigma), i.num)) if free else i
+            for i, free in zip(base, open_, strict=True)
+        )
 
 
 class TypeSection(Section):

@@ -155,7 +155,7 @@ class TrainerHypers(Section):
     fixed_scaling_weights: dict[str, Scale | ByType[Scale]] | str = {}
     """Scales of targets that are given instead of fitted, by target a number or, for targets of
     atoms, ``{type: number}``; types that are not named are fitted. Or the path of a checkpoint to
-    take all scales from (then ``atomic_baseline`` is that path too)."""
+    take all scales from (then ``atomic_baseline`` is the path of one too, in general the same)."""
     per_structure_targets: list[str] = []
     """Targets of whole structures that enter loss, scale and errors as totals, not per atom."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
@@ -212,8 +212,11 @@ class TrainerHypers(Section):
             problem = f"must be at most max_atoms_per_batch ({largest})"
             raise Problems.at("min_atoms_per_batch", problem)
         fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
-        if isinstance(fixed, str) and fixed != baseline:
-            problem = "is the path of a checkpoint: atomic_baseline must be the same path"
+        if isinstance(fixed, str) and not isinstance(baseline, str):
+            problem = (
+                "is the path of a checkpoint: atomic_baseline must be one too (the same, in general), because "
+                "scales are those of what a composition leaves"
+            )
             raise Problems.at("fixed_scaling_weights", problem)
         return self
 
@@ -221,6 +224,20 @@ class TrainerHypers(Section):
     def memory_budget_bytes(self) -> int:
         """``memory_budget`` as a number."""
         return _bytes(self.memory_budget)
+
+    def named_checkpoints(self) -> dict[tuple[str, ...], str]:
+        """The checkpoints a training begins with, by the keys that name them.
+
+        They are opened before data are read. A subclass with a hyper that is the path of one adds it.
+        """
+        named: dict[tuple[str, ...], str] = {}
+        if isinstance(self.atomic_baseline, str):
+            named["atomic_baseline",] = self.atomic_baseline
+        if isinstance(self.fixed_scaling_weights, str):
+            named["fixed_scaling_weights",] = self.fixed_scaling_weights
+        if self.finetune is not None:
+            named["finetune", "read_from"] = self.finetune.read_from
+        return named
 
     def loss_for(self, target: TargetInfo) -> LossSpec:
         """The loss of a target, with one for each gradient it has.
@@ -283,7 +300,7 @@ class TrainerHypers(Section):
             )
             return
         if loss.type == "shift_agnostic_mse" and (not target.is_scalar or target.width < 5):
-            grid = "scalars on a grid of at least 5 points (num_subtargets)"
+            grid = "scalars on a grid of at least 5 points (say how many: num_subtargets)"
             yield where, f"shift_agnostic_mse is for {grid}, which '{name}' is not"
         for key, gradient in loss.gradients.items():
             if gradient.type == "shift_agnostic_mse":

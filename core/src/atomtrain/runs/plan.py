@@ -61,16 +61,12 @@ class Plan:
         Only a training that begins needs them: one that goes on has all of it in its own checkpoint. Raises
         CheckpointError, with file, line and key of the options, for one that cannot be read.
         """
-        named: dict[tuple[str, ...], Any] = {("atomic_baseline",): self.hypers.atomic_baseline}
-        if self.hypers.finetune is not None:
-            named["finetune", "read_from"] = self.hypers.finetune.read_from
-        for path, file in named.items():
-            if isinstance(file, str):
-                try:
-                    self.checkpoints.open(file)
-                except CheckpointError as error:
-                    where = self.options.source.where(("architecture", "training", *path))
-                    raise CheckpointError(f"{where}: {error}") from error
+        for path, file in self.hypers.named_checkpoints().items():
+            try:
+                self.checkpoints.open(file)
+            except CheckpointError as error:
+                where = self.options.source.where(("architecture", "training", *path))
+                raise CheckpointError(f"{where}: {error}") from error
 
 
 def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:

@@ -65,7 +65,7 @@ def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None)
 def from_scratch(plan: Plan, data: Datasets) -> Start:
     """A fresh model with compositions and scales fitted to the training data."""
     torch.manual_seed(plan.options.seed)
-    context = BuildContext("train", plan.hypers)
+    context = BuildContext("train", plan.hypers, open=plan.checkpoints.open)
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
     fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
@@ -170,7 +170,8 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
         known = []
     for target in known:
         copy_affine(predictor, source, target)
-        if target in plan.hypers.fixed_scaling_weights:
+        given = plan.hypers.fixed_scaling_weights
+        if isinstance(given, str) or target in given:
             log.warning(
                 f"fixed_scaling_weights of '{target}' are not used: the checkpoint's heads were "
                 "trained on its own scale, which stays"

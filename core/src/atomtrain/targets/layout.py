@@ -62,6 +62,11 @@ class Block:
         return ", ".join(f"{short.get(n, n)}={v}" for n, v in self.key if short.get(n, n))
 
     @property
+    def name(self) -> tuple[int, ...]:
+        """``(o3_lambda, o3_sigma)``; empty where a target has just this one."""
+        return tuple(value for name, value in self.key if name != "_")
+
+    @property
     def invariant(self) -> bool:
         """Whether rotations and inversion leave it unchanged (only then has it a composition)."""
         return not self.components or dict(self.key) == {"o3_lambda": 0, "o3_sigma": 1}

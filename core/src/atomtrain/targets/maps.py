@@ -13,6 +13,8 @@ from torch import Tensor
 
 from atomtrain.targets.layout import Block, TargetInfo
 
+_IRREP = ["o3_lambda", "o3_sigma"]
+
 
 def map_labels(target: TargetInfo) -> tuple[Labels, list[list[Labels]], list[Labels]]:
     """Keys of the map, and components and properties of each of its blocks."""
@@ -64,6 +66,15 @@ def to_map(
     return TensorMap(keys, made)
 
 
+def block_counts(found: TensorMap) -> dict[tuple[int, ...], int]:
+    """Number of properties of each block of a map, by ``(o3_lambda, o3_sigma)``, or by ``()`` where there
+    is one block that is not called so. Empty for maps of another kind."""
+    if sorted(found.keys.names) == _IRREP:
+        keys = torch.stack([found.keys.column(name) for name in _IRREP], dim=1).tolist()
+        return {tuple(key): len(found.block(k).properties) for k, key in enumerate(keys)}
+    return {(): len(found.block(0).properties)} if len(found) == 1 else {}
+
+
 def matching_blocks(target: TargetInfo, found: TensorMap) -> list[TensorBlock]:
     """The blocks of a map that was read, in the order of the target's.
 
@@ -103,12 +114,11 @@ def _axis(name: str, size: int) -> Labels:
 
 
 def _by_irrep(expected: tuple[Block, ...], found: TensorMap) -> list[TensorBlock]:
-    names = ["o3_lambda", "o3_sigma"]
-    if sorted(found.keys.names) != names:
+    if sorted(found.keys.names) != _IRREP:
         raise ValueError(
-            f"its keys are {', '.join(found.keys.names)}, expected {', '.join(names)} (spherical)"
+            f"its keys are {', '.join(found.keys.names)}, expected {', '.join(_IRREP)} (spherical)"
         )
-    there = torch.stack([found.keys.column(name) for name in names], dim=1).tolist()
+    there = torch.stack([found.keys.column(name) for name in _IRREP], dim=1).tolist()
     wanted = [[value for _, value in block.key] for block in expected]
     if sorted(there) != sorted(wanted):
         said = [", ".join(f"l={a} s={b}" for a, b in sorted(keys)) for keys in (there, wanted)]

@@ -161,9 +161,10 @@ class Task:
         return info.description
 
     def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
-        """What formats for people have of predictions ``[n_samples, width]``, by name.
+        """What formats for people have beside predictions ``[n_samples, width]``, by name.
 
-        Each leads with ``n_samples``. Empty: the numbers themselves, under the target's name.
+        Each leads with ``n_samples``. The numbers themselves are under the target's name, as in all formats,
+        unless something is given under that name too.
         """
         return {}
 

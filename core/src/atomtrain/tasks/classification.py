@@ -168,8 +168,7 @@ class Classes(Classification):
         return "; ".join(filter(None, [info.description, said]))
 
     def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
-        names = np.array(info.classes)[values.argmax(1)]
-        return {info.name: names, f"{info.name}_probabilities": values}
+        return {f"{info.name}_class": np.array(info.classes)[values.argmax(1)]}
 
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:
         import torch
@@ -346,8 +345,7 @@ class Binary(Classification):
     def written(self, values: np.ndarray, info: TargetInfo) -> dict[str, np.ndarray]:
         if info.width > 1:
             return {}
-        names = np.array(info.classes)[(values[:, 0] > 0.5).astype(int)]
-        return {info.name: names, f"{info.name}_probability": values[:, 0]}
+        return {f"{info.name}_class": np.array(info.classes)[(values[:, 0] > 0.5).astype(int)]}
 
     def loss(self, name: str, arguments: dict[str, Any], info: TargetInfo, label: Any) -> Loss:
         import torch

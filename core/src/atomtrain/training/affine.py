@@ -56,13 +56,14 @@ def fit_affines(
             number = given.get(name) if isinstance(given, dict) else None
             fit_constant(affine, samples, number if isinstance(number, float) else None)
         elif isinstance(given, str):
-            affine.shift.copy_(_affine_from(given, target, info, checkpoints).shift)
+            shifts = _affine_from("atomic_baseline", given, target, info, checkpoints)
+            affine.shift.copy_(shifts.shift)
         else:
             fit_composition(affine, target, samples, _by_index(given.get(name), info.atomic_types))
         if not hypers.scale_targets:
             continue
         if isinstance(weights, str):
-            other = _affine_from(weights, target, info, checkpoints)
+            other = _affine_from("fixed_scaling_weights", weights, target, info, checkpoints)
             affine.scale.copy_(other.scale)
             affine.reference.copy_(other.reference)
             continue
@@ -74,10 +75,13 @@ def fit_affines(
 
 
 def _affine_from(
-    path: str, target: TargetInfo, info: DatasetInfo, checkpoints: Checkpoints
+    hyper: str, path: str, target: TargetInfo, info: DatasetInfo, checkpoints: Checkpoints
 ) -> Affine:
-    """Composition and scale of a target in another checkpoint, for the elements of ``info``."""
-    where = f"architecture.training.atomic_baseline: '{path}'"
+    """Composition and scale of a target in another checkpoint, for the elements of ``info``.
+
+    ``hyper`` is where the options name its ``path``.
+    """
+    where = f"architecture.training.{hyper}: '{path}'"
     source, affine = affine_of_checkpoint(checkpoints.open(path), target.name)
     if affine is None:
         raise OptionsError(
@@ -127,7 +131,8 @@ def correct_composition(
         samples = samples_of(physical, target, info.atomic_types)
         given = hypers.atomic_baseline
         if isinstance(given, str):
-            affine.shift.copy_(_affine_from(given, target, info, checkpoints).shift)
+            shifts = _affine_from("atomic_baseline", given, target, info, checkpoints)
+            affine.shift.copy_(shifts.shift)
         elif any(b.invariant for b in target.blocks):
             fixed = _by_index(given.get(name), info.atomic_types)
             for index, value in fixed.items():

@@ -113,6 +113,6 @@ def _checkpoint(context: BuildContext, name: str, hyper: str) -> tuple[dict[str,
     if not path:
         raise OptionsError(f"{where}: give the path of a trained model's checkpoint")
     try:
-        return load_checkpoint(path), f"{where}: '{path}'"
+        return (context.open or load_checkpoint)(path), f"{where}: '{path}'"
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error

@@ -21,13 +21,9 @@ any moment leaves the previous file whole.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
-import tempfile
-import urllib.request
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +32,7 @@ from torch import Tensor
 
 from atomtrain._version import __version__
 from atomtrain.errors import CheckpointError, first_line
-from atomtrain.files import archive_kind, replacing
+from atomtrain.files import archive_kind, metatrain_checkpoint, replacing
 from atomtrain.targets import DatasetInfo
 
 FORMAT = "atomtrain checkpoint"
@@ -105,6 +101,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        remedy = metatrain_checkpoint(path)
+        if remedy:
+            raise CheckpointError(f"'{path}' {remedy}") from None
         # torch's own message tells people to switch the protection off
         raise CheckpointError(
             f"'{path}' holds something other than tensors and plain data, which could run code "
@@ -167,25 +166,3 @@ def _detached(value: Any) -> Any:
         f"a checkpoint holds tensors and plain data only, not {type(value).__module__}."
         f"{type(value).__qualname__}"
     )
-
-
-@contextlib.contextmanager
-def fetched(checkpoint: Path | str) -> Iterator[Path]:
-    """A path, or while the block runs that of a copy of what lies at an https address.
-
-    Raises CheckpointError for an address that cannot be fetched.
-    """
-    address = str(checkpoint)
-    if not address.startswith("https://"):
-        if "://" in address:
-            raise CheckpointError(f"'{address}': only https addresses are fetched")
-        yield Path(checkpoint)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "fetched.ckpt"
-        try:
-            with urllib.request.urlopen(address, timeout=60) as response:
-                path.write_bytes(response.read())
-        except OSError as error:
-            raise CheckpointError(f"cannot fetch '{address}': {error}") from error
-        yield path

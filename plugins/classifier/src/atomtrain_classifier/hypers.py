@@ -59,3 +59,10 @@ class TrainerHypers(options.TrainerHypers):
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "loss"
     """What the best model has the least of on the validation set: the loss, or the product of the
     cross entropies of all targets (both others)."""
+
+    def named_checkpoints(self) -> dict[tuple[str, ...], str]:
+        """With that of the trained model."""
+        named = super().named_checkpoints()
+        if self.model_checkpoint:
+            named["model_checkpoint",] = self.model_checkpoint
+        return named

@@ -115,6 +115,13 @@ class DataFile(ABC):
         """Names of values that look like a gradient of an energy, the likeliest first."""
         return []
 
+    def properties(self, key: str, wanted: Wanted) -> dict[tuple[int, ...], int]:
+        """Number of properties of each block under ``key``, where the format tells; empty: it does not.
+
+        Blocks are called ``(o3_lambda, o3_sigma)``, or ``()`` where there is one alone.
+        """
+        return {}
+
     @abstractmethod
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         """Rows of the values called ``key``, in the layout of ``info``.
@@ -126,9 +133,9 @@ class DataFile(ABC):
         """What the file has under ``key`` for each chosen structure, as it is; None: nothing.
 
         For labels that are not plain numbers. Formats that hold numbers only give arrays of
-        ``info.width`` of them, or of one, for each sample.
+        ``info.width`` of them, or of as many as there are, or of one, for each sample.
         """
-        widths = list(dict.fromkeys((info.width, 1)))
+        widths = list(dict.fromkeys((info.width, self.properties(key, wanted).get((), 1), 1)))
         for n in widths:
             plain = replace(info, kind="scalar", layout="scalar", num_subtargets=n, classes=())
             try:

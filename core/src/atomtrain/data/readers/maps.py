@@ -27,7 +27,7 @@ from atomtrain.errors import DataError, first_line
 from atomtrain.files import file_stem
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
-from atomtrain.targets.maps import matching_blocks
+from atomtrain.targets.maps import block_counts, matching_blocks
 
 ENERGY = TargetInfo("energy", quantity="energy")
 MEMBER = re.compile(r"(0|[1-9]\d*)/([^/]+)\.(mta|mts)")
@@ -45,6 +45,11 @@ class _Maps(DataFile):
     @abstractmethod
     def _maps(self, key: str, wanted: Wanted) -> Iterator[tuple[str, int | None, TensorMap]]:
         """The name of each map for messages, the structure it is of (None: all), and the map."""
+
+    def properties(self, key: str, wanted: Wanted) -> dict[tuple[int, ...], int]:
+        """Those of the first map there is."""
+        found = next((found for _, _, found in self._maps(key, wanted)), None)
+        return {} if found is None else block_counts(found)
 
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         collected = _Collected(wanted, info.per_atom, info.width, f"'{key}'")

@@ -92,7 +92,11 @@ def _frames(predictions: Predictions) -> Iterator[tuple[Any, Values, Values]]:
         of_atoms: Values = {}
         for name, target in predictions.targets.items():
             rows = values[name][atoms if target.per_atom else slice(k, k + 1)].numpy()
-            written = task_of(target.kind).written(rows, target) or {name: rows}
+            beside = task_of(target.kind).written(rows, target)
+            written = {
+                name: rows,
+                **{k: v for k, v in beside.items() if k == name or k not in values},
+            }
             if target.per_atom:
                 of_atoms.update({key: array.copy() for key, array in written.items()})
             else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import json
 import re
 import shutil
 import tempfile
@@ -11,13 +13,14 @@ import tokenize
 import warnings
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 
 import torch
 from metatomic.torch import AtomisticModel, load_atomistic_model
 
 from atomtrain.errors import CheckpointError, OutputError, PluginError, first_line
-from atomtrain.files import archive_kind, replacing
+from atomtrain.files import archive_kind, metatrain_checkpoint, replacing
 
 AVAILABLE = frozenset({"aten", "prim", "prims", "profiler", "quantized", "metatensor", "metatomic"})
 """Namespaces of TorchScript operators and classes that exist wherever metatomic-torch runs."""
@@ -54,25 +57,86 @@ def save_model(
 
 
 def load_model(path: Path | str, *, extensions: Path | str | None = None) -> AtomisticModel:
-    """Open an exported model on the CPU. Raises CheckpointError with what to do about it."""
+    """Open an exported model on the CPU. Raises CheckpointError with what to do about it.
+
+    Libraries that it needs are loaded from the folder ``extensions``; else those of installed packages are.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no model '{path}'")
     kind = archive_kind(path)
     if kind != "model":
-        remedy = (
+        remedy = metatrain_checkpoint(path) or (
             "is a checkpoint, not an exported model; 'atomtrain export' makes one of it"
             if kind == "data"
             else "is not an exported model (or was cut off while it was copied): expected a file "
             "written by 'atomtrain train' or 'atomtrain export'"
         )
         raise CheckpointError(f"'{path}' {remedy}")
+    lacking = _lacking_libraries(path) if extensions is None else ""
+    if lacking:
+        raise CheckpointError(lacking)
     try:
         with quiet_torchscript():
             return load_atomistic_model(path, extensions_directory=extensions)
     except (RuntimeError, ValueError, OSError) as error:
         reason = first_line(error.__cause__ or error)
-        raise CheckpointError(f"the model '{path}' cannot be opened: {reason}") from error
+        hint = ""
+        if foreign_operators(path):
+            hint = " (are the model's libraries in the folder of extensions, for this torch?)"
+        raise CheckpointError(f"the model '{path}' cannot be opened: {reason}{hint}") from error
+
+
+def _lacking_libraries(path: Path) -> str:
+    """What to do about libraries the model needs that are not here; empty: all are.
+
+    Packages that bring them are imported where they are installed: one that does so is somebody's choice.
+    A folder beside the model came with it, and what is in there runs when it is loaded: it is only named.
+    """
+    libraries = _recorded(path)
+    if not libraries:  # to look through the code takes longer than to open the file
+        return ""
+    missing = [name for name in foreign_operators(path) if not _registered(name)]
+    for library in libraries if missing else ():
+        _import_package(library["path"])
+    missing = [name for name in missing if not _registered(name)]
+    if not missing:
+        return ""
+    names = ", ".join(library["name"] for library in libraries)
+    beside = path.parent / "extensions"
+    folder = beside if beside.is_dir() else "FOLDER"
+    return (
+        f"the model '{path}' needs {names} beside metatomic-torch, for {', '.join(missing)}: give the folder of its "
+        f"extensions, which was written with the model, by -e {folder}, or install the package that brings them"
+    )
+
+
+def _recorded(path: Path) -> list[dict[str, str]]:
+    """The libraries a model was exported with: ``name``, and ``path`` in the folder of packages it came from."""
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if n.endswith("/extra/extensions")]
+        found = json.loads(archive.read(names[0])) if names else []
+    return list(found)
+
+
+def _registered(name: str) -> bool:
+    """Whether this process has an operator or class, ``namespace::name``."""
+    namespace, own = name.split("::")
+    if hasattr(getattr(torch.ops, namespace), own):
+        return True
+    try:
+        return getattr(getattr(torch.classes, namespace), own) is not None
+    except RuntimeError:  # torch's way to say that there is none
+        return False
+
+
+def _import_package(library: str) -> None:
+    """Import the innermost installed package that a library lies in: that loads it, for the torch in use."""
+    names = list(takewhile(str.isidentifier, PurePosixPath(library).parts))
+    for n in range(len(names), 0, -1):
+        with contextlib.suppress(ImportError, OSError, RuntimeError, ValueError):
+            importlib.import_module(".".join(names[:n]))
+            return
 
 
 def foreign_operators(path: Path) -> list[str]:

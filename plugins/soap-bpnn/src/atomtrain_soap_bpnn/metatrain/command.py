@@ -18,7 +18,9 @@ UNPACK = Path(__file__).with_name("_unpack.py")
 
 @app.command("import-metatrain")
 def import_metatrain(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of metatrain's soap_bpnn.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint of metatrain's soap_bpnn: path or http(s) address.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Our checkpoint.")] = Path(
         "imported.ckpt"
     ),
@@ -32,13 +34,15 @@ def import_metatrain(
     """
     if output.suffix != ".ckpt":
         raise OutputError(f"'{output}' should end in '.ckpt': it will be a checkpoint")
-    if output.exists() and output.resolve() == checkpoint.resolve():
-        raise OutputError(f"'{output}' is the file to be read; name another with -o")
-    if not checkpoint.is_file():
-        raise CheckpointError(f"there is no file '{checkpoint}'")
-    ours = convert(unpack(checkpoint, python))
     from atomtrain.training.checkpoint import save_checkpoint
+    from atomtrain.training.fetch import fetched
 
+    with fetched(checkpoint) as path:
+        if output.exists() and output.resolve() == path.resolve():
+            raise OutputError(f"'{output}' is the file to be read; name another with -o")
+        if not path.is_file():
+            raise CheckpointError(f"there is no file '{checkpoint}'")
+        ours = convert(unpack(path, python))
     save_checkpoint(ours, output)
     typer.echo(f"written: {output} (next: atomtrain export {output}; atomtrain show {output})")
 

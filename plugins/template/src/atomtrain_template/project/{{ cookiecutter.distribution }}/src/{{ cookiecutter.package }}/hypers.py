@@ -35,6 +35,13 @@ class TrainerHypers(options.TrainerHypers):
     backbone: str | None = None
     """Path of the checkpoint of the trained model to build on. Needed, except to go on with a
     checkpoint, which has it inside."""
+
+    def named_checkpoints(self) -> dict[tuple[str, ...], str]:
+        """With that of the backbone, so that it is opened before data are read."""
+        named = super().named_checkpoints()
+        if self.backbone:
+            named["backbone",] = self.backbone
+        return named
 {%- elif cookiecutter.level == "trainer" %}
     clip_ratio: Annotated[float, Field(gt=0)] = 0.1
     """Largest norm of the gradient of a weight tensor, relative to the norm of the tensor."""
