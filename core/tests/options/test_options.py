@@ -147,6 +147,47 @@ def test_a_wrong_loss_is_told_once(tmp_path: Path) -> None:
     assert trainer({"loss": {"energy": None}}, tmp_path).loss.type == "mse"
 
 
+IRREP = "{o3_lamda: 1, o3_sigma: 1}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("validation_set={indces: [1]}", "indces: unknown key; did you mean 'indices'?"),
+        ("validation_set={indices: [a]}", "indices.0: expected a whole number, got 'a'"),
+        ("validation_set={sytems: a}", "sytems: unknown key; did you mean 'systems'?"),
+        ("validation_set={systems: 3}", "systems: expected a section of 'key: value' lines, got 3"),
+        ("validation_set={systems: a, targets: {energy: {kye: a}}}", "kye: unknown key; did you "),
+        ("validation_set={}", "validation_set: 'indices' or 'systems' is missing"),
+        ("test_set=[{systems: {read_form: a}}]", "read_form: unknown key; did you mean 'read_from"),
+        ("training_set={sytems: a}", "sytems: unknown key; did you mean 'systems'?"),
+        (
+            f"training_set={{systems: a, targets: {{mtt::t: {{type: {{spherical: {{irreps: "
+            f"{{H: [{IRREP}]}}}}}}}}}}}}",
+            "irreps.H.0.o3_lamda: unknown key; did you mean 'o3_lambda'?",
+        ),
+        ("print_stats=atuo", "expected true or false or auto, got 'atuo'; did you mean 'auto'?"),
+    ],
+)
+def test_one_mistake_is_told_once(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(OptionsError) as raised:
+        load(tmp_path, MINIMAL, override)
+    assert message in str(raised.value) and "\n" not in str(raised.value), raised.value
+
+
+def test_an_alternative_of_a_union_is_hinted_at(tmp_path: Path) -> None:
+    for section, message in (
+        ("{scheduler: cosin}", "lines, got 'cosin'; did you mean 'cosine'?"),
+        ("{loss: {class_weights: balance}}", "got 'balance'; did you mean 'balanced'?"),
+        ("{atomic_baseline: {energy: {H: x}}}", "energy.H: expected a number, got 'x'"),
+    ):
+        options = load(tmp_path, MINIMAL, f"architecture.training={section}")
+        with pytest.raises(OptionsError) as raised:
+            path = ("architecture", "training")
+            validate(TrainerHypers, options.architecture.training, path, options.source)
+        assert str(raised.value).endswith(message), raised.value
+
+
 def test_wandb_is_an_observer(tmp_path: Path) -> None:
     text = MINIMAL + "observers: tensorboard\nwandb: {project: mine}\n"
     options = load(tmp_path, text)
