@@ -23,8 +23,15 @@ from pydantic import (
 from atomtrain.errors import OptionsError
 from atomtrain.options import peer
 from atomtrain.options.atomic_types import AtomicType
-from atomtrain.options.dataset import Dataset, DatasetSection, Indices, TargetSection, energies_at
-from atomtrain.sections import Path, Section, Source, read_document, shown, validate
+from atomtrain.options.dataset import (
+    Dataset,
+    DatasetSection,
+    Indices,
+    TargetSection,
+    clashes,
+    energies_at,
+)
+from atomtrain.sections import Path, Problems, Section, Source, read_document, shown, validate
 from atomtrain.targets.layout import TargetInfo
 from atomtrain.tasks import task_for
 
@@ -161,6 +168,19 @@ class Options(Section):
     def source(self) -> Source:
         """Where the options came from, for messages."""
         return self._source
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Options:
+        sections: list[tuple[Path, DatasetSection]] = [
+            ((name, k), section)
+            for name in ("training_set", "validation_set", "test_set")
+            for k, section in enumerate(getattr(self, name))
+            if isinstance(section, DatasetSection)
+        ]
+        problems = list(clashes(sections))
+        if problems:
+            raise Problems(*problems)
+        return self
 
     @model_validator(mode="before")
     @classmethod

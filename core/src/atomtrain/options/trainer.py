@@ -298,6 +298,12 @@ class TrainerHypers(Section):
                 problem = f"a target of type '{target.kind}' has no composition"
                 yield ("atomic_baseline", name), problem
                 return
+            if target.pooled and isinstance(given, dict):
+                problem = (
+                    f"a {target.pooling} over atoms has one constant for all types: give a number"
+                )
+                yield ("atomic_baseline", name), problem
+                return
             some = any(given.values()) if isinstance(given, dict) else given != 0.0
             if some and not any(block.invariant for block in target.blocks):
                 problem = "changes under rotations: there is nothing of atoms alone to take off"

@@ -83,5 +83,6 @@ def is_symbol_of(name: Any, number: int) -> bool:
 
 
 def symbols(numbers: Iterable[int], between: str = ", ") -> str:
-    """Chemical symbols of atomic numbers, for messages: ``H, C, O``."""
-    return between.join(SYMBOLS[number - 1] for number in numbers)
+    """Chemical symbols of atomic types, for messages: ``H, C, O``; numbers where there is none."""
+    n = len(SYMBOLS)
+    return between.join(SYMBOLS[k - 1] if k <= n else str(k) for k in numbers)

@@ -183,8 +183,8 @@ def _meant(findings: list[_Finding]) -> list[_Finding]:
     """Drop the alternatives of unions which the user cannot have meant.
 
     Those that got into the data, or find a value of the right kind there, are meant rather than those
-    that only wanted something else; of them the one with the fewest problems. Where several are as
-    likely, the keys that they miss are one problem.
+    that only wanted something else; of them the one whose keys fit best, which then has the fewest
+    problems. Where several are as likely, the keys that they miss are one problem.
     """
     for union in dict.fromkeys(choice[0] for f in findings for choice in f.choices):
         inside: dict[int, list[_Finding]] = {}
@@ -192,9 +192,8 @@ def _meant(findings: list[_Finding]) -> list[_Finding]:
             for where, alternative in finding.choices:
                 if where == union:
                     inside.setdefault(alternative, []).append(finding)
-        entered = {k: own for k, own in inside.items() if not _another_kind(own, union)}
-        fewest = min((len(own) for own in entered.values()), default=0)
-        kept = [k for k, own in (entered or inside).items() if not entered or len(own) == fewest]
+        misfits = {k: _misfit(own, union) for k, own in inside.items()}
+        kept = [k for k, misfit in misfits.items() if misfit == min(misfits.values())]
         dropped = [f for k, own in inside.items() if k not in kept for f in own]
         lacking = [f for k in kept for f in inside[k] if f.missing]
         if len({f.path for f in lacking}) > 1 < len(kept):
@@ -205,9 +204,13 @@ def _meant(findings: list[_Finding]) -> list[_Finding]:
     return findings
 
 
-def _another_kind(findings: list[_Finding], union: Path) -> bool:
-    """Whether an alternative of a union wants another kind of value, and says no more."""
-    return all(f.path == union and bool(f.expected) for f in findings)
+def _misfit(findings: list[_Finding], union: Path) -> tuple[bool, int, int]:
+    """How badly an alternative fits the value at ``union``: the smaller the likelier it was meant."""
+    another_kind = all(f.path == union and bool(f.expected) for f in findings)
+    if another_kind:  # whichever it is
+        return (True, 0, 0)
+    keys = [f for f in findings if f.path[:-1] == union and (f.missing or f.known is not None)]
+    return (False, len(keys), len(findings))
 
 
 def _follow(

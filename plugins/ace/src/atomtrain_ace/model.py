@@ -36,7 +36,7 @@ from atomtrain_density.targets import (
     add_heads,
     any_gradients,
     largest_degree,
-    last_layer_name,
+    last_layer_names,
     refuse_new_elements,
 )
 
@@ -111,6 +111,7 @@ class Ace(Model):
         self.is_white = False
         self.has_gradients = any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
+        self.last_layers: Dict[str, str] = {}
         self._add_heads(dataset_info)
 
     # -- what atomtrain calls ------------------------------------------------------------------
@@ -137,7 +138,7 @@ class Ace(Model):
         if "feature" in outputs:
             predictions["feature"] = [columns_by_element(hidden, layout)]
         for name, head in self.heads.items():
-            last_layer = last_layer_name(name)
+            last_layer = self.last_layers[name]
             if name in outputs:
                 predictions[name] = head(hidden, densities, species, layout)
             if last_layer in outputs:
@@ -187,10 +188,7 @@ class Ace(Model):
         Each element has columns of its own, zero for atoms of the others.
         """
         width = self.n_hidden * self.n_species
-        return {
-            "feature": width,
-            **{last_layer_name(name): width for name in self.heads},
-        }
+        return {"feature": width, **dict.fromkeys(self.last_layers.values(), width)}
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -388,6 +386,7 @@ class Ace(Model):
         inputs = HeadInputs(self.n_species, self.n_hidden, self.n_species, n_per_l, True, True)
         there = set(self.heads)
         add_heads(self.heads, dataset_info, inputs, {}, NAME)
+        self.last_layers = last_layer_names(self.heads)
         with torch.no_grad():
             for name, head in self.heads.items():
                 for parameter in head.parameters() if name not in there else ():

@@ -24,7 +24,7 @@ from atomtrain_density.targets import (
     add_heads,
     any_gradients,
     largest_degree,
-    last_layer_name,
+    last_layer_names,
     refuse_new_elements,
 )
 from atomtrain_density.tensors import PSEUDO_SPECIES
@@ -107,6 +107,7 @@ class SoapBpnn(Model):
             self.interaction_range = math.inf
         self.has_gradients = any_gradients(dataset_info)
         self.heads = nn.ModuleDict()
+        self.last_layers: Dict[str, str] = {}
         self._add_heads(dataset_info)
 
     # -- what atomtrain calls ------------------------------------------------------------------
@@ -140,7 +141,7 @@ class SoapBpnn(Model):
         if "feature" in outputs:
             predictions["feature"] = [columns_by_element(hidden, layout)]
         for name, head in self.heads.items():
-            last_layer = last_layer_name(name)
+            last_layer = self.last_layers[name]
             if name in outputs or last_layer in outputs:
                 last = head.features(hidden)  # type: ignore[operator]
                 if name in outputs:
@@ -202,7 +203,7 @@ class SoapBpnn(Model):
         atoms of the others.
         """
         width = self.n_hidden * (self.n_species if self.legacy else 1)
-        return {"feature": width, **{last_layer_name(name): width for name in self.heads}}
+        return {"feature": width, **dict.fromkeys(self.last_layers.values(), width)}
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -401,6 +402,7 @@ class SoapBpnn(Model):
             with_density=self.hypers.add_lambda_basis,
         )
         add_heads(self.heads, dataset_info, inputs, self.hypers.heads, NAME)
+        self.last_layers = last_layer_names(self.heads)
         self.has_tensors = any(head.needs_density for head in self.heads.values())
 
 
