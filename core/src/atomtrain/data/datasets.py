@@ -22,6 +22,8 @@ from atomtrain.tasks import task_of
 
 SHOWN = {"train": "training"}
 """sets whose name for people is another one"""
+NOTHING = torch.empty(0, dtype=torch.int64)
+"""no structure"""
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Datasets:
 
     ``splits`` are, for each training section, the frames of its file, or of its files one after the
     other, that went to training, validation and test (None where the set has files of its own).
+    ``validation`` is empty where the options want none.
     ``notes`` are lines for the log, ``warnings`` those of them that may be mistakes.
     """
 
@@ -43,8 +46,14 @@ class Datasets:
 
     @property
     def sets(self) -> dict[str, StructureStore | None]:
-        """All stores by the name people know them by; there need not be a test set."""
-        return {"training": self.train, "validation": self.validation, "test": self.test}
+        """All stores by the name people know them by; only a training set must be there."""
+        validation = self.validation if self.validated else None
+        return {"training": self.train, "validation": validation, "test": self.test}
+
+    @property
+    def validated(self) -> bool:
+        """Whether there is a validation set."""
+        return len(self.validation) > 0
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +108,9 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
     return Datasets(
         train=stores["train"],
-        validation=stores["validation"],
+        validation=stores["validation"]
+        if "validation" in stores
+        else stores["train"].select(NOTHING),
         test=stores.get("test"),
         info=data,
         splits=splits,
@@ -134,13 +145,9 @@ def _read(
                 parts[name].append(LoadedSection(store, part.targets, frames))
     for name, sections in (("validation", options.validation_set), ("test", options.test_set)):
         parts[name] += [read(s) for s in sections if isinstance(s, DatasetSection)]
-    if not parts["validation"]:
-        where = options.source.where(("validation_set",))
-        raise OptionsError(
-            f"{where}: there is not a single structure to validate on; give a larger fraction or a "
-            "number of structures"
-        )
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
+    if not parts["validation"]:
+        remarks.notes.append("no validation set: the best model is the last one")
     return parts, splits
 
 

@@ -155,8 +155,9 @@ class Options(Section):
         BeforeValidator(_for_each, json_schema_input_type=PartOf | Annotated[Parts, Some]),
     ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
-    training section, ``{indices: ...}`` in its file, a path, a section, or a list with one per training
-    section."""
+    training section, ``{indices: ...}`` in its file, or a list with one of these per training section; or
+    structures of their own, a path, a section or any number of sections. ``0``: no validation, the best
+    model is the last one."""
     test_set: Annotated[
         Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
     ] = []

@@ -137,7 +137,7 @@ class TrainerHypers(Section):
     """Validate and export an exponential moving average of the weights with this decay (0.999, for
     instance). Absent: the weights themselves."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs without a better model. Absent: never."""
+    """Stop after this many epochs without a better model, which takes a validation set. Absent: never."""
     log_interval: Annotated[int, Field(ge=1)] = 5
     """Epochs between lines of the log."""
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25

@@ -94,15 +94,18 @@ def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity
 def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float]:
     """The errors of an epoch as a flat row: ``validation forces RMSE [meV/A]`` -> value.
 
-    A number is NaN where it was not computed (training errors, usually).
+    A number is NaN where it was not computed (training errors, usually). Without a validation set there are
+    training errors alone.
     """
     row: dict[str, float] = {}
     for part, errors in (
         ("training", record.train_errors),
         ("validation", record.validation_errors),
     ):
+        # training errors are not of every epoch, the columns are
+        known = record.validation_errors or errors
         for q in shown:
-            for metric in record.validation_errors.get(q.key, {}):
+            for metric in known.get(q.key, {}):
                 if metric != "count":
                     is_error = metric in ERRORS
                     unit = f" [{q.unit}]" if q.unit and is_error else ""
