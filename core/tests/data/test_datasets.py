@@ -206,6 +206,14 @@ def test_length_units(twenty: Path) -> None:
         build(unit("angstrom"), unit("bohr"))
 
 
+def test_a_target_that_is_not_validated_is_warned_of(twenty: Path) -> None:
+    other = {"systems": "a.xyz", "targets": {"energy/other": {"key": "energy"}}}
+    data = build([section("a.xyz"), other], [0, 2])
+    said = "there is no label of 'energy': the best model is chosen without it"
+    assert f"validation set: {said}" in data.warnings
+    assert not any("chosen without" in warning for warning in build(section("a.xyz"), 0).warnings)
+
+
 def test_validation_without_labels(twenty: Path) -> None:
     other = {"systems": "a.xyz", "targets": {"mtt::gap": {"key": "energy"}}}
     with pytest.raises(DataError, match=r"the validation set has no label of any target .*energy"):

@@ -102,7 +102,7 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
     data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
     for name, store in stores.items():
         remarks.notes += [f"{name}: {line}" for line in _missing(store)]
-    _check_labels(stores, list(targets))
+    remarks.warnings += _check_labels(stores, list(targets))
     for name, store in stores.items():
         found = set_warnings(store, stores["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
@@ -186,8 +186,11 @@ def _essence(info: TargetInfo) -> TargetInfo:
     return replace(info, gradients=(), description="", unit=info.unit.lower())
 
 
-def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> None:
-    """There must be labels of every target to train on, and of some in every set."""
+def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> list[str]:
+    """There must be labels of every target to train on, and of some in every set.
+
+    Gives warnings of targets that are trained on but not validated.
+    """
     there = {
         part: [name for name in targets if bool(store.labels[name].there.any())]
         for part, store in stores.items()
@@ -200,6 +203,11 @@ def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> N
             raise DataError(
                 f"the {part} set has no label of any target it is there for ({', '.join(targets)})"
             )
+    return [
+        f"validation set: there is no label of '{name}': the best model is chosen without it"
+        for name in targets
+        if name not in there.get("validation", targets)
+    ]
 
 
 def _concatenate(
