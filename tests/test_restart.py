@@ -269,6 +269,16 @@ def tune(
     return given
 
 
+def write_copper(n: int) -> None:
+    """``crystal.xyz`` in which all atoms are copper."""
+    frames = write_crystal(Path("crystal.xyz"), n)
+    for atoms in frames:
+        results = dict(atoms.calc.results)
+        atoms.numbers[:] = 29
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    ase.io.write("crystal.xyz", frames, format="extxyz")
+
+
 @pytest.mark.parametrize("how", ["file", "auto"])
 @pytest.mark.parametrize(
     "training",
@@ -313,16 +323,28 @@ def test_a_finetuning_on_fewer_elements_goes_on(
 ) -> None:
     """The model keeps the elements that the data do not have."""
     given = tune(workplace, trained, monkeypatch)
-    frames = write_crystal(Path("crystal.xyz"), 12)
-    for atoms in frames:
-        results = dict(atoms.calc.results)
-        atoms.numbers[:] = 29
-        atoms.calc = SinglePointCalculator(atoms, **results)
-    ase.io.write("crystal.xyz", frames, format="extxyz")
+    write_copper(12)
     whole = api.train(given, output="whole.pt")
     api.train(given, output="again.pt", restart=whole.directory / "model_2.ckpt")
     assert_same_weights(Path("whole.ckpt"), Path("again.ckpt"))
     assert load_checkpoint("again.ckpt")["dataset_info"]["atomic_types"] == [29, 79]
+
+
+def test_a_training_goes_on_on_fewer_elements(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    write_copper(12)
+    given = options(base_precision=64)
+    given["architecture"]["training"]["num_epochs"] = 8
+    done = api.train(given, output="again.pt", restart=trained / "model.ckpt")
+    assert load_checkpoint("again.ckpt")["dataset_info"]["atomic_types"] == [29, 79]
+    said = (done.directory / "train.log").read_text()
+    assert "the model keeps what it knows of Au, which the data do not have" in said
+    assert "going on after epoch 6 of 8" in said
+    given["training_set"]["targets"]["mtt::other"] = {"key": "energy"}
+    with pytest.raises(CheckpointError, match=r"on other targets, or on more elements, .*Cu, Au"):
+        api.train(given, restart=trained / "model.ckpt")
 
 
 @pytest.mark.parametrize("restart", [None, "auto"])

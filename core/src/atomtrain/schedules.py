@@ -24,11 +24,11 @@ class EpochSchedule:
         """Factor on all learning rates in this epoch."""
         return float(self._own.param_groups[0]["lr"])
 
-    def step(self, validation_loss: float) -> None:
-        """An epoch is done."""
+    def step(self, loss: float) -> None:
+        """An epoch is done, with this loss in validation (in training where there is no validation)."""
         self._own.step()  # torch warns of schedules that run ahead of their optimiser
         if self._wants_loss:
-            self._schedule.step(validation_loss)
+            self._schedule.step(loss)
         else:
             self._schedule.step()
 

@@ -68,8 +68,6 @@ def test_indices_of_a_section(twenty: Path) -> None:
     ("validation", "test", "message"),
     [
         (0.01, None, r"validation_set: 0.01 of 20 structures leaves nothing for the validation"),
-        (0, None, "0 of 20 structures leaves nothing for the validation set"),
-        ({"indices": []}, None, "there is not a single structure to validate on"),
         (21, None, "21 asked for, there are 20 structures"),
         (10, 10, "validation and test take all 20 structures, nothing is left to train on"),
         (
@@ -84,6 +82,19 @@ def test_indices_of_a_section(twenty: Path) -> None:
 def test_splits_that_cannot_be(twenty: Path, validation: Any, test: Any, message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         build(section("a.xyz"), validation, **({"test_set": test} if test is not None else {}))
+
+
+@pytest.mark.parametrize("nothing", [0, 0.0, {"indices": []}, {"indices": "none.txt"}])
+def test_there_may_be_no_validation_set(twenty: Path, nothing: Any) -> None:
+    Path("none.txt").write_text("\n")  # as a run writes it
+    data = build(section("a.xyz"), nothing, test_set=0.1)
+    assert len(data.train) == 18 and len(data.validation) == 0 and not data.validated
+    assert data.sets["validation"] is None and data.splits["validation"] == [[]]
+    assert "no validation set: the best model is the last one" in data.notes
+    assert "18 training, 2 test" in data.statistics()[0]
+    # or of one section only
+    two = build([section("a.xyz"), section("a.xyz")], [nothing, 0.1])
+    assert two.validated and len(two.validation) == 2 and two.splits["validation"][0] == []
 
 
 def test_indices_count_in_the_file(twenty: Path) -> None:
@@ -193,6 +204,14 @@ def test_length_units(twenty: Path) -> None:
     assert build(unit("bohr")).info.length_unit == "bohr"
     with pytest.raises(OptionsError, match=r"length units differ .*\(angstrom, bohr\)"):
         build(unit("angstrom"), unit("bohr"))
+
+
+def test_a_target_that_is_not_validated_is_warned_of(twenty: Path) -> None:
+    other = {"systems": "a.xyz", "targets": {"energy/other": {"key": "energy"}}}
+    data = build([section("a.xyz"), other], [0, 2])
+    said = "there is no label of 'energy': the best model is chosen without it"
+    assert f"validation set: {said}" in data.warnings
+    assert not any("chosen without" in warning for warning in build(section("a.xyz"), 0).warnings)
 
 
 def test_validation_without_labels(twenty: Path) -> None:

@@ -220,4 +220,30 @@ def test_value_that_is_no_number(workplace: Path) -> None:
 def test_gradients_belong_to_energies(workplace: Path) -> None:
     write([labelled(k) for k in range(4)])
     with pytest.raises(OptionsError, match=r"only an energy .* has forces, stress or virial"):
-        build({"systems": "a.xyz", "targets": {"mtt::q": {"key": "energy", "forces": True}}})
+        target = {"key": "energy", "quantity": "charge", "forces": True}
+        build({"systems": "a.xyz", "targets": {"mtt::q": target}})
+    data = build({"systems": "a.xyz", "targets": {"mtt::q": {"key": "energy", "forces": True}}})
+    assert data.info.targets["mtt::q"].gradients == ("forces", "strain")
+    assert "'mtt::q' is taken for an energy: the options give it gradients" in data.notes
+
+
+def test_gradients_that_only_metatrain_spelt_out_may_be_absent(workplace: Path) -> None:
+    write([labelled(k, forces=None) for k in range(4)])
+    gradient: dict[str, Any] = {"read_from": "a.xyz", "reader": None}
+    energy = {
+        **gradient,
+        "quantity": "energy",
+        "key": "energy",
+        "unit": "eV",
+        "type": "scalar",
+        "num_subtargets": 1,
+        "sample_kind": "system",
+        "description": "",
+        "virial": False,
+        "forces": {**gradient, "key": "forces"},
+        "stress": {**gradient, "key": "stress"},
+    }
+    data = build({"systems": "a.xyz", "targets": {"energy": energy}})
+    assert data.info.targets["energy"].gradients == ("strain",)
+    said = "forces of 'energy' in 'a.xyz': not found, left out (the options name it"
+    assert any(warning.startswith(said) for warning in data.warnings)

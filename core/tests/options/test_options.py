@@ -122,7 +122,9 @@ def test_interpolation_and_overrides(tmp_path: Path) -> None:
             r"training_set.targets.energi: 'energi' is not a standard name of metatomic; did you",
         ),
         (
-            MINIMAL.replace("data.xyz", "{systems: a.xyz, targets: {mtt::x: {forces: true}}}"),
+            MINIMAL.replace(
+                "data.xyz", "{systems: a.xyz, targets: {mtt::x: {sample_kind: atom, forces: true}}}"
+            ),
             r"only an energy .* has forces, stress or virial",
         ),
     ],
@@ -145,6 +147,128 @@ def test_a_wrong_loss_is_told_once(tmp_path: Path) -> None:
         assert "problems" not in str(raised.value)
     assert trainer({"loss": {"class_weights": "balanced"}}, tmp_path).loss.type == "cross_entropy"
     assert trainer({"loss": {"energy": None}}, tmp_path).loss.type == "mse"
+
+
+def test_gradients_make_an_energy(tmp_path: Path) -> None:
+    text = MINIMAL.replace("data.xyz", "{systems: a.xyz, targets: {mtt::x: {forces: true}}}")
+    target = load(tmp_path, text).training_set[0].targets["mtt::x"]
+    assert target.is_energy and target.energy_by_gradients
+    assert target.forces is not None and target.forces.required
+    for other in ("{forces: false}", "{quantity: energy, forces: true}"):
+        target = (
+            load(tmp_path, text.replace("{forces: true}", other)).training_set[0].targets["mtt::x"]
+        )
+        assert not target.energy_by_gradients and target.is_energy == ("quantity" in other)
+
+
+OF_METATRAIN = """
+training_set:
+- systems: {read_from: a.xyz, reader: null, length_unit: angstrom}
+  targets:
+    energy:
+      {quantity: energy, read_from: a.xyz, reader: null, key: U0, unit: eV, sample_kind: system,
+       type: scalar, num_subtargets: 1, description: '', virial: false,
+       forces: {read_from: a.xyz, reader: null, key: forces},
+       stress: {read_from: a.xyz, reader: null, key: stress}}
+"""
+
+
+def test_a_file_that_metatrain_wrote_need_not_have_the_gradients_it_names(tmp_path: Path) -> None:
+    text = MINIMAL.replace("training_set: data.xyz", OF_METATRAIN)
+    (section,) = load(tmp_path, text).training_set
+    energy = section.targets["energy"]
+    assert energy.spelt_out
+    assert energy.forces is not None and not energy.forces.required
+    assert energy.stress is not None and not energy.stress.required
+    for mine in ("forces: true", "forces: {read_from: a.xyz, reader: null, key: f}"):
+        said = text.replace("forces: {read_from: a.xyz, reader: null, key: forces}", mine)
+        energy = load(tmp_path, said).training_set[0].targets["energy"]
+        assert energy.forces is not None and energy.forces.required
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            "{systems: a, targets: {energy: a}, extra_data: {energy: a}}",
+            "training_set.extra_data.energy: is called like the target 'energy'",
+        ),
+        (
+            "[{systems: a, targets: {energy: a}}, {systems: b, extra_data: {energy: a}}]",
+            "training_set.1.extra_data.energy: is called like the target 'energy'",
+        ),
+        (
+            "[{systems: a, extra_data: {x: {unit: eV}}}, {systems: a, extra_data: {x: {unit: A}}}]",
+            "training_set.1.extra_data.x.unit: is 'A', but 'eV' in training_set.0.extra_data.x",
+        ),
+        (
+            "{systems: a, targets: {mtt::a/b: a, mtt::a_b: a}}",
+            "training_set.targets.mtt::a_b: is 'mtt_a_b' in the names of files, and so is 'mtt::a/b'",
+        ),
+        (
+            "{systems: a, targets: {mtt::a: {forces: true}, mtt::a_forces: a}}",
+            "is 'mtt_a_forces' in the names of files, and so is 'mtt::a'",
+        ),
+    ],
+)
+def test_one_name_means_one_thing(tmp_path: Path, sections: str, message: str) -> None:
+    with pytest.raises(OptionsError) as raised:
+        load(tmp_path, MINIMAL, f"training_set={sections}")
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_extra_data_agree_with_what_validation_has(tmp_path: Path) -> None:
+    training = "training_set={systems: a, extra_data: {x: {quantity: foo}}}"
+    load(tmp_path, MINIMAL, training, "validation_set={systems: b, extra_data: {x: b}}")
+    validation = "validation_set={systems: b, extra_data: {x: {quantity: bar}}}"
+    with pytest.raises(OptionsError, match=r"quantity: is 'bar', but 'foo' in training_set.0"):
+        load(tmp_path, MINIMAL, training, validation)
+
+
+IRREP = "{o3_lamda: 1, o3_sigma: 1}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("validation_set={indces: [1]}", "indces: unknown key; did you mean 'indices'?"),
+        ("validation_set={indices: [a]}", "indices.0: expected a whole number, got 'a'"),
+        ("validation_set={sytems: a}", "sytems: unknown key; did you mean 'systems'?"),
+        ("validation_set={systems: 3}", "systems: expected a section of 'key: value' lines, got 3"),
+        ("validation_set={systems: a, targets: {energy: {kye: a}}}", "kye: unknown key; did you "),
+        (
+            "validation_set={systems: a, targets: {energy: {kye: 3, fources: 1, uint: 3}}}",
+            "3 problems",
+        ),
+        ("validation_set={}", "validation_set: 'indices' or 'systems' is missing"),
+        ("test_set=[{systems: {read_form: a}}]", "read_form: unknown key; did you mean 'read_from"),
+        ("training_set={sytems: a}", "sytems: unknown key; did you mean 'systems'?"),
+        (
+            f"training_set={{systems: a, targets: {{mtt::t: {{type: {{spherical: {{irreps: "
+            f"{{H: [{IRREP}]}}}}}}}}}}}}",
+            "irreps.H.0.o3_lamda: unknown key; did you mean 'o3_lambda'?",
+        ),
+        ("print_stats=atuo", "expected true or false or auto, got 'atuo'; did you mean 'auto'?"),
+    ],
+)
+def test_one_mistake_is_told_once(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(OptionsError) as raised:
+        load(tmp_path, MINIMAL, override)
+    several = "problems" in message
+    assert message in str(raised.value) and ("\n" in str(raised.value)) == several, raised.value
+
+
+def test_an_alternative_of_a_union_is_hinted_at(tmp_path: Path) -> None:
+    for section, message in (
+        ("{scheduler: cosin}", "lines, got 'cosin'; did you mean 'cosine'?"),
+        ("{loss: {class_weights: balance}}", "got 'balance'; did you mean 'balanced'?"),
+        ("{atomic_baseline: {energy: {H: x}}}", "energy.H: expected a number, got 'x'"),
+    ):
+        options = load(tmp_path, MINIMAL, f"architecture.training={section}")
+        with pytest.raises(OptionsError) as raised:
+            path = ("architecture", "training")
+            validate(TrainerHypers, options.architecture.training, path, options.source)
+        assert str(raised.value).endswith(message), raised.value
 
 
 def test_wandb_is_an_observer(tmp_path: Path) -> None:

@@ -162,13 +162,15 @@ def test_fitted_baselines_and_scales(site: Path) -> None:
         assert found["scale"][k, 0] == pytest.approx(size)
 
 
-def test_fixed_baselines(site: Path) -> None:
+def test_fixed_baselines(site: Path, caplog: pytest.LogCaptureFixture) -> None:
     result = train(
         site,
         ["energy", "mtt::dos", "mtt::charge", "mtt::tensor"],
-        atomic_baseline={"energy": {"H": -2.5}, "mtt::dos": 0, "mtt::charge": {8: -1.0},
+        atomic_baseline={"energy": {"H": -2.5, "Au": 3.0}, "mtt::dos": 0, "mtt::charge": {8: -1.0},
                          "mtt::tensor": {1: 2.0, 8: 5.0}},
     )  # fmt: skip
+    said = "atomic_baseline.energy: Au is not used, the model is for H, O"
+    assert [r.levelname for r in caplog.records if said in r.message] == ["WARNING"]
     some = trained_on(result)
     c = counts(some)
     energy = np.array([a.info["energy"] for a in some])

@@ -15,7 +15,7 @@ from atomtrain_density.targets import (
     add_heads,
     irreps_of,
     largest_degree,
-    last_layer_name,
+    last_layer_names,
 )
 
 TARGETS = {
@@ -67,4 +67,9 @@ def test_refused_in_the_name_of_the_architecture() -> None:
 
 
 def test_names_of_last_layers() -> None:
-    assert last_layer_name("mtt::dipole") == "mtt::aux::dipole_last_layer_features"
+    names = last_layer_names(["mtt::dipole", "energy", "mtt::energy"])
+    assert names == {
+        "mtt::dipole": "mtt::aux::dipole_last_layer_features",
+        "energy": "mtt::aux::energy_last_layer_features",
+        "mtt::energy": "mtt::aux::mtt_energy_last_layer_features",
+    }

@@ -22,6 +22,8 @@ from atomtrain.tasks import task_of
 
 SHOWN = {"train": "training"}
 """sets whose name for people is another one"""
+NOTHING = torch.empty(0, dtype=torch.int64)
+"""no structure"""
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Datasets:
 
     ``splits`` are, for each training section, the frames of its file, or of its files one after the
     other, that went to training, validation and test (None where the set has files of its own).
+    ``validation`` is empty where the options want none.
     ``notes`` are lines for the log, ``warnings`` those of them that may be mistakes.
     """
 
@@ -43,8 +46,14 @@ class Datasets:
 
     @property
     def sets(self) -> dict[str, StructureStore | None]:
-        """All stores by the name people know them by; there need not be a test set."""
-        return {"training": self.train, "validation": self.validation, "test": self.test}
+        """All stores by the name people know them by; only a training set must be there."""
+        validation = self.validation if self.validated else None
+        return {"training": self.train, "validation": validation, "test": self.test}
+
+    @property
+    def validated(self) -> bool:
+        """Whether there is a validation set."""
+        return len(self.validation) > 0
 
     @property
     def fingerprint(self) -> str:
@@ -93,13 +102,15 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
     data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
     for name, store in stores.items():
         remarks.notes += [f"{name}: {line}" for line in _missing(store)]
-    _check_labels(stores, list(targets))
+    remarks.warnings += _check_labels(stores, list(targets))
     for name, store in stores.items():
         found = set_warnings(store, stores["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
     return Datasets(
         train=stores["train"],
-        validation=stores["validation"],
+        validation=stores["validation"]
+        if "validation" in stores
+        else stores["train"].select(NOTHING),
         test=stores.get("test"),
         info=data,
         splits=splits,
@@ -134,13 +145,9 @@ def _read(
                 parts[name].append(LoadedSection(store, part.targets, frames))
     for name, sections in (("validation", options.validation_set), ("test", options.test_set)):
         parts[name] += [read(s) for s in sections if isinstance(s, DatasetSection)]
-    if not parts["validation"]:
-        where = options.source.where(("validation_set",))
-        raise OptionsError(
-            f"{where}: there is not a single structure to validate on; give a larger fraction or a "
-            "number of structures"
-        )
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
+    if not parts["validation"]:
+        remarks.notes.append("no validation set: the best model is the last one")
     return parts, splits
 
 
@@ -187,8 +194,11 @@ def _essence(info: TargetInfo) -> TargetInfo:
     return replace(info, gradients=(), description="", unit=info.unit.lower())
 
 
-def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> None:
-    """There must be labels of every target to train on, and of some in every set."""
+def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> list[str]:
+    """There must be labels of every target to train on, and of some in every set.
+
+    Gives warnings of targets that are trained on but not validated.
+    """
     there = {
         part: [name for name in targets if bool(store.labels[name].there.any())]
         for part, store in stores.items()
@@ -201,6 +211,11 @@ def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> N
             raise DataError(
                 f"the {part} set has no label of any target it is there for ({', '.join(targets)})"
             )
+    return [
+        f"validation set: there is no label of '{name}': the best model is chosen without it"
+        for name in targets
+        if name not in there.get("validation", targets)
+    ]
 
 
 def _concatenate(

@@ -64,6 +64,8 @@ def read_section(
         label = opened.target(name, info)
         store.labels[name] = _times_volume(label, store) if info.per_volume else label
         gradients = _add_gradients(store, name, opened, remarks)
+        if section.targets[name].energy_by_gradients:
+            remarks.notes.append(f"'{name}' is taken for an energy: the options give it gradients")
         targets[name] = replace(info, gradients=gradients)
     for name in section.extra_data:
         label = opened.numbers("extra_data", name, opened.info("extra_data", name))
@@ -100,12 +102,18 @@ def _remark(
     """Whether a gradient that need not be there was found, or else what looks like it."""
     path, others = opened.instead(name, kind)
     said = f"{kind} of '{name}' in '{path}': "
-    if found or not others:
-        remarks.notes.append(said + ("found" if found else "not found, left out"))
+    if found:
+        remarks.notes.append(f"{said}found")
+        return
+    said += "not found, left out"
+    if not others:
+        spelt_out = opened.section.targets[name].spelt_out
+        why = " (the options name it as metatrain does wherever there is an energy)"
+        (remarks.warnings if spelt_out else remarks.notes).append(said + why * spelt_out)
         return
     beside = opened.section.targets[name].key.replace("energy", kind)
     other = nearest(beside, others) or others[0]
-    remarks.warnings.append(f"{said}not found, left out, but the file has {_advice(kind, other)}")
+    remarks.warnings.append(f"{said}, but the file has {_advice(kind, other)}")
 
 
 def _advice(kind: GradientKind, other: str) -> str:

@@ -37,10 +37,10 @@ def split_section(
         where = options.source.where((f"{name}_set", k))
         if isinstance(part, (int, float)):
             count = part if isinstance(part, int) else round(part * len(own))
-            if count == 0 and (name == "validation" or part != 0):
+            if count == 0 and part != 0:
                 raise OptionsError(
                     f"{where}: {part:g} of {len(own)} structures leaves nothing for the {name} set; "
-                    "give a larger fraction or a number of structures"
+                    "give a larger fraction, a number of structures, or 0 if there is to be none"
                 )
             if count > len(own):
                 raise OptionsError(f"{where}: {count} asked for, there are {len(own)} structures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,10 +15,11 @@ from pydantic import (
     model_validator,
 )
 
+from atomtrain.files import file_stem
 from atomtrain.options import peer
 from atomtrain.options.head import HeadSection
 from atomtrain.options.target_type import TypeSection
-from atomtrain.sections import Path, Problems, Section, Source
+from atomtrain.sections import Path, Problems, Section, Source, shown
 from atomtrain.sections.names import STANDARD_TARGETS, bad_target_name, base_name
 
 Indices = list[Annotated[int, Field(ge=0)]]
@@ -89,7 +91,8 @@ class TargetSection(Section):
 
     quantity: str = ""
     """What the target is. ``energy`` is special: it can have forces, stress and virial, and it is
-    the default for the target ``energy`` and its variants (``energy/pbe``)."""
+    the default for the target ``energy`` and its variants (``energy/pbe``), and for those that are given
+    forces, stress or virial."""
     read_from: str | Texts = ""
     """Path of the file with the values, or several as of the structures. Absent: the file of the
     systems."""
@@ -129,6 +132,18 @@ class TargetSection(Section):
     """A head of the core for the target, with these options (``{}``: all at their defaults)."""
 
     _given: bool = PrivateAttr(False)
+    _by_gradients: bool = PrivateAttr(False)
+    _spelt_out: bool = PrivateAttr(False)
+
+    @property
+    def energy_by_gradients(self) -> bool:
+        """Whether it is an energy only because the options give it forces, stress or virial."""
+        return self._by_gradients
+
+    @property
+    def spelt_out(self) -> bool:
+        """Whether metatrain wrote the section, with gradients that the data need not have."""
+        return self._spelt_out
 
     @property
     def labels_given(self) -> bool:
@@ -181,16 +196,18 @@ class TargetSection(Section):
         """
         said = self.model_fields_set
         self._given = self._given or not {"key", "read_from"}.isdisjoint(said)
-        if label and not self.quantity and base_name(name) == "energy":
+        asked = [g for g in GRADIENTS if getattr(self, g) is not None]
+        if label and not self.quantity and (asked or base_name(name) == "energy"):
             self.quantity = "energy"
+            self._by_gradients = base_name(name) != "energy"
         _read_beside(self, systems)
         self.key = self.key or name
-        asked = [g for g in GRADIENTS if getattr(self, g) is not None]
         if not (label and self.is_energy):
             if asked:
                 problem = "only an energy (quantity: energy, one scalar per system) has "
                 raise Problems.at(asked[0], problem + "forces, stress or virial")
             return
+        self._spelt_out = peer.spelt_out(self, asked)
         if "forces" not in said:
             self.forces = GradientSection(required=False)
         if "stress" not in said and self.virial is None:
@@ -201,6 +218,7 @@ class TargetSection(Section):
         for gradient in GRADIENTS:
             section = getattr(self, gradient)
             if section is not None:
+                section.required = section.required and not self._spelt_out
                 section.key = section.key or gradient
                 _read_beside(section, self)
 
@@ -255,7 +273,7 @@ class DatasetSection(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> DatasetSection:
-        problems: list[tuple[Path, str]] = []
+        problems = list(clashes([((), self)]))
         for kind, sections in (("targets", self.targets), ("extra_data", self.extra_data)):
             for name, section in sections.items():
                 try:
@@ -270,8 +288,41 @@ class DatasetSection(Section):
         """``options.yaml:12: training_set.targets.energy.key``, to begin a message with."""
         path = (*self._path, *keys)
         if self._source is None:
-            return ".".join(str(part) for part in path)
+            return _joined(path)
         return self._source.where(path)
+
+
+def clashes(sections: Sequence[tuple[Path, DatasetSection]]) -> Iterator[tuple[Path, str]]:
+    """Names in sections, each at a path, that stand for two things: located problems.
+
+    Targets whose names are one in the names of files, extra data that are called like a target, and
+    extra data that are something else in another section.
+    """
+    written: dict[str, str] = {}
+    targets = {name for _, section in sections for name in section.targets}
+    extra_data: dict[str, tuple[str, TargetSection]] = {}
+    for path, section in sections:
+        for name, target in section.targets.items():
+            kinds = ("", "_forces", "_stress") if target.is_energy else ("",)
+            for key in (file_stem(name).replace("::", "_") + kind for kind in kinds):
+                other = written.setdefault(key, name)
+                if other != name:
+                    problem = f"is '{key}' in the names of files, and so is '{other}'; rename one"
+                    yield (*path, "targets", name), problem
+        for name, extra in section.extra_data.items():
+            here: Path = (*path, "extra_data", name)
+            if name in targets:
+                yield here, f"is called like the target '{name}'; give it another name"
+            where, other_extra = extra_data.setdefault(name, (_joined(here), extra))
+            for what in ("quantity", "unit", "sample_kind", "num_subtargets"):
+                a, b = getattr(extra, what), getattr(other_extra, what)
+                if a and b and str(a).lower() != str(b).lower():
+                    problem = f"is {shown(a)}, but {shown(b)} in {where}; they must agree"
+                    yield (*here, what), problem
+
+
+def _joined(path: Path) -> str:
+    return ".".join(str(part) for part in path)
 
 
 def energies_at(value: Any) -> Any:

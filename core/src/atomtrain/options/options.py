@@ -23,9 +23,16 @@ from pydantic import (
 from atomtrain.errors import OptionsError
 from atomtrain.options import peer
 from atomtrain.options.atomic_types import AtomicType
-from atomtrain.options.dataset import Dataset, DatasetSection, Indices, TargetSection, energies_at
+from atomtrain.options.dataset import (
+    Dataset,
+    DatasetSection,
+    Indices,
+    TargetSection,
+    clashes,
+    energies_at,
+)
 from atomtrain.options.target_type import Counts
-from atomtrain.sections import Path, Section, Source, read_document, shown, validate
+from atomtrain.sections import Path, Problems, Section, Source, read_document, shown, validate
 from atomtrain.targets.layout import LAYOUTS, TargetInfo
 from atomtrain.tasks import task_for
 
@@ -149,8 +156,9 @@ class Options(Section):
         BeforeValidator(_for_each, json_schema_input_type=PartOf | Annotated[Parts, Some]),
     ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
-    training section, ``{indices: ...}`` in its file, a path, a section, or a list with one per training
-    section."""
+    training section, ``{indices: ...}`` in its file, or a list with one of these per training section; or
+    structures of their own, a path, a section or any number of sections. ``0``: no validation, the best
+    model is the last one."""
     test_set: Annotated[
         Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
     ] = []
@@ -162,6 +170,19 @@ class Options(Section):
     def source(self) -> Source:
         """Where the options came from, for messages."""
         return self._source
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Options:
+        sections: list[tuple[Path, DatasetSection]] = [
+            ((name, k), section)
+            for name in ("training_set", "validation_set", "test_set")
+            for k, section in enumerate(getattr(self, name))
+            if isinstance(section, DatasetSection)
+        ]
+        problems = list(clashes(sections))
+        if problems:
+            raise Problems(*problems)
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -7,10 +7,13 @@ section, where they are keys of their own.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atomtrain.errors import did_you_mean
 from atomtrain.sections import Path, Problems
+
+if TYPE_CHECKING:
+    from atomtrain.options.dataset import TargetSection
 
 Json = dict[str, Any]
 
@@ -91,6 +94,26 @@ def allow_per_atom(schema: Json) -> None:
     """``per_atom`` beside ``sample_kind``."""
     about = "Older spelling of sample_kind: true for 'atom', false for 'system'."
     schema["properties"]["per_atom"] = {"type": "boolean", "description": about}
+
+
+# -- files that metatrain writes beside a run ------------------------------------------------------
+
+_TARGET = {"quantity", "read_from", "reader", "key", "unit", "type", "num_subtargets", "virial"}
+_GRADIENT = {"read_from", "reader", "key"}
+
+
+def spelt_out(target: TargetSection, gradients: list[str]) -> bool:
+    """Whether a target is as in the ``options_restart.yaml`` of a run of metatrain.
+
+    There every energy names its ``gradients``, forces and stress, also where the data have none and
+    the options of the run did not speak of them.
+    """
+    sections = {name: getattr(target, name) for name in gradients}
+    return bool(gradients) and (
+        target.model_fields_set >= _TARGET
+        and all(section.model_fields_set == _GRADIENT for section in sections.values())
+        and all(section.key == name for name, section in sections.items())
+    )
 
 
 # -- losses of gradients ---------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class TrainerHypers(Section):
     """Validate and export an exponential moving average of the weights with this decay (0.999, for
     instance). Absent: the weights themselves."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs without a better model. Absent: never."""
+    """Stop after this many epochs without a better model, which takes a validation set. Absent: never."""
     log_interval: Annotated[int, Field(ge=1)] = 5
     """Epochs between lines of the log."""
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
@@ -313,6 +313,12 @@ class TrainerHypers(Section):
             given = self.atomic_baseline.get(name, 0.0)
             if task_of(target.kind).scaled is False and name in self.atomic_baseline:
                 problem = f"a target of type '{target.kind}' has no composition"
+                yield ("atomic_baseline", name), problem
+                return
+            if target.pooled and isinstance(given, dict):
+                problem = (
+                    f"a {target.pooling} over atoms has one constant for all types: give a number"
+                )
                 yield ("atomic_baseline", name), problem
                 return
             some = any(given.values()) if isinstance(given, dict) else given != 0.0

@@ -18,6 +18,7 @@ import torch
 from atomtrain.files import file_stem
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.evaluate import Samples
+from atomtrain.training.units import titles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,9 +96,10 @@ def write_confusions(
     directory: Path, name: str, confusions: Mapping[str, np.ndarray], info: DatasetInfo
 ) -> None:
     """``confusion_<target>_<name>.csv`` of a set: a row per class of the labels, a column per prediction."""
+    called = titles(info)
     for target, matrix in confusions.items():
         classes = info.targets[target].classes
-        stem = file_stem(target.removeprefix("mtt::"))
+        stem = file_stem(called[target])
         path = directory / f"confusion_{stem}_{name}.csv"
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -114,6 +116,7 @@ def write_reports(
     Gives the pictures that were written.
     """
     written: list[Path] = []
+    called = titles(info)
     targets = list(dict.fromkeys(name for found in sets.values() for name in found))
     for target in targets:
         own = {name: found[target] for name, found in sets.items() if target in found}
@@ -121,10 +124,12 @@ def write_reports(
         if not own:
             continue
         classes = info.targets[target].classes or ("0", "1")
-        stem = file_stem(target.removeprefix("mtt::"))
+        stem = file_stem(called[target])
         _write_classes(directory / f"classes_{stem}.csv", own, classes)
         for name, one in own.items():
-            log.info(f"{stem}: calibration error on the {name} set {one.calibration_error():.3f}")
+            log.info(
+                f"{called[target]}: calibration error on the {name} set {one.calibration_error():.3f}"
+            )
         try:
             written += _pictures(directory, stem, target, own, classes)
         except Exception as error:  # of a plotting library; the training is done and saved

@@ -76,7 +76,7 @@ class ConsoleObserver(Observer):
         n, dtype = len(run.train), str(run.dtype).removeprefix("torch.")
         log.info(
             f"training {info['n_parameters']:,} parameters on {n} structures "
-            f"({len(run.train.types)} atoms), validating on {len(run.validation)}; device "
+            f"({len(run.train.types)} atoms), validating on {len(run.validation) or 'nothing'}; device "
             f"{run.device}, {dtype}"
         )
         log.info("; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
@@ -135,9 +135,12 @@ class ConsoleObserver(Observer):
         ]
         if record.train_errors:
             parts.append(f"training {self._errors(record.train_errors)}")
+        if record.validation_errors:
+            parts += [
+                f"validation loss {record.validation_loss:.4g}",
+                f"validation {self._errors(record.validation_errors)}",
+            ]
         parts += [
-            f"validation loss {record.validation_loss:.4g}",
-            f"validation {self._errors(record.validation_errors)}",
             f"{record.structures_per_second:.0f} structures/s",
             f"{_duration(record.seconds_left)} left",
         ]
@@ -167,7 +170,7 @@ class CsvObserver(Observer):
             "epoch": record.epoch,
             "learning rate": record.learning_rate,
             "training loss": record.train_loss,
-            "validation loss": record.validation_loss,
+            **({"validation loss": record.validation_loss} if record.validation_errors else {}),
             "seconds": round(record.seconds, 4),
             "time": round(time.time(), 3),
         }

@@ -63,7 +63,8 @@ def finish(
     if prepared.plan.options.final_eval:
         errors, pictures = _evaluate(prepared)
     early = " (stopped early)" if outcome.stopped_early else ""
-    log.info(f"done{early}; best epoch {outcome.checkpoint['trainer']['best_epoch']}")
+    last = "" if prepared.data.validated else ", the last: there is no validation set"
+    log.info(f"done{early}; best epoch {outcome.checkpoint['trainer']['best_epoch']}{last}")
     log.info(f"  model       {output} (for ASE, LAMMPS, i-PI, torch-sim)")
     log.info(f"  checkpoint  {checkpoint} (for restart, fine-tuning, export)")
     log.info(f"  run         {directory} (log, train.csv, options, splits, checkpoints)")

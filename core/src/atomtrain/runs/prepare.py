@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atomtrain._version import __version__
 from atomtrain.data import Datasets, build_datasets
+from atomtrain.errors import OptionsError
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
 from atomtrain.runs.plan import Plan
@@ -46,6 +47,12 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     if found is None:
         plan.open_checkpoints()
     data = build_datasets(options, plan.architecture.info.default_kind)
+    if not data.validated and plan.hypers.early_stopping_patience is not None:
+        where = options.source.where(("architecture", "training", "early_stopping_patience"))
+        raise OptionsError(
+            f"{where}: there is no validation set to see that the model gets no better; leave this out, "
+            "or validation_set some structures"
+        )
     for note in data.notes:
         log.info(note)
     for warning in data.warnings:

@@ -111,8 +111,8 @@ def checkpoint_to_restart(
 def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Start:
     """The model of an earlier run with its last weights, compositions and scales.
 
-    Model hypers, targets and elements must be those of the checkpoint: CheckpointError otherwise. (A
-    fine-tuning has the hypers of the model it began with, and all elements of it.)
+    Model hypers and targets must be those of the checkpoint, elements some of it: CheckpointError otherwise.
+    (A fine-tuning has the hypers of the model it began with.)
     """
     restored = restore(checkpoint, "restart", plan.hypers)
     before = restored.checkpoint["hypers"]["model"]
@@ -128,14 +128,15 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
             "train anew without --restart"
         )
     old, info = restored.predictor.dataset_info, data.info
-    more = set(old.atomic_types) - set(info.atomic_types)
-    strange = set(info.atomic_types) - set(old.atomic_types)
-    if strange or (more and not tuned) or old.targets != info.targets:
+    if old.targets != info.targets or not set(info.atomic_types) <= set(old.atomic_types):
         raise CheckpointError(
-            "cannot restart on other targets or elements than the checkpoint's "
-            f"({', '.join(old.targets)}; atomic numbers {list(old.atomic_types)}); to train it "
-            "further on new data use architecture.training.finetune.read_from"
+            "cannot restart on other targets, or on more elements, than the checkpoint's "
+            f"({', '.join(old.targets)}; {symbols(old.atomic_types)}); to train it further on new data "
+            "use architecture.training.finetune.read_from"
         )
+    unseen = sorted(set(old.atomic_types) - set(info.atomic_types))
+    if unseen:
+        log.info(f"the model keeps what it knows of {symbols(unseen)}, which the data do not have")
     if restored.checkpoint.get("fingerprint") != data.fingerprint:
         log.warning(
             "the data are not those the checkpoint was trained on; compositions and scales "

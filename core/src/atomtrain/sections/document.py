@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from atomtrain.errors import OptionsError
+from atomtrain.sections.names import is_symbol_of
 
 Path = tuple[str | int, ...]
 
@@ -106,6 +107,8 @@ class Source:
             return part
         for key in node:
             if str(key) == str(part) or (isinstance(key, str) and self.today(key) == part):
+                return key
+            if isinstance(part, int) and is_symbol_of(key, part):
                 return key
         return None
 

@@ -77,6 +77,12 @@ def atomic_number(name: Any) -> int:
     raise ValueError(f"'{name}' is neither an atomic number nor a chemical symbol")
 
 
+def is_symbol_of(name: Any, number: int) -> bool:
+    """Whether a key of the options is the symbol of this element."""
+    return _NUMBERS.get("No" if name is False else name) == number
+
+
 def symbols(numbers: Iterable[int], between: str = ", ") -> str:
-    """Chemical symbols of atomic numbers, for messages: ``H, C, O``."""
-    return between.join(SYMBOLS[number - 1] for number in numbers)
+    """Chemical symbols of atomic types, for messages: ``H, C, O``; numbers where there is none."""
+    n = len(SYMBOLS)
+    return between.join(SYMBOLS[k - 1] if k <= n else str(k) for k in numbers)

@@ -23,6 +23,7 @@ from atomtrain.model.affine import (
 from atomtrain.model.growth import Growth
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import TrainerHypers
+from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
 from atomtrain.training.checkpoint import Checkpoints
@@ -41,6 +42,7 @@ def fit_affines(
 ) -> None:
     """Fit (or take from the options, or from a checkpoint) composition and scale of these targets."""
     info = predictor.dataset_info
+    _say_what_is_not_used(hypers, targets, info)
     store = without_baseline(store, predictor)
     for name in targets:
         target = info.targets[name]
@@ -122,6 +124,7 @@ def correct_composition(
     gradients were learnt on them.
     """
     info = predictor.dataset_info
+    _say_what_is_not_used(hypers, targets, info)
     physical = without_baseline(store, predictor)
     for name in targets:
         target = info.targets[name]
@@ -235,6 +238,20 @@ def _network(predictor: Predictor, store: StructureStore, name: str) -> Tensor:
         for batch in source.epoch(order)
     ]
     return torch.cat(parts).to(torch.float64)
+
+
+def _say_what_is_not_used(hypers: TrainerHypers, targets: Sequence[str], info: DatasetInfo) -> None:
+    """Warn of compositions and scales given for elements that the model does not have."""
+    for field in ("atomic_baseline", "fixed_scaling_weights"):
+        given = getattr(hypers, field)
+        for name in targets if isinstance(given, dict) else ():
+            types = given.get(name)
+            strange = set(types if isinstance(types, dict) else ()) - set(info.atomic_types)
+            if strange:
+                log.warning(
+                    f"architecture.training.{field}.{name}: {symbols(sorted(strange))} is not used, "
+                    f"the model is for {symbols(info.atomic_types)}"
+                )
 
 
 def _by_index(values: float | dict[int, float] | None, types: tuple[int, ...]) -> dict[int, float]:

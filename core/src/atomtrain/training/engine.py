@@ -84,7 +84,9 @@ class Engine:
         }
 
         # what the best model is chosen by; blocks are just for the eye
-        idle = constant_labels((run.train, run.validation), run.dataset_info, self.totals)
+        self.validates = len(run.validation) > 0
+        stores = [store for _, store, _ in self._stores()]
+        idle = constant_labels(stores, run.dataset_info, self.totals)
         self.telling = [key for key in self.keys if key not in idle] or self.keys
         self.floors = error_floors(self.predictor, run.train, self.totals)
         self.judged_by = self._judged_by()
@@ -138,7 +140,7 @@ class Engine:
             epoch_start = time.monotonic()
             self.begin_epoch()
             logged = self.epoch == first_epoch or self.epoch % hypers.log_interval == 0
-            train_loss, train_errors = self._train_epoch(with_errors=logged)
+            train_loss, train_errors = self._train_epoch(logged or not self.validates)
             if self.interruption.requested:
                 break
             record = self._judge(train_loss)
@@ -175,7 +177,9 @@ class Engine:
         return outcome
 
     def _judge(self, train_loss: float) -> EpochRecord:
-        """Validate, and keep the weights if they are the best so far."""
+        """Validate, and keep the weights if they are the best so far; without validation the last are."""
+        if not self.validates:
+            return self._keep_the_last(train_loss)
         loss, errors = self._validate()
         value = self._score(loss, errors)
         is_best = value < self.best_score
@@ -202,6 +206,20 @@ class Engine:
             validation_errors=errors,
             score=value,
             is_best=is_best,
+        )
+
+    def _keep_the_last(self, train_loss: float) -> EpochRecord:
+        self.best_epoch, self.best_weights = self.epoch, self._validated_weights()
+        self.metrics = {"epoch": self.epoch, "train_loss": train_loss, "best_epoch": self.epoch}
+        if self.schedule is not None:
+            self.schedule.step(train_loss)
+        return EpochRecord(
+            epoch=self.epoch,
+            num_epochs=self.hypers.num_epochs,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            train_loss=train_loss,
+            validation_loss=math.nan,
+            is_best=True,
         )
 
     def _score(self, loss: float, errors: Errors) -> float:
@@ -393,14 +411,15 @@ class Engine:
     # -- batches -------------------------------------------------------------------------------
 
     def _stores(self) -> list[tuple[str, Any, int]]:
-        """Both stores, with the memory budget shared out by their size."""
+        """The stores that have structures, with the memory budget shared out by their size."""
         train, validation = self.run.train, self.run.validation
         budget = self.hypers.memory_budget_bytes
         share = len(train.types) / max(1, len(train.types) + len(validation.types))
-        return [
+        stores = [
             ("train", train, int(budget * share)),
             ("validation", validation, int(budget * (1 - share))),
         ]
+        return [entry for entry in stores if len(entry[1])]
 
     def _batches(self, part: str, epoch: int, bounded: bool = True) -> list[Tensor]:
         """The batches of an epoch; ``bounded``: those with too few or too many atoms left out."""
@@ -490,6 +509,8 @@ class Engine:
 
     def _judged_by(self) -> str:
         """What the best score belongs to: the validation set, and how it is scored."""
+        if not self.validates:
+            return "nothing"
         metric: str = self.hypers.best_model_metric
         if metric == "loss":
             metric += repr([(term.key, term.weight, term.per_structure) for term in self.terms])
@@ -501,6 +522,11 @@ class Engine:
         if self.schedule is not None:
             self.schedule.forget_best()
         if self.best_weights is None:
+            return
+        if not self.validates:
+            self.best_score, self.best_epoch = math.inf, self.epoch - 1
+            self.best_weights = self._validated_weights()
+            log.warning("there is no validation set any more: the best model is the last one")
             return
         now = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.best_weights)

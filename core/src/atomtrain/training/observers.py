@@ -20,7 +20,10 @@ Errors = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What is known after an epoch. ``train_errors`` is empty where they were not asked for."""
+    """What is known after an epoch. ``train_errors`` is empty where they were not asked for.
+
+    Without a validation set ``validation_errors`` is empty, and its loss and the score are NaN.
+    """
 
     epoch: int
     num_epochs: int

@@ -25,9 +25,10 @@ class TrainingRun:
     """Everything a trainer is given.
 
     ``predictor`` wraps the model with its fitted compositions and scales; stores hold labels in
-    physical units. ``checkpoint`` is the upgraded checkpoint to go on from, or None. ``header`` is
-    what every checkpoint of this run carries besides the training state (architecture, hypers,
-    dataset info, splits, ...). Only the process with ``processes.is_main`` writes files.
+    physical units, and that for ``validation`` may be empty. ``checkpoint`` is the upgraded checkpoint to
+    go on from, or None. ``header`` is what every checkpoint of this run carries besides the training
+    state (architecture, hypers, dataset info, splits, ...). Only the process with ``processes.is_main``
+    writes files.
     """
 
     predictor: Predictor

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import GRADIENT_NAMES, DatasetInfo
 from atomtrain.tasks import task_of
 
 if TYPE_CHECKING:
@@ -37,52 +38,74 @@ class Quantity:
         return self.show(found[metric]) if metric in ERRORS else f"{found[metric]:.4g}"
 
 
+def titles(info: DatasetInfo) -> dict[str, str]:
+    """What people are shown for every label key and every block: short, and no two alike.
+
+    ``energy``, ``forces``, ``dipole`` (``mtt::dipole``). Where two would be alike both are called by their
+    full names, or else by their keys.
+    """
+    short = {name: name.removeprefix("mtt::") for name in info.targets}
+    times = Counter([*short.values(), *(name for name in short if short[name] != name)])
+    short = {name: title if times[title] == 1 else name for name, title in short.items()}
+    spelt: dict[str, list[str]] = {}  # from short to long
+    for name, target in info.targets.items():
+        spelt[name] = [short[name], name]
+        for block in target.blocks if len(target.blocks) > 1 else ():
+            key, title = (f"{text} ({block.title})" for text in (name, short[name]))
+            spelt[key] = [title, key]
+        for gradient in target.gradients:
+            kind, key = GRADIENT_NAMES[gradient], f"{name}:{gradient}"
+            first = kind if name == "energy" else f"{short[name]} {kind}"
+            spelt[key] = [first, f"{name} {kind}", key]
+    found = {key: ways.pop(0) for key, ways in spelt.items()}
+    while True:
+        times = Counter(found.values())
+        longer = [key for key, title in found.items() if times[title] > 1 and spelt[key]]
+        if not longer:
+            return found
+        found |= {key: spelt[key].pop(0) for key in longer}
+
+
 def quantities(info: DatasetInfo, totals: Collection[str] = ()) -> list[Quantity]:
     """How to show the error of every label key and every block, in order.
 
     Per-structure targets count per atom, but for those in ``totals``.
     """
     length = LENGTHS.get(info.length_unit.lower(), info.length_unit)
-    shown = []
+    shown, called = [], titles(info)
     for name, target in info.targets.items():
         own = task_of(target.kind).error_unit(target, length)
         head, slash, rest = own.partition("/")
         milli = head.lower() == "ev"
         unit, factor = (f"meV{slash}{rest}", 1e3) if milli else (own, 1.0)
-        title = name.removeprefix("mtt::")
+        per, suffix = unit, ""
         if target.error_per(totals=totals) == "atom":
-            per_atom = f"{unit}/atom" if unit else ""
-            suffix = "" if unit else " (per atom)"
-            shown.append(Quantity(name, title + suffix, factor, per_atom))
-        else:
-            shown.append(Quantity(name, title, factor, unit))
-        whole = shown[-1]
-        for block in target.blocks if len(target.blocks) > 1 else ():
-            key, part = (f"{text} ({block.title})" for text in (name, title))
-            shown.append(replace(whole, key=key, name=whole.name.replace(title, part, 1)))
-        prefix = "" if name == "energy" else f"{title} "
+            per, suffix = (f"{unit}/atom", "") if unit else ("", " (per atom)")
+        blocks = target.blocks if len(target.blocks) > 1 else ()
+        for key in (name, *(f"{name} ({block.title})" for block in blocks)):
+            shown.append(Quantity(key, called[key] + suffix, factor, per))
         for gradient in target.gradients:
-            if gradient == "forces":
-                per = f"{unit}/{length}" if unit else ""
-                shown.append(Quantity(f"{name}:forces", f"{prefix}forces", factor, per))
-            else:
-                per = f"{unit}/{length}^3" if unit else ""
-                shown.append(Quantity(f"{name}:strain", f"{prefix}stress", factor, per))
+            key, power = f"{name}:{gradient}", "" if gradient == "forces" else "^3"
+            per = f"{unit}/{length}{power}" if unit else ""
+            shown.append(Quantity(key, called[key], factor, per))
     return shown
 
 
 def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float]:
     """The errors of an epoch as a flat row: ``validation forces RMSE [meV/A]`` -> value.
 
-    A number is NaN where it was not computed (training errors, usually).
+    A number is NaN where it was not computed (training errors, usually). Without a validation set there are
+    training errors alone.
     """
     row: dict[str, float] = {}
     for part, errors in (
         ("training", record.train_errors),
         ("validation", record.validation_errors),
     ):
+        # training errors are not of every epoch, the columns are
+        known = record.validation_errors or errors
         for q in shown:
-            for metric in record.validation_errors.get(q.key, {}):
+            for metric in known.get(q.key, {}):
                 if metric != "count":
                     is_error = metric in ERRORS
                     unit = f" [{q.unit}]" if q.unit and is_error else ""

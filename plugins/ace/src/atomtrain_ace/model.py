@@ -34,7 +34,7 @@ from atomtrain_density.pairs import PairFunctions, group_of, group_pairs, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.radial import bessel_table
 from atomtrain_density.short_range import softened
-from atomtrain_density.targets import HeadInputs, add_heads, last_layer_name
+from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names
 
 NAME = "ACE"
 CALM = 4.0
@@ -118,7 +118,7 @@ class Ace(DensityModel):
         if "feature" in outputs:
             predictions["feature"] = [columns_by_element(hidden, layout)]
         for name, head in self.heads.items():
-            last_layer = last_layer_name(name)
+            last_layer = self.last_layers[name]
             if name in outputs:
                 predictions[name] = head(hidden, densities, species, layout)
             if last_layer in outputs:
@@ -295,6 +295,7 @@ class Ace(DensityModel):
         inputs = HeadInputs(self.n_species, self.n_hidden, self.n_species, n_per_l, True, True)
         there = set(self.heads)
         add_heads(self.heads, dataset_info, inputs, {}, NAME)
+        self.last_layers = last_layer_names(self.heads)
         with torch.no_grad():
             for name, head in self.heads.items():
                 for parameter in head.parameters() if name not in there else ():

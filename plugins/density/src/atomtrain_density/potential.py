@@ -14,7 +14,6 @@ from atomtrain.targets import DatasetInfo
 from atomtrain_density.targets import (
     any_gradients,
     largest_degree,
-    last_layer_name,
     refuse_new_elements,
 )
 
@@ -31,10 +30,10 @@ class DensityModel(Model):
 
     ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
 
-    A subclass sets ``heads``, ``degree``, the largest of its density, ``n_columns``, the number of its features, and
-    ``has_closed_form``, whether single scalars have one; it says what changes with targets (:meth:`build_density`,
-    :meth:`add_heads`). Where elements have networks of their own, each has columns of features of its own, zero for
-    atoms of the others.
+    A subclass sets ``heads``, ``last_layers``, the names of their features by target, ``degree``, the largest of
+    its density, ``n_columns``, the number of its features, and ``has_closed_form``, whether single scalars have one;
+    it says what changes with targets (:meth:`build_density`, :meth:`add_heads`). Where elements have networks of
+    their own, each has columns of features of its own, zero for atoms of the others.
     """
 
     has_closed_form: bool
@@ -59,6 +58,7 @@ class DensityModel(Model):
             self.baseline = ZBL(dataset_info)
             self.cutoff = max(self.cutoff, self.baseline.cutoff)
         self.has_gradients = any_gradients(dataset_info)
+        self.last_layers: Dict[str, str] = {}
 
     @torch.jit.ignore
     def build_density(self, degree: int) -> None:
@@ -91,8 +91,10 @@ class DensityModel(Model):
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
         """``feature`` and the last-layer features of each target."""
-        of_targets = {last_layer_name(name): self.n_columns for name in self.heads}
-        return {"feature": self.n_columns, **of_targets}
+        return {
+            "feature": self.n_columns,
+            **dict.fromkeys(self.last_layers.values(), self.n_columns),
+        }
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:

@@ -20,7 +20,7 @@ from atomtrain_density.elements import all_together, by_species, columns_by_elem
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import group_of, group_pairs, padded
 from atomtrain_density.potential import DensityModel, with_slopes
-from atomtrain_density.targets import HeadInputs, add_heads, last_layer_name
+from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names
 from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
@@ -116,7 +116,7 @@ class SoapBpnn(DensityModel):
         if "feature" in outputs:
             predictions["feature"] = [columns_by_element(hidden, layout)]
         for name, head in self.heads.items():
-            last_layer = last_layer_name(name)
+            last_layer = self.last_layers[name]
             if name in outputs or last_layer in outputs:
                 last = head.features(hidden)  # type: ignore[operator]
                 if name in outputs:
@@ -334,6 +334,7 @@ class SoapBpnn(DensityModel):
             with_density=self.hypers.add_lambda_basis,
         )
         add_heads(self.heads, dataset_info, inputs, self.hypers.heads, NAME)
+        self.last_layers = last_layer_names(self.heads)
         self.has_tensors = any(head.needs_density for head in self.heads.values())
 
 
