@@ -14,14 +14,14 @@ from typing import Any
 from metatomic.torch import AtomisticModel
 from rich.console import Console
 
-from atomtrain.errors import CheckpointError, OutputError, PluginError
-from atomtrain.evaluation import Evaluation, evaluate_model
+from atomtrain.errors import CheckpointError, OutputError, PluginError, VerificationError
+from atomtrain.evaluation import Evaluation, evaluate_model, structures_of
+from atomtrain.model import Predictor
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
     merge_metadata,
     read_metadata,
-    save_model,
 )
 from atomtrain.options import check_units, load_eval_options
 from atomtrain.plugins import open_architecture
@@ -32,6 +32,8 @@ from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
 from atomtrain.runs.directory import check_writable
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import fetched, load_checkpoint, save_checkpoint
+from atomtrain.verification import Verification, report, save_verified
+from atomtrain.verification import verify as verify_file
 
 log = logging.getLogger("atomtrain")
 OUTPUTS = Path("outputs")
@@ -95,6 +97,34 @@ def evaluate(
         )
 
 
+def verify(
+    model: str | Path,
+    options: str | Path | Mapping[str, Any] | list[Any],
+    *,
+    extensions: str | Path | None = None,
+) -> Verification:
+    """Try an exported model from anywhere on a few structures of an eval file, or of a file of structures.
+
+    Calls of different size must agree, energies of atoms must sum to totals, and forces and stress must be the
+    derivative of the energy. Says so in the log; raises VerificationError for what is wrong.
+    """
+    with logging_to(None, Console()):
+        if isinstance(options, (str, Path)) and Path(options).suffix not in (".yaml", ".yml"):
+            options = {"systems": str(options)}
+        sections = load_eval_options(options)
+        check_units(sections)
+        path = Path(model)
+        store, length_unit = structures_of(path, sections[0], extensions)
+        found = verify_file(path, store, length_unit=length_unit, extensions=extensions)
+        report(found, str(path))
+        if found.problems:
+            raise VerificationError(
+                f"'{path}' is wrong: {'; '.join(found.problems)}. If it was made of a checkpoint, export that "
+                "again, and report it to the authors of the architecture"
+            )
+        return found
+
+
 def export(
     checkpoint: str | Path,
     *,
@@ -118,7 +148,8 @@ def export(
             state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
             save_checkpoint(state, output)
         else:
-            save_model(_exported(state, user), output, extensions=extensions)
+            model, predictor = _exported(state, user)
+            save_verified(model, output, predictor, extensions=extensions)
         log.info(f"written: {output}")
         return output
 
@@ -127,7 +158,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     """The metatomic model of a checkpoint (exported in memory) or of an exported model."""
     path = Path(path)
     if path.suffix == ".ckpt":
-        return _exported(load_checkpoint(path), {})
+        return _exported(load_checkpoint(path), {})[0]
     return load_model(path, extensions=extensions)
 
 
@@ -148,15 +179,15 @@ def show(path: str | Path) -> dict[str, Any]:
 # -- pieces --------------------------------------------------------------------------------------
 
 
-def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> AtomisticModel:
-    """The exported model of a checkpoint, with the ``user``'s metadata."""
+def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[AtomisticModel, Predictor]:
+    """The exported model of a checkpoint, with the ``user``'s metadata, and what it was made of."""
     restored = restore(state, "export")
     architecture = restored.architecture
     if architecture.notice is not None:
         log.warning(architecture.notice)
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
     model: AtomisticModel = architecture.export_model(restored.predictor, described)
-    return model
+    return model, restored.predictor
 
 
 def _today(described: Mapping[str, Any]) -> dict[str, Any]:
