@@ -12,7 +12,8 @@ that everything runs. Programs (``--programs``):
 
 Each is trained by its own command line with its own defaults, save the epochs. What an epoch costs is learnt first,
 from a short run and a longer one; then as many epochs are asked for as fit the budget, because schedules need to
-know the end. Errors are those of the exported model on the test files (``errors_of_model.py``). Set
+know the end. Errors are those of the exported model on the test files (``errors_of_model.py``); metatrain's is
+exported from its checkpoint by atomtrain. Set
 ``OMP_NUM_THREADS=1``: waiting threads would count as work. See ``README.md`` beside this file.
 """
 
@@ -174,9 +175,21 @@ def evaluate(program: Program, model: Path, tests: Sequence[Path]) -> dict[str, 
     """Errors on each test file, computed where the program is installed."""
     # absolute, not resolved: the Python of an environment is a link out of it
     python = program.command.parent / "python"
+    if program.name == "metatrain":
+        # With torch 2.13 its exported file (2026.4.1) has wrong forces; its checkpoint is right.
+        python, model = Path(sys.executable), imported(model, python)
     run([python, HERE / "errors_of_model.py", model, *tests], model.parent)
     # the log may hold warnings of the libraries; the last line is the answer
     return json.loads((model.parent / "benchmark.log").read_text().splitlines()[-1])
+
+
+def imported(model: Path, peer: Path) -> Path:
+    """The model of metatrain's checkpoint beside this file, exported by atomtrain; ``peer``: metatrain's Python."""
+    atomtrain, folder = Path(sys.executable).parent / "atomtrain", model.parent
+    command = [atomtrain, "import-metatrain", "model.ckpt", "-o", "imported.ckpt"]
+    run([*command, "--python", peer], folder)
+    run([atomtrain, "export", "imported.ckpt", "-o", "imported.pt"], folder)
+    return folder / "imported.pt"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -42,7 +42,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
         ("architecture.name=soap-bpn", "there is no architecture 'soap-bpn'; did you mean"),
         ("architecture.name=pet", "'pip install atomtrain-pet'"),
         ("training_set.systems.read_from=nowhere.xyz", "the file 'nowhere.xyz' does not exist"),
-        ("training_set.systems.read_from=options.yaml", "ASE cannot read 'options.yaml'"),
+        ("training_set.systems.read_from=options.yaml", "'options.yaml' is of no"),
         ("training_set.targets.energy.key=enrgy", "has no 'enrgy'; did you mean 'energy'?"),
         ("training_set.targets.energy.unit=electronvolts", "is not a unit of energy"),
         ("training_set.systems.length_unit=parsec", "is not a unit of length metatomic knows"),

@@ -452,7 +452,7 @@ def test_a_column_to_spare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ({"type": {"classes": {"names": ["alloy", "copper", "brass"]}}}, DataError,
          "the class 'brass' never occurs in the training set"),
         ({"type": {"classes": {"names": ["copper", "brass"]}}}, DataError,
-         "frame 0 in 'train.xyz': there is no class 'alloy'"),
+         "frame 0 of 'train.xyz': there is no class 'alloy'"),
         ({"key": "metall", "type": "classes"}, DataError, "did you mean 'metal'"),
         ({"type": "classes", "unit": "furlong/fortnight"}, Exception, "not a unit|unit"),
         ({"type": {"cartesian": {"rank": 1}}, "head": {}}, TargetError, "neither 'head'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from helpers.frames import build, labelled, section
 from atomtrain.data import build_datasets, fingerprint
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import load_options
+from atomtrain.runs.directory import write_splits
 
 
 @pytest.fixture
@@ -67,17 +69,85 @@ def test_indices_of_a_section(twenty: Path) -> None:
     [
         (0.01, None, r"validation_set: 0.01 of 20 structures leaves nothing for the validation"),
         (0, None, "0 of 20 structures leaves nothing for the validation set"),
+        ({"indices": []}, None, "there is not a single structure to validate on"),
         (21, None, "21 asked for, there are 20 structures"),
         (10, 10, "validation and test take all 20 structures, nothing is left to train on"),
-        ({"indices": [3]}, {"indices": [5, 3]}, "structure 3 is in the validation set and in the"),
+        (
+            {"indices": [3]},
+            {"indices": [5, 3]},
+            "structure 3 is in the validation set and in the test",
+        ),
         ({"indices": [20]}, None, r"there is no structure 20 \(they are 0 to 19\)"),
         ({"indices": [2, 2]}, None, "some indices are given twice"),
-        ({"indices": []}, None, "the list of indices is empty"),
     ],
 )
 def test_splits_that_cannot_be(twenty: Path, validation: Any, test: Any, message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         build(section("a.xyz"), validation, **({"test_set": test} if test is not None else {}))
+
+
+def test_indices_count_in_the_file(twenty: Path) -> None:
+    first = {**section("a.xyz"), "indices": list(range(10, 20))}
+    data = build(first, {"indices": [0, 1, 2]}, test_set={"indices": [9, 5]})
+    assert data.test is not None
+    assert energies(data.train) == list(range(10, 20))
+    assert energies(data.validation) == [0, 1, 2]
+    assert energies(data.test) == [5, 9]
+    assert data.splits == {"train": [[*range(10, 20)]], "validation": [[0, 1, 2]], "test": [[5, 9]]}
+    assert "training set: structures 10 to 19 of 'a.xyz' (counted from 0)" in data.notes
+    assert "validation set: structures 0 to 2 of 'a.xyz' (counted from 0)" in data.notes
+    assert "test set: structures 5, 9 of 'a.xyz' (counted from 0)" in data.notes
+    # a fraction is of what the section names, and never takes what the other set names
+    data = build(first, 0.2, test_set={"indices": [3]})
+    assert len(data.validation) == 2 and len(data.train) == 8 and data.splits["test"] == [[3]]
+    assert sorted(energies(data.train) + energies(data.validation)) == list(range(10, 20))
+
+
+def test_a_structure_is_not_trained_on_and_validated_on(twenty: Path) -> None:
+    first = {**section("a.xyz"), "indices": list(range(10))}
+    said = r"structures 8, 9 of the file are in the validation set and in training_set\.indices"
+    with pytest.raises(OptionsError, match=said):
+        build(first, {"indices": [8, 9, 12]})
+
+
+def test_indices_of_several_files_and_sections(twenty: Path) -> None:
+    for name, start in (("b-0.xyz", 100), ("b-1.xyz", 105)):
+        ase.io.write(name, [labelled(start + k) for k in range(5)])
+    second = {**section("b-*.xyz"), "indices": [0, 1, 2, 7]}
+    both = [section("a.xyz"), second]
+    data = build(both, [{"indices": [19]}, {"indices": [5, 9]}], test_set=[1, {"indices": [8]}])
+    assert data.test is not None
+    assert energies(data.validation) == [19, 105, 109]
+    assert energies(data.train)[-4:] == [100, 101, 102, 107]
+    assert energies(data.test)[1:] == [108]
+    assert (
+        "validation set: structures 19 of 'a.xyz', 5, 9 of 'b-0.xyz' and 1 more (counted from 0)"
+        in (data.notes)
+    )
+    # a list of files, and one section with a file of its own beside another's indices
+    second["systems"] = ["b-1.xyz", "b-0.xyz"]
+    second["targets"]["energy"]["read_from"] = ["b-1.xyz", "b-0.xyz"]
+    data = build(both, [section("a.xyz"), {"indices": [3]}])
+    assert energies(data.validation) == [108, *range(20)]
+    assert data.splits["validation"] == [None, [3]]
+
+
+def test_written_splits_give_the_same_sets(twenty: Path) -> None:
+    chosen = {**section("a.xyz"), "indices": [19, 4, 7, 8, 12, 0]}
+    first = build(chosen, 2, test_set=0)
+    write_splits(first.splits, Path("."))
+    again = build(
+        {**section("a.xyz"), "indices": "indices/train_0.txt"},
+        {"indices": "indices/validation_0.txt"},
+        test_set={"indices": "indices/test_0.txt"},
+    )
+    assert again.splits == first.splits and again.fingerprint == first.fingerprint
+    # also where the section as a whole is what is trained on
+    whole = build(section("a.xyz"), 0.2)
+    shutil.rmtree("indices")
+    write_splits(whole.splits, Path("."))
+    again = build(section("a.xyz"), {"indices": "indices/validation_0.txt"})
+    assert again.splits == {**whole.splits, "test": [None]}
 
 
 def test_several_sections(twenty: Path) -> None:

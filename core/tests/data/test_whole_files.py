@@ -277,7 +277,7 @@ def test_no_structures(workplace: Path, name: str, content: bytes, said: list[st
         ("prose.txt", b"hello\nworld\n", ["of no format", "the extension '.txt'"]),
         ("dict.json", b'{"a": 1}', ["cannot be read: ", "'json' of ASE", "(UnknownFileType"]),
         ("text.db", b"hello\n" * 10, ["is not a database of ASE, or is damaged"]),
-        ("a.db.gz", gzip.compress(b"SQLite format 3\0"), ["is packed; unpack it first"]),
+        ("a.db.gz", gzip.compress(b"SQLite format 3\0", mtime=0), ["is packed; unpack it first"]),
         ("a.traj", b"- of UlmASE-Trajectory", ["cannot be read: it is damaged or cut off"]),
     ],
 )

@@ -9,15 +9,19 @@ import torch
 from torch import Tensor
 
 from atomtrain.data.checks import set_warnings
+from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_section
-from atomtrain.data.splits import split_section
+from atomtrain.data.splits import ranges, split_section
 from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options
 from atomtrain.sections.names import symbols
 from atomtrain.targets import GRADIENT_NAMES, GRADIENTS, DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
+
+SHOWN = {"train": "training"}
+"""sets whose name for people is another one"""
 
 
 @dataclass
@@ -91,9 +95,8 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
         remarks.notes += [f"{name}: {line}" for line in _missing(store)]
     _check_labels(stores, list(targets))
     for name, store in stores.items():
-        shown = "training" if name == "train" else name
         found = set_warnings(store, stores["train"])
-        remarks.warnings += [f"{shown} set: {warning}" for warning in found]
+        remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
     return Datasets(
         train=stores["train"],
         validation=stores["validation"],
@@ -112,34 +115,43 @@ def _read(
     files = Files()
     known = find_classes(options.training_set, files, default_kind)
 
-    def read(sections: Sequence[object]) -> list[LoadedSection]:
-        """Those of the sections that have files of their own."""
-        own = [s for s in sections if isinstance(s, DatasetSection)]
-        return [read_section(section, files, remarks, default_kind, known) for section in own]
+    def read(section: DatasetSection, also: Sequence[int] = ()) -> LoadedSection:
+        return read_section(section, files, remarks, default_kind, known, also)
 
-    loaded = read(options.training_set)
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
-    for k, part in enumerate(loaded):
-        for name, chosen in split_section(options, k, len(part.store)).items():
-            if not chosen:
-                splits[name].append(None if chosen is None else [])
-                continue
-            frames = [part.frames[i] for i in chosen]
+    for k, section in enumerate(options.training_set):
+        opened = SectionFiles(section, files)
+        own = opened.chosen
+        split = split_section(options, k, len(opened.structures), own)
+        named = {i for frames in split.values() for i in frames or ()}
+        part = read(section, also=sorted(named.difference(own)))
+        place = {frame: i for i, frame in enumerate(part.frames)}
+        for name, frames in split.items():
             splits[name].append(frames)
-            store = part.store.select(torch.tensor(chosen))
-            parts[name].append(LoadedSection(store, part.targets, frames))
-    parts["validation"] += read(options.validation_set)
-    parts["test"] += read(options.test_set)
-    where = options.source.where(("validation_set",))
-    if not parts["train"]:
-        raise OptionsError(f"{where}: validation and test leave no structure to train on")
+            if frames:
+                store = part.store.select(torch.tensor([place[i] for i in frames]))
+                parts[name].append(LoadedSection(store, part.targets, frames))
+    for name, sections in (("validation", options.validation_set), ("test", options.test_set)):
+        parts[name] += [read(s) for s in sections if isinstance(s, DatasetSection)]
     if not parts["validation"]:
+        where = options.source.where(("validation_set",))
         raise OptionsError(
             f"{where}: there is not a single structure to validate on; give a larger fraction or a "
             "number of structures"
         )
+    remarks.notes += [_said(name, found) for name, found in parts.items() if found]
     return parts, splits
+
+
+def _said(name: str, parts: Sequence[LoadedSection]) -> str:
+    """Which structures make up a set, for the log."""
+    said = []
+    for part in parts:
+        first, *others = part.store.files
+        file = f"'{first}'" + (f" and {len(others)} more" if others else "")
+        said.append(f"{ranges(part.frames)} of {file}")
+    return f"{SHOWN.get(name, name)} set: structures {', '.join(said)} (counted from 0)"
 
 
 def _merge_targets(found: list[dict[str, TargetInfo]]) -> dict[str, TargetInfo]:

@@ -21,11 +21,11 @@ from atomtrain.tasks import task_of
 class SectionFiles:
     """The files of a section: the ``structures`` of its ``file``, those ``chosen``, and labels.
 
-    ``where`` begins messages on its structures. Whatever is wrong raises DataError, or OptionsError
-    for indices.
+    ``also`` are chosen besides those that the section itself names. ``where`` begins messages on its
+    structures. Whatever is wrong raises DataError, or OptionsError for indices.
     """
 
-    def __init__(self, section: DatasetSection, files: Files) -> None:
+    def __init__(self, section: DatasetSection, files: Files, also: Sequence[int] = ()) -> None:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
@@ -34,7 +34,7 @@ class SectionFiles:
         self.chosen: Sequence[int] = range(len(self.structures))
         if section.indices is not None:
             n, where = len(self.structures), section.where("indices")
-            self.chosen = chosen_indices(section.indices, n, where)
+            self.chosen = [*chosen_indices(section.indices, n, where), *also]
         self._files = files
 
     def target(self, name: str, info: TargetInfo) -> Label:

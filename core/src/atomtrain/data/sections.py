@@ -46,13 +46,15 @@ def read_section(
     remarks: Remarks,
     default_kind: str = "scalar",
     known: Mapping[str, TargetInfo] | None = None,
+    also: Sequence[int] = (),
 ) -> LoadedSection:
     """Structures and labels of one section of the options.
 
     ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
-    Adds lines for the log to ``remarks``. Raises DataError or OptionsError.
+    ``also`` are frames that are read besides those the section names. Adds lines for the log to
+    ``remarks``. Raises DataError or OptionsError.
     """
-    opened = SectionFiles(section, files)
+    opened = SectionFiles(section, files, also)
     store = _structures(opened)
     frames = [opened.structures[k] for k in opened.chosen]
     remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)

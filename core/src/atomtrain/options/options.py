@@ -47,10 +47,11 @@ class ArchitectureSection(Section):
 
 
 class IndicesSection(Section):
-    """Structures of the training set, by their numbers."""
+    """Structures of a training section's file, by their numbers."""
 
     indices: Indices | str
-    """The structures (counted from 0): a list, or a text file of them."""
+    """The structures (counted from 0 in the file of the training section, or in its files one after the
+    other): a list, or a text file of them. They are not trained on."""
 
 
 def _listed(value: Any) -> Any:
@@ -147,7 +148,7 @@ class Options(Section):
         BeforeValidator(_for_each, json_schema_input_type=PartOf | Annotated[Parts, Some]),
     ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
-    training section, ``{indices: ...}``, a path, a section, or a list with one per training
+    training section, ``{indices: ...}`` in its file, a path, a section, or a list with one per training
     section."""
     test_set: Annotated[
         Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
