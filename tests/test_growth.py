@@ -31,7 +31,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "ace": ("ace", {"cutoff": 4.0, "num_radial": 4, "max_degree": 2, "num_channels": 6, "num_neurons": 8}),
     "soap": ("soap-bpnn", {**SOAP, "bpnn": BPNN}),
     "soap without layers": ("soap-bpnn", {**SOAP, "bpnn": {"num_hidden_layers": 0, "layernorm": False}}),
-    "soap with mlp": ("soap-bpnn", {**SOAP, "bpnn": BPNN, "heads": {"energy": "mlp"}}),
     "soap of all": ("soap-bpnn", {**SOAP, "legacy": False, "bpnn": {"num_neurons_per_layer": 8}}),
 }  # fmt: skip
 MODELS["ace of two layers"] = ("ace", {**MODELS["ace"][1], "num_layers": 2})
@@ -255,7 +254,7 @@ def test_targets_of_atoms_and_classes(folder: Path) -> None:
         torch.testing.assert_close(b, a, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("model", ["ace", "soap of all"])
+@pytest.mark.parametrize("model", ["ace"])
 def test_elements_that_were_given_and_had_no_data(folder: Path, model: str) -> None:
     """The model has room for Ag since its training on Cu and Au; fine-tuning fills it."""
     write("old.xyz", (CU, AU), n=40)

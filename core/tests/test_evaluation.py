@@ -71,6 +71,15 @@ def labelled(seed: int = 0) -> list[ase.Atoms]:
     return frames
 
 
+def assert_all_there(found, frames: list[ase.Atoms], tolerance: float) -> None:
+    """Energies of four frames, forces of all their atoms, stress of one: all as they were written."""
+    assert found.errors["energy"]["count"] == 4
+    assert found.errors["energy:forces"]["count"] == 3 * sum(map(len, frames))
+    assert found.errors["energy:strain"]["count"] == 3 * 9
+    for key, errors in found.errors.items():
+        assert errors["rmse"] < tolerance, key
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_errors_and_predictions_are_those_of_ase(folder, model_file, batch_size):
     frames = labelled()
@@ -200,11 +209,7 @@ def test_other_formats_hold_what_xyz_holds(folder, model_file, output):
         f"targets: {{energy: {{read_from: {file}, forces: true, stress: true}}}}\n"
     )
     (again,) = evaluate(model_file, "again.yaml", output=None, batch_size=2)
-    assert again.errors["energy"]["count"] == 4
-    assert again.errors["energy:forces"]["count"] == 3 * sum(map(len, frames))
-    assert again.errors["energy:strain"]["count"] == 3 * 9
-    for key, errors in again.errors.items():
-        assert errors["rmse"] < 1e-6, key  # single precision of a folder
+    assert_all_there(again, frames, 1e-6)  # single precision of a folder
 
 
 def test_cells_are_written_as_they_were(folder, model_file):
@@ -271,11 +276,7 @@ def test_formats_of_ase_hold_what_was_predicted(folder, model_file, output):
         f"systems: {output}\ntargets: {{energy: {{forces: true, stress: true}}}}\n"
     )
     (again,) = evaluate(model_file, "again.yaml", output=None, batch_size=2)
-    assert again.errors["energy"]["count"] == 4
-    assert again.errors["energy:forces"]["count"] == 3 * sum(map(len, frames))
-    assert again.errors["energy:strain"]["count"] == 3 * 9
-    for key, errors in again.errors.items():
-        assert errors["rmse"] < 1e-7, key
+    assert_all_there(again, frames, 1e-7)
 
 
 def test_several_files_are_evaluated_as_one(folder, model_file, caplog):

@@ -304,10 +304,8 @@ def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
     known = set(model.capabilities().atomic_types)
     unknown = sorted(set(store.types.tolist()) - known)
     if unknown:
-        first = int(torch.isin(store.types, torch.tensor(unknown)).nonzero()[0])
-        structure = int(torch.searchsorted(store.offsets, first, right=True)) - 1
         raise DataError(
-            f"{store.origin(structure)} contains {symbols(unknown)}, which the model does not know "
+            f"{store.origin(store.first_with(unknown))} contains {symbols(unknown)}, which the model does not know "
             f"(it knows {symbols(sorted(known))}); evaluate structures of these elements only"
         )
 

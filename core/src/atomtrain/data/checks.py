@@ -25,6 +25,8 @@ FAR, LARGE = 100.0, 10.0
 FEW = 0.02
 """What more than this part of the structures have is not an outlier but another kind of structure."""
 SHOWN = 3
+"""structures that a sentence names"""
+
 # Reasons why no model can take a structure, with {} for its name; "" where there is none
 
 
@@ -136,13 +138,8 @@ def _size(store: StructureStore, label: Label) -> torch.Tensor:
 
 def _duplicates(store: StructureStore, training: StructureStore) -> Iterator[Finding]:
     """Structures that are there more than once, and whether their labels agree."""
-    first: dict[bytes, int] = {}
-    again: dict[int, int] = {}
-    for k, key in enumerate(store.fingerprints):
-        if key in first:
-            again[k] = first[key]
-        else:
-            first[key] = k
+    first = _first_of_each(store)
+    again = {k: first[key] for k, key in enumerate(store.fingerprints) if first[key] != k}
     if not again:
         return
     same = torch.tensor(list(again)), torch.tensor(list(again.values()))
@@ -164,13 +161,19 @@ def _duplicates(store: StructureStore, training: StructureStore) -> Iterator[Fin
     )
 
 
+def _first_of_each(store: StructureStore) -> dict[bytes, int]:
+    """By its hash, the first structure of those that are the same."""
+    first: dict[bytes, int] = {}
+    for k, key in enumerate(store.fingerprints):
+        first.setdefault(key, k)
+    return first
+
+
 def _trained_on(store: StructureStore, training: StructureStore) -> Iterator[Finding]:
     """Structures that are in the training set, too."""
     if store is training:
         return
-    known: dict[bytes, int] = {}
-    for k, key in enumerate(training.fingerprints):
-        known.setdefault(key, k)
+    known = _first_of_each(training)
     both = [(k, known[key]) for k, key in enumerate(store.fingerprints) if key in known]
     if both:
         yield Finding(
@@ -207,7 +210,6 @@ def check_read(
     """
     found = []
     close = close_pairs(store, length_unit)
-    named = [close.named(k, store) for k in range(min(SHOWN, len(close.structures)))]
     same = np.flatnonzero(close.distances < SAME_PLACE)
     if len(same):
         finding = Finding(
@@ -220,6 +222,7 @@ def check_read(
     if len(close.structures):
         advice = "make sure that they are meant, and that length_unit is that of the file"
         what = "have atoms closer than half the sum of their covalent radii"
+        named = [close.named(k, store) for k in range(len(close.structures))[:SHOWN]]
         found.append(Finding(close.structures.tolist(), what, advice, named))
     partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
     if partly:

@@ -235,10 +235,9 @@ def _atomic_types(options: Options, stores: dict[str, StructureStore]) -> tuple[
         unknown = sorted(set(store.types.tolist()) - set(types))
         if unknown:
             said = "architecture.atomic_types lacks" if given else "the training set lacks"
-            first = int(torch.isin(store.types, torch.tensor(unknown)).nonzero()[0])
-            structure = int(torch.searchsorted(store.offsets, first, right=True)) - 1
+            where = store.origin(store.first_with(unknown))
             raise DataError(
-                f"the {name} set contains {symbols(unknown)} ({store.origin(structure)}), which {said}; a "
+                f"the {name} set contains {symbols(unknown)} ({where}), which {said}; a "
                 "model cannot predict elements it never saw"
             )
     return types

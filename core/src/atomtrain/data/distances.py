@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import vesin
+from metatomic.torch import unit_conversion_factor
 
 from atomtrain.data.store import StructureStore
 from atomtrain.sections.names import symbols
@@ -16,8 +17,6 @@ CLOSE = 0.5
 ALL_PAIRS = 200
 """Up to this number of atoms it is faster to look at all pairs than to make a list of the close ones."""
 PAIRS_AT_ONCE = 1_000_000
-ANGSTROM = {"angstrom": 1.0, "bohr": 0.529177210544, "nm": 10.0, "nanometer": 10.0}
-"""Units of length in angstrom (bohr: CODATA 2022)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def close_pairs(store: StructureStore, length_unit: str) -> ClosePairs:
     """
     from ase.data import covalent_radii
 
-    angstrom = ANGSTROM.get(length_unit.lower(), 1.0)
+    angstrom = unit_conversion_factor(length_unit, "angstrom")
     limits = CLOSE * covalent_radii[store.types.numpy()] / angstrom  # a pair: the sum of both
     found = [np.concatenate(part) for part in zip(*_pairs(store, limits), strict=True)]
     if not found:

@@ -115,6 +115,11 @@ class StructureStore:
             found.append(digest.digest())
         return found
 
+    def first_with(self, types: Sequence[int]) -> int:
+        """The first structure that has an atom of one of these ``types``; one must have."""
+        atom = int(torch.isin(self.types, torch.tensor(types)).nonzero()[0])
+        return int(torch.searchsorted(self.offsets, atom, right=True)) - 1
+
     def origin(self, structure: int) -> str:
         """Where a structure came from, for messages."""
         if self.origins is None:

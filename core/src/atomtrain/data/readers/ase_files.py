@@ -15,6 +15,7 @@ import numpy as np
 from atomtrain.data.readers.base import existing
 from atomtrain.data.readers.content import (
     DAMAGED,
+    PACKING,
     beginning,
     not_structures,
     opened,
@@ -26,7 +27,6 @@ from atomtrain.errors import DataError, first_line
 from atomtrain.frame import Frame
 
 _DATABASES = ("db", "json")
-_PACKING = (".gz", ".bz2", ".xz")
 _DAMAGED = "is packed, and cut off or damaged; copy or download it again"
 
 
@@ -187,7 +187,7 @@ def _format(path: str, head: bytes) -> str:
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     place = Path(path).absolute()  # ASE takes 'mysql/a.xyz' for the address of a database
-    if place.suffix.lower() in _PACKING:
+    if place.suffix.lower() in PACKING:
         place = place.with_suffix("")
     for guess in (True, False):  # by the name, else by the look of it
         start = io.BytesIO(head)

@@ -18,6 +18,8 @@ DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 """what unpacking raises where a file is cut off or damaged"""
 _HEAD = 50_000
 """bytes that ASE wants to see to tell a format"""
+PACKING: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""how to open packed files, by the extensions that they should have"""
 _PACKED: dict[bytes, Callable[[str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,

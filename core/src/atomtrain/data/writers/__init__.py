@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomtrain.data.writers.ase_files import PACKING, write_db, write_json, write_traj, write_xyz
+from atomtrain.data.readers.content import PACKING
+from atomtrain.data.writers.ase_files import write_db, write_json, write_traj, write_xyz
 from atomtrain.data.writers.base import Predictions
 from atomtrain.data.writers.maps import map_path, write_map, write_zip
 from atomtrain.data.writers.memmap import write_memmap

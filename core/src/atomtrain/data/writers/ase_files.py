@@ -6,10 +6,7 @@ Each holds all of them: extended xyz in ``info`` and ``arrays`` (which cannot ha
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,12 @@ import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from atomtrain.data.readers.content import PACKING
 from atomtrain.data.writers.base import Predictions
 from atomtrain.tasks import task_of
 
 VOIGT = (0, 4, 8, 5, 2, 1)
 """where xx, yy, zz, yz, xz, xy are in a row-major matrix"""
-PACKING: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 Values = dict[str, Any]
 
 
