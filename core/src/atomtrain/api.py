@@ -32,7 +32,7 @@ from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
 from atomtrain.runs.directory import check_writable
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import fetched, load_checkpoint, save_checkpoint
-from atomtrain.verification import Verification, report, save_verified
+from atomtrain.verification import report, save_verified
 from atomtrain.verification import verify as verify_file
 
 log = logging.getLogger("atomtrain")
@@ -102,7 +102,7 @@ def verify(
     options: str | Path | Mapping[str, Any] | list[Any],
     *,
     extensions: str | Path | None = None,
-) -> Verification:
+) -> None:
     """Try an exported model from anywhere on a few structures of an eval file, or of a file of structures.
 
     Calls of different size must agree, energies of atoms must sum to totals, and forces and stress must be the
@@ -113,16 +113,18 @@ def verify(
             options = {"systems": str(options)}
         sections = load_eval_options(options)
         check_units(sections)
-        path = Path(model)
-        store, length_unit = structures_of(path, sections[0], extensions)
-        found = verify_file(path, store, length_unit=length_unit, extensions=extensions)
-        report(found, str(path))
-        if found.problems:
+        path, problems = Path(model), []
+        for section in sections:
+            file = load_model(path, extensions=extensions)
+            structures = structures_of(file, section)
+            found = verify_file(file, structures, length_unit=section.systems.length_unit)
+            report(found, path)
+            problems += found.problems
+        if problems:
             raise VerificationError(
-                f"'{path}' is wrong: {'; '.join(found.problems)}. If it was made of a checkpoint, export that "
-                "again, and report it to the authors of the architecture"
+                f"'{path}' is wrong: {'; '.join(dict.fromkeys(problems))}. If it was made of a checkpoint, export "
+                "that again, and report it to the authors of the architecture"
             )
-        return found
 
 
 def export(

@@ -123,14 +123,11 @@ def evaluate_model(
     return results
 
 
-def structures_of(
-    path: Path, section: DatasetSection, extensions: str | Path | None = None
-) -> tuple[StructureStore, str]:
-    """The structures of a section, which the model in ``path`` must know, and their unit of length."""
-    model = load_model(path, extensions=extensions)
+def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureStore:
+    """The structures of a section, which the ``model`` must know."""
     store = read_section(section, Files(), Remarks(), known=told(model)).store
     _check_elements(model, store)
-    return store, section.systems.length_unit
+    return store
 
 
 def _predictions(
