@@ -45,7 +45,6 @@ SAME = {torch.float32: 1e-4, torch.float64: 1e-8}
 a hundredth of it."""
 STEPS = {"forces": 0.005, "strain": 0.001}
 """Steps along a random direction: angstrom in each coordinate, and strain."""
-DIRECTIONS = 2
 SLOPE = 0.01
 """How far a derivative may be from the slope of the energy, as part of the gradient's norm,"""
 SCATTER = 8.0
@@ -96,9 +95,9 @@ def unverified(path: Path) -> Path:
 
 
 def report(found: Verification, path: Path) -> None:
-    """Say in the log what was checked; problems are for whoever called."""
+    """Say in the log what was found right, and what could not be tried; problems are for whoever called."""
     if found.checked and not found.problems:
-        log.info(f"verified: {path} ({'; '.join(found.checked)})")
+        log.info(f"verified: {path} {', '.join(found.checked)}")
     for text in found.unchecked:
         log.warning(f"not verified: {text}")
 
@@ -119,17 +118,17 @@ def verify(
     device = next((d for d in ("cpu", "cuda") if d in devices), None)
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
         return Verification(unchecked=[f"the model runs on {', '.join(devices)} only"])
-    file = _File(model, device, length_unit)
-    store = _few(structures, file)
-    wanted: dict[str, _Wanted] = {}
-    if predictor is not None:
-        try:
-            wanted = _of_predictor(predictor, store, file)
-        except Exception as error:  # made-up structures may be none for this architecture
-            reason = first_line(error, typed=True)
-            return Verification(unchecked=[f"the trained model fails as well: {reason}"])
     found = Verification()
     try:
+        file = _File(model, device, length_unit)
+        store = _few(structures, file)
+        wanted = {}
+        if predictor is not None:
+            try:
+                wanted = _of_predictor(predictor, store, file)
+            except Exception as error:  # made-up structures may be none for this architecture
+                reason = first_line(error, typed=True)
+                return Verification(unchecked=[f"the trained model fails as well: {reason}"])
         _try(file, store, wanted, found)
     except Exception as error:  # of TorchScript, metatomic, libraries: of any type
         lines = str(error).strip().splitlines() or [""]
@@ -146,27 +145,31 @@ class _File:
     def __init__(self, model: AtomisticModel, device: str, length_unit: str | None) -> None:
         capabilities = model.capabilities()
         self.model, self.device = model.to(device), device
-        self.dtype = getattr(torch, capabilities.dtype)
+        self.dtype: torch.dtype = getattr(torch, capabilities.dtype)
+        floats = {t.dtype for t in (*model.parameters(), *model.buffers())} & set(SAME)
+        self.precision = (
+            torch.float32 if torch.float32 in (floats or {self.dtype}) else torch.float64
+        )
         self.types: list[int] = capabilities.atomic_types
         self.length_unit: str = length_unit or capabilities.length_unit or "angstrom"
         self.angstrom: float = unit_conversion_factor("angstrom", self.length_unit)
-        floats = {t.dtype for t in (*model.parameters(), *model.buffers())} & set(SAME)
-        self.same = max(SAME[dtype] for dtype in floats or {self.dtype})
         self.lists = model.requested_neighbor_lists()
         offered, targets = dict(capabilities.outputs.items()), told(model)
-        self.energies: list[str] = []
-        self.outputs: dict[str, ModelOutput] = {}  # what to ask for
+        self.only_energies = bool(targets) and all(t.is_energy for t in targets.values())
+        self.outputs: dict[str, ModelOutput] = {}
+        self.energies: dict[str, ModelOutput] = {}
         self.of_atoms: dict[str, ModelOutput] = {}  # sums, which are offered atom by atom too
         # metatomic adds older names of what a model offers
         for name in getattr(model, "_model_capabilities_outputs_names", offered):
-            target, unit, kind = targets.get(name), offered[name].unit, offered[name].sample_kind
+            unit, kind = offered[name].unit, offered[name].sample_kind
+            target = targets.get(name)
             is_energy = target.is_energy if target else name.split("/")[0] == "energy"
-            if is_energy:
-                self.energies.append(name)
-            if kind == "atom" and (is_energy or target) and not (target and target.per_atom):
-                self.of_atoms[f"{name} of atoms"] = ModelOutput(unit=unit, sample_kind="atom")
+            if kind == "atom" and (is_energy or (target and not target.per_atom)):
+                self.of_atoms[name] = ModelOutput(unit=unit, sample_kind="atom")
                 kind = "system"
             self.outputs[name] = ModelOutput(unit=unit, sample_kind=kind)
+            if is_energy:
+                self.energies[name] = self.outputs[name]
 
     def call(
         self,
@@ -196,11 +199,50 @@ class _File:
             found |= {f"{name}:{kind}": by_kind[kind] for kind in STEPS}
         return {key: v.detach().to("cpu", torch.float64) for key, v in found.items()}
 
-    def rows(self, key: str, store: StructureStore, part: Tensor) -> Tensor:
-        """Which samples of all structures' are those of the structures ``part``."""
-        output = self.outputs.get(key)
-        atoms = key.endswith(":forces") if output is None else output.sample_kind == "atom"
-        return store.atom_indices(part) if atoms else part
+
+@dataclass(frozen=True)
+class _Given:
+    """What a call gave for a key of :meth:`_File.call` (or ``<name> of atoms``): some ``rows`` of all samples."""
+
+    key: str
+    rows: Tensor
+    values: Tensor
+
+
+def _calls(file: _File, store: StructureStore) -> list[_Given]:
+    """All outputs at once, and energies as engines ask for them, until TorchScript has rewritten the model."""
+    everyone = torch.arange(len(store))
+    first, last = everyone[:1], everyone[-1:]
+    calls = [(file.outputs, everyone)]
+    if not file.only_energies:
+        calls += [(file.outputs, last), (file.outputs, everyone)]
+    if file.energies:
+        parts = (first, first, first, everyone, everyone, last, first)
+        calls += [(file.energies, part) for part in parts]
+    given = []
+    for outputs, part in calls:
+        values = file.call(store, part, outputs, gradients=outputs is file.energies)
+        atoms = store.atom_indices(part)
+        for key, v in values.items():
+            kind = outputs[key].sample_kind if key in outputs else key.split(":")[-1]
+            given.append(_Given(key, atoms if kind in ("atom", "forces") else part, v))
+    return given
+
+
+def _atoms(file: _File, store: StructureStore) -> list[_Given]:
+    """Sums atom by atom, of all atoms but the first: engines that share structures ask for a selection."""
+    if not file.of_atoms:
+        return []
+    rows = torch.arange(len(store.types))[-max(len(store.types) - 1, 1) :]
+    structure, whole = store.structure[rows], torch.arange(1, len(store))
+    labels = torch.stack([structure, rows - store.offsets[structure]], 1)
+    selected = Labels(["system", "atom"], labels.to(file.device, torch.int32))
+    given = []
+    values = file.call(store, torch.arange(len(store)), file.of_atoms, selected=selected)
+    for name, v in values.items():
+        sums = sum_over_structures(v, structure, len(store))
+        given += [_Given(f"{name} of atoms", rows, v), _Given(name, whole, sums[whole])]
+    return given
 
 
 # -- what it should give --------------------------------------------------------------------------
@@ -215,37 +257,36 @@ class _Wanted:
 
 
 def _of_predictor(predictor: Predictor, store: StructureStore, file: _File) -> dict[str, _Wanted]:
-    """What the trained model gives for all structures, by the keys of :meth:`_File.call`.
+    """What the trained model gives, by the keys of :class:`_Given`.
 
-    What sums are made of has the key ``<name> of atoms``. The size of a number is that of what is trained: of the
-    largest atom's without the composition, which is exact, or of the scale.
+    The size of a number is that of what is trained: of the largest atom's without the composition, which is exact,
+    and at least the scale.
     """
     predictor = copy.deepcopy(predictor).cpu().eval()
-    floats = {p.dtype for p in predictor.model.parameters()}
-    dtype = torch.float64 if torch.float64 in floats else torch.float32
-    predictor.model.to(dtype)
+    predictor.model.to(file.precision)
     model, info = predictor.model, predictor.dataset_info
-    source = BatchSource(replace(store, labels={}, extra={}), model.cutoff, dtype)
+    source = BatchSource(replace(store, labels={}, extra={}), model.cutoff, file.precision)
     graph = with_leaves(source.batch(torch.arange(len(store))).graph)
     known = {*info.targets, *model.feature_outputs(), *model.structure_outputs()}
     names = [name for name in file.outputs if name in known]
-    blocks = predictor(graph, names)
-    for target in info.targets:
-        predictor.affine_of(target).shift.zero_()
-    trained = predictor(graph, names)
     wanted: dict[str, _Wanted] = {}
 
     def want(key: str, values: Tensor, size: Tensor | float) -> None:
-        allowed = torch.as_tensor(size, dtype=torch.float64) * max(file.same, SAME[dtype])
+        allowed = torch.as_tensor(SAME[file.precision] * size, dtype=torch.float64)
         wanted[key] = _Wanted(values.detach().double(), allowed.expand(len(values), 1))
 
-    for name in names:
-        rows = torch.cat([block.flatten(1) for block in blocks[name]], dim=1)
-        size = max(float(block.detach().abs().max()) for block in trained[name])
+    for name, blocks in predictor(graph, names).items():
+        rows = torch.cat([block.flatten(1) for block in blocks], dim=1)
+        trained, size = rows.detach(), 0.0
         target = info.targets.get(name)
-        if target is not None and not target.per_volume:
-            size = max(size, float(predictor.affine_of(name).scale.max()))
-        if f"{name} of atoms" in file.of_atoms:
+        if target is not None and not (target.per_volume or target.pooled):
+            affine = predictor.affine_of(name)
+            nothing = [torch.zeros_like(block) for block in blocks]
+            composition = affine(nothing, predictor.type_index[graph.types])
+            trained = trained - torch.cat([block.flatten(1) for block in composition], dim=1)
+            size = float(affine.scale.max())
+        size = max(size, float(trained.abs().max()))
+        if name in file.of_atoms:
             want(f"{name} of atoms", rows, size)
             sums = sum_over_structures(rows, graph.structure, len(store))
             want(name, sums, size * store.n_atoms[:, None])
@@ -253,33 +294,34 @@ def _of_predictor(predictor: Predictor, store: StructureStore, file: _File) -> d
             want(name, rows, size)
         if name in file.energies:
             energy = rows if rows.requires_grad else rows + 0.0 * graph.vectors.sum()
-            gradients = forces_and_strain(
+            forces, strain = forces_and_strain(
                 energy, graph, strain=True, create_graph=False, retain_graph=True
             )
-            for kind, gradient in zip(STEPS, gradients, strict=True):
-                assert gradient is not None
-                largest = max(float(gradient.detach().abs().max()), size / file.angstrom)
-                want(f"{name}:{kind}", gradient, largest)
+            assert strain is not None
+            for key, gradient in ((f"{name}:forces", forces), (f"{name}:strain", strain)):
+                want(key, gradient, max(float(gradient.detach().abs().max()), size / file.angstrom))
     return wanted
 
 
-def _of_itself(given: list[_Given], file: _File) -> dict[str, _Wanted]:
-    """The first values for all samples, where nothing else is known.
+def _of_itself(given: list[_Given], store: StructureStore, file: _File) -> dict[str, _Wanted]:
+    """What the last call on all structures gave, where nothing else is known.
 
     Energies may hold huge compositions: their size is what an angstrom changes, but they are rounded as they are.
     """
-    whole: dict[str, Tensor] = {}
-    for key, rows, values in given:
-        if key not in whole or len(values) > len(whole[key]):
-            whole[key] = values
+    all_samples = (len(store), len(store.types))
+    whole = {
+        g.key: g.values
+        for g in given
+        if len(g.rows) == len(g.values) and len(g.rows) in all_samples
+    }
     wanted = {}
     for key, values in whole.items():
-        allowed = file.same * float(values.abs().max())
-        name = key.removesuffix(" of atoms").removesuffix(":forces").removesuffix(":strain")
+        name = key.removesuffix(":forces").removesuffix(":strain")
+        allowed = SAME[file.precision] * float(values.abs().max())
         if name in file.energies:
-            slope = float(whole[f"{name}:forces"].abs().max())
+            changes = float(whole[f"{name}:forces"].abs().max()) * file.angstrom
             rounding = 8 * torch.finfo(file.dtype).eps * float(whole[name].abs().max())
-            allowed = file.same * slope * file.angstrom + rounding
+            allowed = SAME[file.precision] * changes + rounding
             if key.endswith(":forces"):
                 allowed /= file.angstrom
         wanted[key] = _Wanted(values, torch.full((len(values), 1), allowed, dtype=torch.float64))
@@ -288,143 +330,127 @@ def _of_itself(given: list[_Given], file: _File) -> dict[str, _Wanted]:
 
 # -- the checks -----------------------------------------------------------------------------------
 
-_Given = tuple[str, Tensor, Tensor]
-"""A key of :meth:`_File.call`, some of its samples of all structures, and what a call gave for them."""
-
 
 def _try(
-    file: _File, store: StructureStore, wanted: dict[str, _Wanted], found: Verification
+    file: _File, store: StructureStore, trained: dict[str, _Wanted], found: Verification
 ) -> None:
     """Make all calls, and say what is wrong with what they give."""
     given = [*_calls(file, store), *_atoms(file, store)]
-    lines = _Lines(file, store)
-    given += [(name, torch.arange(len(store)), v) for name, v in lines.centers.items()]
-    known, wanted = bool(wanted), _of_itself(given, file) | wanted
+    lines = _Lines(store, file.angstrom)
+    energies = lines.energies(file)
+    given += [_Given(name, torch.arange(len(store)), e[:, :1]) for name, e in energies.items()]
+    own = _of_itself(given, store, file)
+    wanted = own | trained
     wrong: dict[str, float] = {}
-    for key, rows, values in given:
-        want, off = wanted[key], torch.full((1, 1), math.inf)
-        if values.shape == want.values[rows].shape:
-            off = (values - want.values[rows]).abs().nan_to_num(math.inf) - want.allowed[rows]
-        if off.numel() and float(off.max()) > 0:
-            wrong[key] = max(wrong.get(key, 0.0), float(off.max()))
-    differs = "differs from the trained model's" if known else "differs from call to call"
-    found.problems += [f"'{key}' {differs} by {off:.2g}" for key, off in wrong.items()]
-    same = "as trained" if known else "the same"
-    found.checked.append(f"{', '.join(file.outputs)} {same} in repeated calls")
-    last = {key: values for key, rows, values in given if len(values) == len(wanted[key].values)}
-    lines.compare(last, wanted, found)
+    for one in given:
+        want = wanted.get(one.key)
+        if want is not None:
+            off = _off(one.values, want.values[one.rows], want.allowed[one.rows])
+            wrong[one.key] = max(wrong.get(one.key, 0.0), off)
+    whose = "from the trained model's" if trained else "from call to call"
+    found.problems += [f"'{key}' differs {whose} by {off:.2g}" for key, off in wrong.items() if off]
+    found.checked.append(f"gives {'what was trained' if trained else 'the same'} in repeated calls")
+    for name in energies:
+        for kind in STEPS:
+            key = f"{name}:{kind}"
+            allowed = float(wanted[key].allowed.max())
+            lines.compare(name, kind, energies[name], own[key].values, allowed, found)
 
 
-def _calls(file: _File, store: StructureStore) -> list[_Given]:
-    """One structure as often as TorchScript needs to rewrite the model for it, then others, and it again."""
-    everyone = torch.arange(len(store))
-    first, last = everyone[:1], everyone[-1:]
-    given = []
-    for part in (first, first, first, everyone, everyone, last, first):
-        values = file.call(store, part, file.outputs, gradients=True)
-        given += [(key, file.rows(key, store, part), v) for key, v in values.items()]
-    return given
-
-
-def _atoms(file: _File, store: StructureStore) -> list[_Given]:
-    """Sums atom by atom, and of some atoms only, which engines ask for that share a structure's among processes."""
-    everyone, atoms = torch.arange(len(store)), torch.arange(len(store.types))
-    within = atoms - store.offsets[store.structure]
-    labels = torch.stack([store.structure, within], 1).to(file.device, torch.int32)
-    outputs = {key.removesuffix(" of atoms"): output for key, output in file.of_atoms.items()}
-    given = []
-    for rows in (atoms, atoms[::2]) if outputs else ():
-        chosen = None if rows is atoms else Labels(["system", "atom"], labels[rows])
-        for name, values in file.call(store, everyone, outputs, selected=chosen).items():
-            given.append((f"{name} of atoms", rows, values))
-            if rows is atoms:
-                sums = sum_over_structures(values, store.structure, len(store))
-                given.append((name, everyone, sums))
-    return given
+def _off(values: Tensor, wanted: Tensor, allowed: Tensor) -> float:
+    """The largest difference that is not allowed, or 0."""
+    if values.shape != wanted.shape:
+        return math.inf
+    off = (values - wanted).abs().nan_to_num(math.inf)
+    return float(torch.where(off > allowed, off, 0.0).max()) if off.numel() else 0.0
 
 
 class _Lines:
-    """Energies along lines in random directions, and their slopes.
+    """Lines in random directions: one for each structure and kind of gradient, five points each.
 
-    Of five energies along a line the fourth difference is what they are rounded by, which tells how well the slope is
-    known: energies of other models may be rounded by meV.
+    The fourth difference of five energies is what they are rounded by, and tells how well their slope is known: a
+    file in float32 may round by meV.
     """
 
-    def __init__(self, file: _File, store: StructureStore) -> None:
+    def __init__(self, store: StructureStore, angstrom: float) -> None:
         random = torch.Generator().manual_seed(0)
         self.store = store
-        self.steps = {"forces": STEPS["forces"] * file.angstrom, "strain": STEPS["strain"]}
-        self.ways: dict[str, list[Tensor]] = {kind: [] for kind in STEPS}
-        moved = []
-        for k in range(len(store)):
-            one = store.select(torch.tensor([k]))
-            moved.append(one)
+        self.steps = {"forces": STEPS["forces"] * angstrom, "strain": STEPS["strain"]}
+        self.ways = {
+            "forces": torch.randn(len(store.types), 3, generator=random, dtype=torch.float64),
+            "strain": torch.randn(3 * len(store), 3, generator=random, dtype=torch.float64),
+        }
+
+    def energies(self, file: _File) -> dict[str, Tensor]:
+        """Energies by name, ``[n_structures, 9]``: at the structure, and -2, -1, 1, 2 steps along each line."""
+        points = []
+        for k in range(len(self.store)):
+            one = self.store.select(torch.tensor([k]))
+            points.append(one)
             for kind, step in self.steps.items():
-                rows = len(one.types) if kind == "forces" else 3
-                ways = torch.randn(DIRECTIONS, rows, 3, generator=random, dtype=torch.float64)
-                self.ways[kind].append(ways)
-                moved += [_moved(one, kind, n * step * way) for way in ways for n in (-2, -1, 1, 2)]
-        outputs = {name: file.outputs[name] for name in file.energies}
-        many = _joined(moved)
-        found = file.call(many, torch.arange(len(many)), outputs) if outputs else {}
-        self.energies = {name: e.reshape(len(store), -1) for name, e in found.items()}
-        self.centers = {name: e[:, :1] for name, e in self.energies.items()}
+                way = self.ways[kind][self._rows(kind, k)]
+                points += [_moved(one, kind, n * step * way) for n in (-2, -1, 1, 2)]
+        many = _joined(points)
+        found = file.call(many, torch.arange(len(many)), file.energies) if file.energies else {}
+        return {name: energies.reshape(-1, 9) for name, energies in found.items()}
 
     def compare(
-        self, gradients: dict[str, Tensor], wanted: dict[str, _Wanted], found: Verification
+        self,
+        name: str,
+        kind: str,
+        energies: Tensor,
+        gradient: Tensor,
+        allowed: float,
+        found: Verification,
     ) -> None:
-        """Hold ``gradients``, by label key, against the slopes."""
-        sound = set()
-        for name, energies in self.energies.items():
-            lines = energies[:, 1:].reshape(len(self.store), 2, DIRECTIONS, 4)
-            for (kind, step), five in zip(self.steps.items(), lines.unbind(1), strict=True):
-                key, what = f"{name}:{kind}", {"forces": "forces", "strain": "stress"}[kind]
-                far, near = five[..., 3] - five[..., 0], five[..., 2] - five[..., 1]
-                slopes = (8 * near - far) / (12 * step)
-                fourth = five @ torch.tensor([1.0, -4, -4, 1]).double() + 6 * energies[:, :1]
-                rounding = math.sqrt(float(fourth.square().mean()) / 70)
-                error = SCATTER * rounding * math.sqrt(130) / (12 * step)
-                allowed = float(wanted[key].allowed.max())
-                worst, vague = 0.0, True
-                for k, ways in enumerate(self.ways[kind]):
-                    rows = self.store.atom_indices(torch.tensor([k])) if kind == "forces" else [k]
-                    gradient = gradients[key][rows].reshape(1, -1, 3) * (-1 if kind == "forces" else 1)
-                    norm = float(gradient.norm())
-                    off = ((gradient * ways).sum((1, 2)) - slopes[k]).abs().nan_to_num(math.inf)
-                    limit = SLOPE * norm + error + allowed * math.sqrt(gradient.numel())
-                    if float(off.max()) > limit:
-                        worst = max(worst, float(off.max()) / max(norm, 1e-300))
-                    vague &= error > VAGUE * norm
-                if worst > 0:
-                    found.problems.append(
-                        f"{what} are not the derivative of '{name}' (off by {worst:.0%} along a random direction)"
-                    )
-                elif not vague:
-                    sound.add(what)
-                elif float(gradients[key].abs().max()) > 0:
-                    found.unchecked.append(
-                        f"{what} of '{name}' against its energy, which is rounded too much to tell"
-                    )
-        if sound:
-            found.checked.append(f"{' and '.join(sorted(sound))} the derivative of the energy")
+        """Hold a ``gradient`` of the energy ``name`` against the slopes; each number may be off as ``allowed``."""
+        lines, step = energies[:, 1:].reshape(-1, 2, 4), self.steps[kind]
+        fourth = lines @ torch.tensor([1.0, -4, -4, 1]).double() + 6 * energies[:, :1]
+        slopes = (
+            lines[:, list(STEPS).index(kind)]
+            @ torch.tensor([1.0, -8, 8, -1]).double()
+            / (12 * step)
+        )
+        error = SCATTER * math.sqrt(float(fourth.square().mean()) / 70 * 130) / (12 * step)
+        gradient = -gradient if kind == "forces" else gradient.reshape(-1, 3)
+        worst, known = 0.0, False
+        for k, slope in enumerate(slopes.tolist()):
+            rows = self._rows(kind, k)
+            along, norm = self.ways[kind][rows], float(gradient[rows].norm())
+            off = abs(float((gradient[rows] * along).sum()) - slope)
+            if not off <= SLOPE * norm + error + allowed * math.sqrt(along.numel()):
+                worst = max(worst, off / max(norm, 1e-300))
+            known |= error < VAGUE * norm
+        what = "the forces are" if kind == "forces" else "the stress is"
+        if worst > 0:
+            found.problems.append(f"{what} not the derivative of '{name}' ({worst:.0%} off)")
+        elif known:
+            found.checked.append(f"{what} the derivative of '{name}'")
+        elif float(gradient.abs().max()) > 0:
+            found.unchecked.append(
+                f"whether {what} the derivative of '{name}', which is rounded too much to tell"
+            )
+
+    def _rows(self, kind: str, k: int) -> slice:
+        if kind == "strain":
+            return slice(3 * k, 3 * k + 3)
+        return slice(int(self.store.offsets[k]), int(self.store.offsets[k + 1]))
 
 
 # -- structures -----------------------------------------------------------------------------------
 
 
 def _few(structures: StructureStore | None, file: _File) -> StructureStore:
-    """Three small structures: two of different size where there are such, and one with an atom less."""
+    """The largest structure, the smallest, and the largest without an atom: there are always two sizes."""
     if structures is None or len(structures) == 0:
         return _made_up(file.types, file.angstrom)
-    counts = structures.n_atoms
-    smallest = int(counts.argmin())
-    larger = torch.where(counts > counts[smallest], counts, counts.max() + 1).argmin()
-    chosen = [_cut(structures.select(torch.tensor([k])), ATOMS) for k in (smallest, int(larger))]
-    if len(structures) == 1:
-        chosen = chosen[:1]
-    n = len(chosen[0].types)
-    store = _joined([*chosen, *([_cut(chosen[0], n - 1)] if n > 1 else [])])
-    return _rattled(store, file.angstrom)
+    order = structures.n_atoms.argsort(stable=True)
+    chosen = dict.fromkeys([int(order[-1]), int(order[0])])
+    few = [_cut(structures.select(torch.tensor([k])), ATOMS) for k in chosen]
+    n = len(few[0].types)
+    if n > 1:
+        few.append(_cut(few[0], n - 1))
+    return _rattled(_joined(few), file.angstrom)
 
 
 def _cut(one: StructureStore, n: int) -> StructureStore:
@@ -439,8 +465,8 @@ def _cut(one: StructureStore, n: int) -> StructureStore:
 def _made_up(atomic_types: list[int], angstrom: float) -> StructureStore:
     """Two molecules and a crystal of these elements: random places 2 angstrom or so from one another."""
     corners = torch.cartesian_prod(*3 * [torch.arange(2.0, dtype=torch.float64)])
-    types = torch.tensor(atomic_types).repeat(8)[:21]
     sizes, periodic = [5, 8, 8], torch.tensor([False, False, True])
+    types = torch.tensor(atomic_types).repeat(sum(sizes))[: sum(sizes)]
     store = StructureStore(
         positions=2.0 * angstrom * torch.cat([corners[:n] for n in sizes]),
         types=types,
