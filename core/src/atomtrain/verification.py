@@ -263,16 +263,19 @@ def _of_predictor(predictor: Predictor, store: StructureStore, file: _File) -> d
     and at least the scale.
     """
     predictor = copy.deepcopy(predictor).cpu().eval()
-    predictor.model.to(file.precision)
     model, info = predictor.model, predictor.dataset_info
-    source = BatchSource(replace(store, labels={}, extra={}), model.cutoff, file.precision)
+    floats = {t.dtype for t in (*model.parameters(), *model.buffers())}
+    dtype = torch.float64 if torch.float64 in floats else torch.float32
+    model.to(dtype)
+    same = max(SAME[dtype], SAME[file.precision])
+    source = BatchSource(replace(store, labels={}, extra={}), model.cutoff, dtype)
     graph = with_leaves(source.batch(torch.arange(len(store))).graph)
     known = {*info.targets, *model.feature_outputs(), *model.structure_outputs()}
     names = [name for name in file.outputs if name in known]
     wanted: dict[str, _Wanted] = {}
 
     def want(key: str, values: Tensor, size: Tensor | float) -> None:
-        allowed = torch.as_tensor(SAME[file.precision] * size, dtype=torch.float64)
+        allowed = torch.as_tensor(same * size, dtype=torch.float64)
         wanted[key] = _Wanted(values.detach().double(), allowed.expand(len(values), 1))
 
     for name, blocks in predictor(graph, names).items():
@@ -303,17 +306,15 @@ def _of_predictor(predictor: Predictor, store: StructureStore, file: _File) -> d
     return wanted
 
 
-def _of_itself(given: list[_Given], store: StructureStore, file: _File) -> dict[str, _Wanted]:
+def _of_itself(given: list[_Given], file: _File) -> dict[str, _Wanted]:
     """What the last call on all structures gave, where nothing else is known.
 
     Energies may hold huge compositions: their size is what an angstrom changes, but they are rounded as they are.
     """
-    all_samples = (len(store), len(store.types))
-    whole = {
-        g.key: g.values
-        for g in given
-        if len(g.rows) == len(g.values) and len(g.rows) in all_samples
-    }
+    whole: dict[str, Tensor] = {}
+    for one in given:
+        if len(one.rows) >= len(whole.get(one.key, ())) and not one.key.endswith(" of atoms"):
+            whole[one.key] = one.values
     wanted = {}
     for key, values in whole.items():
         name = key.removesuffix(":forces").removesuffix(":strain")
@@ -339,7 +340,7 @@ def _try(
     lines = _Lines(store, file.angstrom)
     energies = lines.energies(file)
     given += [_Given(name, torch.arange(len(store)), e[:, :1]) for name, e in energies.items()]
-    own = _of_itself(given, store, file)
+    own = _of_itself(given, file)
     wanted = own | trained
     wrong: dict[str, float] = {}
     for one in given:
