@@ -79,7 +79,7 @@ def saved(kind: type, dtype: torch.dtype, path) -> None:
     ("kind", "message"),
     [
         (Halved, "'energy:forces' differs from the trained"),
-        (HalvedAlways, "the forces are not the derivative of 'energy'"),
+        (HalvedAlways, "forces not the derivative of 'energy'"),
         (RightAtFirst, "'energy' differs from the trained"),
         (BakedIn, "'energy' differs from the trained"),
     ],

@@ -119,7 +119,7 @@ def verify(
             structures = structures_of(file, section)
             found = verify_file(file, structures, length_unit=section.systems.length_unit)
             report(found, path)
-            problems += found.problems
+            problems += found.wrong
         if problems:
             raise VerificationError(
                 f"'{path}' is wrong: {'; '.join(dict.fromkeys(problems))}. If it was made of a checkpoint, export "
