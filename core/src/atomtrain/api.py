@@ -7,6 +7,7 @@ command line prints.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from atomtrain.model.export import (
     load_model,
     merge_metadata,
     read_metadata,
+    save_model,
 )
 from atomtrain.options import check_units, load_eval_options
 from atomtrain.plugins import open_architecture
@@ -98,32 +100,42 @@ def evaluate(
 
 
 def verify(
-    model: str | Path,
-    options: str | Path | Mapping[str, Any] | list[Any],
+    path: str | Path,
+    options: str | Path | Mapping[str, Any] | list[Any] | None = None,
     *,
     extensions: str | Path | None = None,
 ) -> None:
-    """Try an exported model from anywhere on a few structures of an eval file, or of a file of structures.
+    """Try an exported model from anywhere, or what ``export`` makes of a checkpoint, on a few structures.
 
-    Calls of different size must agree, energies of atoms must sum to totals, and forces and stress must be the
-    derivative of the energy. Says so in the log; raises VerificationError for what is wrong.
+    They are those of an eval file, of a file of structures, or made up. Calls of different size must agree (with the
+    trained model, where that is known), energies of atoms must sum to totals, and forces and stress must be derivatives
+    of the energy. The log says so; raises VerificationError for what is wrong.
     """
+    path = Path(path)
     with logging_to(None, Console()):
         if isinstance(options, (str, Path)) and Path(options).suffix not in (".yaml", ".yml"):
             options = {"systems": str(options)}
-        sections = load_eval_options(options)
-        check_units(sections)
-        path, problems = Path(model), []
+        sections = [None] if options is None else load_eval_options(options)
+        check_units([section for section in sections if section is not None])
+        wrong: list[str] = []
         for section in sections:
-            file = load_model(path, extensions=extensions)
-            structures = structures_of(file, section)
-            found = verify_file(file, structures, length_unit=section.systems.length_unit)
+            file, predictor = _file_of(path, extensions)
+            structures, length_unit = None, None
+            if section is not None:
+                structures = structures_of(file, section)
+                length_unit = section.systems.length_unit
+            found = verify_file(file, structures, predictor, length_unit=length_unit)
             report(found, path)
-            problems += found.wrong
-        if problems:
+            wrong += found.wrong
+        if wrong:
+            what = "the export of" if path.suffix == ".ckpt" else ""
+            remedy = (
+                "report it to the authors of the architecture"
+                if what
+                else "export its checkpoint anew"
+            )
             raise VerificationError(
-                f"'{path}' is wrong: {'; '.join(dict.fromkeys(problems))}. If it was made of a checkpoint, export "
-                "that again, and report it to the authors of the architecture"
+                f"{what} '{path}' is wrong: {'; '.join(dict.fromkeys(wrong))}. Do not use it; {remedy}".strip()
             )
 
 
@@ -190,6 +202,17 @@ def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[Atomistic
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
     model: AtomisticModel = architecture.export_model(restored.predictor, described)
     return model, restored.predictor
+
+
+def _file_of(path: Path, extensions: str | Path | None) -> tuple[AtomisticModel, Predictor | None]:
+    """The model in a file, or as it comes back from one; of a checkpoint with what it was made of."""
+    if path.suffix != ".ckpt":
+        return load_model(path, extensions=extensions), None
+    model, predictor = _exported(load_checkpoint(path), {})
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "model.pt"
+        foreign = save_model(model, written, extensions=extensions)
+        return load_model(written, extensions=extensions if foreign else None), predictor
 
 
 def _today(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def finish(
         _export(prepared, outcome, extensions)
     except VerificationError:
         deliver(unverified(directory / "model.pt"), unverified(output))
-        log.info(f"the checkpoint is kept: {checkpoint}")
+        log.info(f"the checkpoint is right: {checkpoint}")
         raise
     deliver(directory / "model.pt", output)
     errors: dict[str, Errors] = {}

@@ -88,7 +88,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Given:
-    """What a call gave for some ``rows`` of all samples of a ``key``: as of :meth:`ExportedFile.call`, or ``<name> of atoms``."""
+    """What a call gave for some ``rows`` of all samples; ``key`` as of a call, or ``<name> of atoms``."""
 
     key: str
     rows: Tensor

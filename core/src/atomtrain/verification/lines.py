@@ -56,14 +56,15 @@ class Lines:
         ``energies`` are as of :meth:`energies`; numbers of the gradient may be off as ``allowed``. None where the
         slopes are known too badly to tell.
         """
-        lines, step = energies[:, 1:].reshape(-1, len(GRADIENTS), 4), self.steps[kind]
-        fourth = lines @ torch.tensor([1.0, -4, -4, 1]).double() + 6 * energies[:, :1]
-        first = lines @ torch.tensor([1.0, -8, 8, -1]).double() / (12 * step)
-        error = SCATTER * math.sqrt(float(fourth.square().mean()) / 70 * 130) / (12 * step)
+        step = self.steps[kind]
+        lines = energies[:, 1:].reshape(-1, len(GRADIENTS), 4)[:, GRADIENTS.index(kind)]
+        fourth = lines @ torch.tensor([1.0, -4, -4, 1]).double() + 6 * energies[:, 0]
+        slopes = lines @ torch.tensor([1.0, -8, 8, -1]).double() / (12 * step)
+        error = SCATTER * float(fourth.abs().max()) * math.sqrt(130 / 70) / (12 * step)
         gradient = -gradient if kind == "forces" else gradient.reshape(-1, 3)
         worst = 0.0
         known = float(gradient.abs().max()) <= allowed  # there is nothing to know
-        for k, slope in enumerate(first[:, GRADIENTS.index(kind)].tolist()):
+        for k, slope in enumerate(slopes.tolist()):
             rows = self._rows(kind, k)
             way, norm = self.ways[kind][rows], float(gradient[rows].norm())
             off = abs(float((gradient[rows] * way).sum()) - slope)

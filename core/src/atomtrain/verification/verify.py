@@ -57,8 +57,9 @@ def save_verified(
     report(found, path)
     if found.wrong:
         raise VerificationError(
-            f"the exported model does not do what was trained: {'; '.join(found.wrong)}. It is written as '{aside}': "
-            "do not use it. The checkpoint is right; report this to the authors of the architecture"
+            f"the exported model does not do what was trained: {'; '.join(found.wrong)}. It is written as "
+            f"'{aside.name}', so that nobody uses it; the checkpoint is right. Report this to the authors of the "
+            "architecture"
         )
     aside.replace(path)
     return foreign

@@ -26,7 +26,7 @@ def import_metatrain(
         str, typer.Option("--python", help="The Python that has metatrain installed.")
     ] = sys.executable,
 ) -> None:
-    """Turn a checkpoint of metatrain's soap_bpnn into ours.
+    """Turn a checkpoint of metatrain's soap_bpnn into ours, and try whether it exports.
 
     Export it with 'atomtrain export', fine-tune it with architecture.training.finetune.read_from.
     """
@@ -37,9 +37,11 @@ def import_metatrain(
     if not checkpoint.is_file():
         raise CheckpointError(f"there is no file '{checkpoint}'")
     ours = convert(unpack(checkpoint, python))
+    import atomtrain
     from atomtrain.training.checkpoint import save_checkpoint
 
     save_checkpoint(ours, output)
+    atomtrain.verify(output)
     typer.echo(f"written: {output} (next: atomtrain export {output}; atomtrain show {output})")
 
 
