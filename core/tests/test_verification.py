@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.installing import install
+from helpers.processes import atomtrain
+from helpers.training import write_data
 from torch import Tensor
 
 from atomtrain import api
@@ -268,3 +271,48 @@ def test_any_file_on_request(tmp_path, caplog):
     assert "gives the same in repeated calls and forces and stress as derivatives" in caplog.text
     with pytest.raises(VerificationError, match=r"HalvedAlways.pt' is wrong: forces"):
         api.verify(tmp_path / "HalvedAlways.pt", {"systems": str(data)})
+
+
+SCALED = """
+import tables_arch
+from dataclasses import replace
+from atomtrain.contract import hookimpl
+
+@hookimpl
+def describe_architecture():
+    return replace(tables_arch.describe_architecture(), name="scaled")
+
+@hookimpl
+def build_model(dataset_info):
+    return tables_arch.build_model(dataset_info)
+
+@hookimpl
+def export_model(predictor, metadata):
+    from atomtrain.model.export import export_predictor
+    predictor.affine_of("energy").scale.mul_(1.01)  # of what the file is compared with, too, if that is the same
+    return export_predictor(predictor, metadata)
+"""
+
+
+def test_train_and_export_end_with_an_error_and_keep_the_file_apart(tmp_path, monkeypatch):
+    install(tmp_path / "site", "scaled", SCALED)
+    write_data(tmp_path / "data.xyz")
+    (tmp_path / "model.pt").write_text("an older one")
+    (tmp_path / "options.yaml").write_text(
+        "architecture: {name: scaled, training: {num_epochs: 1}}\n"
+        "training_set: {systems: data.xyz, targets: {energy: {unit: eV, forces: false, stress: false}}}\n"
+        "validation_set: 0.25\n"
+    )
+    done = atomtrain(tmp_path, "train", "options.yaml", site=tmp_path / "site")
+    assert done.returncode == 1
+    assert "error: the exported model does not do what was trained: 'energy' differs" in done.stderr
+    assert "It is written as 'model.unverified.pt'" in done.stderr
+    assert (tmp_path / "model.ckpt").is_file()
+    (tmp_path / "model.unverified.pt").unlink()
+
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setattr(api, "save_verified", save_verified)  # see conftest.py
+    with pytest.raises(VerificationError, match="It is written as 'model.unverified.pt'"):
+        api.export(tmp_path / "model.ckpt")
+    assert (tmp_path / "model.unverified.pt").is_file()
+    assert (tmp_path / "model.pt").read_text() == "an older one"

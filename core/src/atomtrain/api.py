@@ -6,6 +6,7 @@ command line prints.
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -200,7 +201,7 @@ def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[Atomistic
     if architecture.notice is not None:
         log.warning(architecture.notice)
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
-    model: AtomisticModel = architecture.export_model(restored.predictor, described)
+    model: AtomisticModel = architecture.export_model(copy.deepcopy(restored.predictor), described)
     return model, restored.predictor
 
 

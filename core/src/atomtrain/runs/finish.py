@@ -87,7 +87,8 @@ def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path
     architecture, run = prepared.plan.architecture, prepared.run
     run.predictor.model.load_state_dict(outcome.best_weights)
     metadata = describe_checkpoint(outcome.checkpoint, architecture.info)
-    exported = architecture.export_model(run.predictor, metadata)
+    # a copy: what the file is held against is none of the architecture's business any more
+    exported = architecture.export_model(copy.deepcopy(run.predictor), metadata)
     some = run.validation if len(run.validation) > 0 else run.train
     foreign = save_verified(
         exported, run.directory / "model.pt", run.predictor, some, extensions=extensions
