@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,28 @@ def pytest_configure(config: pytest.Config) -> None:
     names = sorted({name for folder in FOLDERS for name in _names(folder)})
     line = rf"error:::({'|'.join(map(re.escape, names))})\Z"
     config.getini("filterwarnings").insert(1, line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--verify", action="store_true", help="verify what every training exports")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unverified(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings inside of tests save a quarter of a second; those by the command line, and ``--verify``, verify."""
+    if request.config.getoption("--verify"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for room in ("atomtrain.api", "atomtrain.runs.finish"):
+            patch.setattr(importlib.import_module(room), "save_verified", _saved)
+        yield
+
+
+def _saved(model: Any, path: Path, *_: Any, extensions: Any = None) -> Any:
+    from atomtrain.model.export import save_model
+
+    return save_model(model, path, extensions=extensions)
 
 
 def _names(folder: str) -> Iterator[str]:

@@ -6,7 +6,9 @@ command line prints.
 
 from __future__ import annotations
 
+import copy
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from typing import Any
 from metatomic.torch import AtomisticModel
 from rich.console import Console
 
-from atomtrain.errors import CheckpointError, OutputError, PluginError
-from atomtrain.evaluation import Evaluation, evaluate_model
+from atomtrain.errors import CheckpointError, OutputError, PluginError, VerificationError
+from atomtrain.evaluation import Evaluation, evaluate_model, structures_of
 from atomtrain.files import archive_kind
+from atomtrain.model import Predictor
 from atomtrain.model.export import (
     describe_checkpoint,
     load_model,
@@ -34,6 +37,8 @@ from atomtrain.runs.directory import check_writable, deliver
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain.training.fetch import fetched, file_name
+from atomtrain.verification import report, save_verified
+from atomtrain.verification import verify as verify_file
 
 log = logging.getLogger("atomtrain")
 OUTPUTS = Path("outputs")
@@ -100,6 +105,46 @@ def evaluate(
         )
 
 
+def verify(
+    path: str | Path,
+    options: str | Path | Mapping[str, Any] | list[Any] | None = None,
+    *,
+    extensions: str | Path | None = None,
+) -> None:
+    """Try an exported model from anywhere, or what ``export`` makes of a checkpoint, on a few structures.
+
+    They are those of an eval file, of a file of structures, or made up. Calls of different size must agree (with the
+    trained model, where that is known), energies of atoms must sum to totals, and forces and stress must be derivatives
+    of the energy. The log says so; raises VerificationError for what is wrong.
+    """
+    path = Path(path)
+    with logging_to(None, Console()):
+        if isinstance(options, (str, Path)) and Path(options).suffix not in (".yaml", ".yml"):
+            options = {"systems": str(options)}
+        sections = [None] if options is None else load_eval_options(options)
+        check_units([section for section in sections if section is not None])
+        wrong: list[str] = []
+        for section in sections:
+            file, predictor = _file_of(path, extensions)
+            structures, length_unit = None, None
+            if section is not None:
+                structures = structures_of(file, section)
+                length_unit = section.systems.length_unit
+            found = verify_file(file, structures, predictor, length_unit=length_unit)
+            report(found, path)
+            wrong += found.wrong
+        if wrong:
+            what = "the export of" if path.suffix == ".ckpt" else ""
+            remedy = (
+                "report it to the authors of the architecture"
+                if what
+                else "export its checkpoint anew"
+            )
+            raise VerificationError(
+                f"{what} '{path}' is wrong: {'; '.join(dict.fromkeys(wrong))}. Do not use it; {remedy}".strip()
+            )
+
+
 def export(
     checkpoint: str | Path,
     *,
@@ -134,7 +179,7 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
     """The metatomic model of a checkpoint (exported in memory) or of an exported model."""
     path = Path(path)
     if path.suffix == ".ckpt":
-        return _exported(load_checkpoint(path), {})
+        return _exported(load_checkpoint(path), {})[0]
     return load_model(path, extensions=extensions)
 
 
@@ -173,7 +218,8 @@ def _export_checkpoint(
         state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
         save_checkpoint(state, output)
     else:
-        save_model(_exported(state, user), output, extensions=extensions)
+        model, predictor = _exported(state, user)
+        save_verified(model, output, predictor, extensions=extensions)
 
 
 def _copy_model(
@@ -192,15 +238,26 @@ def _copy_model(
     deliver(model, output)
 
 
-def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> AtomisticModel:
-    """The exported model of a checkpoint, with the ``user``'s metadata."""
+def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[AtomisticModel, Predictor]:
+    """The exported model of a checkpoint, with the ``user``'s metadata, and what it was made of."""
     restored = restore(state, "export")
     architecture = restored.architecture
     if architecture.notice is not None:
         log.warning(architecture.notice)
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
-    model: AtomisticModel = architecture.export_model(restored.predictor, described)
-    return model
+    model: AtomisticModel = architecture.export_model(copy.deepcopy(restored.predictor), described)
+    return model, restored.predictor
+
+
+def _file_of(path: Path, extensions: str | Path | None) -> tuple[AtomisticModel, Predictor | None]:
+    """The model in a file, or as it comes back from one; of a checkpoint with what it was made of."""
+    if path.suffix != ".ckpt":
+        return load_model(path, extensions=extensions), None
+    model, predictor = _exported(load_checkpoint(path), {})
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "model.pt"
+        foreign = save_model(model, written, extensions=extensions)
+        return load_model(written, extensions=extensions if foreign else None), predictor
 
 
 def _today(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,10 @@ class OutputError(AtomtrainError):
     """Something cannot be written where the user asked for it."""
 
 
+class VerificationError(AtomtrainError):
+    """The file of an exported model does not do what it should."""
+
+
 def nearest(word: object, known: Iterable[str]) -> str | None:
     """The known name that ``word`` most likely means, or None. Case and ``-``/``_`` are ignored."""
     plain = {name.lower().replace("-", "_"): name for name in known}

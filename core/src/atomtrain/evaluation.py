@@ -94,7 +94,7 @@ def evaluate_model(
     remarks = Remarks()
     work = []
     for section in sections:  # everything is read and checked before anything is computed
-        loaded = read_section(section, files, remarks, known=_told(model))
+        loaded = read_section(section, files, remarks, known=told(model))
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
@@ -118,11 +118,18 @@ def evaluate_model(
         line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
         per_atom = seconds / len(store.types)
-        told = "" if warm_up else " (with what the first calls take to compile)"
-        log.info("time: %.4g ms per atom%s", per_atom * 1e3, told)
+        compiling = "" if warm_up else " (with what the first calls take to compile)"
+        log.info("time: %.4g ms per atom%s", per_atom * 1e3, compiling)
         written = None if place is None else place.path
         results.append(Evaluation(info, errors, predictions, per_atom, written))
     return results
+
+
+def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureStore:
+    """The structures of a section, which the ``model`` must know."""
+    store = read_section(section, Files(), Remarks(), known=told(model)).store
+    _check_elements(model, store)
+    return store
 
 
 def _predictions(
@@ -148,7 +155,9 @@ def _predictions(
     # the first calls of a TorchScript model compile it; they are not what is to be timed
     warmup = torch.arange(min(batch_size, len(store)))
     for part in [*[warmup] * (2 if warm_up else 0), *torch.arange(len(store)).split(batch_size)]:
-        systems, leaves = _systems(store, part, lists, info, dtype, device, bool(energies))
+        systems, leaves = systems_of(
+            store, part, lists, info.length_unit, dtype, device, bool(energies)
+        )
         start = time.perf_counter()
         with quiet_torchscript():
             found = model(systems, options, check_consistency=check_consistency)
@@ -158,7 +167,7 @@ def _predictions(
             batch[name] = torch.cat(blocks, dim=1)
         for name in energies:
             last = name == energies[-1]
-            for key, values in _gradients(batch[name], systems, leaves, not last).items():
+            for key, values in gradients_of(batch[name], systems, leaves, not last).items():
                 batch[f"{name}:{key}"] = values
         # bringing results to the CPU waits for the device: it belongs to the time
         there = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
@@ -169,10 +178,10 @@ def _predictions(
     return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
 
 
-def _gradients(
+def gradients_of(
     energy: Tensor, systems: list[System], leaves: list[Tensor], retain_graph: bool
 ) -> dict[str, Tensor]:
-    """``forces``, ``strain`` derivative and ``stress``; ``leaves`` are as of :func:`_systems`."""
+    """``forces``, ``strain`` derivative and ``stress``; ``leaves`` are as of :func:`systems_of`."""
     found = torch.autograd.grad(
         energy.sum(), leaves, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
     )
@@ -187,11 +196,11 @@ def _gradients(
     }
 
 
-def _systems(
+def systems_of(
     store: StructureStore,
     part: Tensor,
     lists: list[NeighborListOptions],
-    info: DatasetInfo,
+    length_unit: str,
     dtype: torch.dtype,
     device: str,
     gradients: bool,
@@ -212,7 +221,7 @@ def _systems(
         all_positions.append(positions)
         strains.append(strain)
         for options in lists:
-            block = _pairs(store, k, options, info.length_unit, dtype).to(device)
+            block = _pairs(store, k, options, length_unit, dtype).to(device)
             if gradients:
                 register_autograd_neighbors(system, block)
             system.add_neighbor_list(options, block)
@@ -275,7 +284,7 @@ def _targets(
         for name, output in offered.items()
         if name.split("/")[0] == "energy"
     }
-    targets = targets or _told(model) or energies
+    targets = targets or told(model) or energies
     if not targets:
         raise TargetError(
             f"{section.where()}: name the targets to predict (the model offers {', '.join(offered)})"
@@ -285,10 +294,10 @@ def _targets(
     )
 
 
-def _told(model: AtomisticModel) -> dict[str, TargetInfo]:
+def told(model: AtomisticModel) -> dict[str, TargetInfo]:
     """What one of our own files says each output is; nothing for those of others."""
-    told = model.metadata().extra.get("dataset_info")
-    return {} if told is None else DatasetInfo.from_dict(json.loads(told)).targets
+    info = model.metadata().extra.get("dataset_info")
+    return {} if info is None else DatasetInfo.from_dict(json.loads(info)).targets
 
 
 def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
@@ -303,8 +312,8 @@ def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
 
 def _totals(model: AtomisticModel) -> list[str]:
     """The targets that one of our own files was trained on as totals, not per atom."""
-    told = json.loads(model.metadata().extra.get("hypers", "{}"))
-    return list((told.get("trainer") or {}).get("per_structure_targets") or ())
+    hypers = json.loads(model.metadata().extra.get("hypers", "{}"))
+    return list((hypers.get("trainer") or {}).get("per_structure_targets") or ())
 
 
 def _errors(

@@ -11,7 +11,11 @@ import typer
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An exported model.", metavar="MODEL")],
     options: Annotated[
-        Path, typer.Argument(help="Structures and targets (YAML).", metavar="OPTIONS")
+        Path,
+        typer.Argument(
+            help="Structures and targets (YAML); for --verify also a file of structures.",
+            metavar="OPTIONS",
+        ),
     ],
     # a text, because a path would lose the slash at its end
     output: Annotated[
@@ -41,10 +45,20 @@ def evaluate(
             help="Call the model before times are taken: it compiles then.",
         ),
     ] = True,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Only try whether the model is right: forces against energies, repeated calls.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate an exported model on structures."""
     from atomtrain import api
 
+    if verify:
+        api.verify(model, options, extensions=extensions)
+        return
     api.evaluate(
         model,
         options,

@@ -7,7 +7,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atomtrain.model.export import describe_checkpoint, save_model
+from atomtrain.errors import VerificationError
+from atomtrain.model.export import describe_checkpoint
 from atomtrain.report.classification import (
     Classified,
     classified,
@@ -21,6 +22,7 @@ from atomtrain.training.evaluate import Samples, errors_on
 from atomtrain.training.observers import Errors
 from atomtrain.training.run import TrainingOutcome
 from atomtrain.training.units import errors_line
+from atomtrain.verification import save_verified, unverified
 
 log = logging.getLogger("atomtrain")
 
@@ -44,7 +46,8 @@ def finish(
 ) -> TrainingResult:
     """Export what a training gave to ``output``, the checkpoint beside it, and say how good it is.
 
-    Only the main process does; one that a signal stopped only says how to go on.
+    Raises VerificationError where the file does not do what was trained: checkpoint and file are there then, the
+    file as ``<stem>.unverified.pt``. Only the main process does; one that a signal stopped only says how to go on.
     """
     directory = prepared.run.directory
     if not prepared.run.processes.is_main:
@@ -54,9 +57,15 @@ def finish(
         path = directory / "interrupted.ckpt"
         log.warning(f"stopped by a signal; go on with: atomtrain train ... --restart {path}")
         return TrainingResult(None, path, directory, interrupted=True)
-    _export(prepared, outcome, extensions)
     checkpoint = output.with_suffix(".ckpt")
+    save_checkpoint(outcome.checkpoint, directory / "model.ckpt")
     deliver(directory / "model.ckpt", checkpoint)
+    try:
+        _export(prepared, outcome, extensions)
+    except VerificationError:
+        deliver(unverified(directory / "model.pt"), unverified(output))
+        log.info(f"the checkpoint is right: {checkpoint}")
+        raise
     deliver(directory / "model.pt", output)
     errors: dict[str, Errors] = {}
     pictures: list[Path] = []
@@ -75,13 +84,16 @@ def finish(
 
 
 def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path | None) -> None:
-    """Write checkpoint and model into the run's directory; the predictor has the best weights then."""
+    """Write the model into the run's directory, verified; the predictor has the best weights then."""
     architecture, run = prepared.plan.architecture, prepared.run
-    save_checkpoint(outcome.checkpoint, run.directory / "model.ckpt")
     run.predictor.model.load_state_dict(outcome.best_weights)
     metadata = describe_checkpoint(outcome.checkpoint, architecture.info)
-    exported = architecture.export_model(run.predictor, metadata)
-    foreign = save_model(exported, run.directory / "model.pt", extensions=extensions)
+    # a copy: what the file is held against is none of the architecture's business any more
+    exported = architecture.export_model(copy.deepcopy(run.predictor), metadata)
+    some = run.validation if len(run.validation) > 0 else run.train
+    foreign = save_verified(
+        exported, run.directory / "model.pt", run.predictor, some, extensions=extensions
+    )
     if foreign:
         log.warning(f"the model needs the libraries in '{extensions}' beside it")
 

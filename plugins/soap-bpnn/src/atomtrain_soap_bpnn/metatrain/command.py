@@ -28,12 +28,13 @@ def import_metatrain(
         str, typer.Option("--python", help="The Python that has metatrain installed.")
     ] = sys.executable,
 ) -> None:
-    """Turn a checkpoint of metatrain's soap_bpnn into ours.
+    """Turn a checkpoint of metatrain's soap_bpnn into ours, and try whether it exports.
 
     Export it with 'atomtrain export', fine-tune it with architecture.training.finetune.read_from.
     """
     if output.suffix != ".ckpt":
         raise OutputError(f"'{output}' should end in '.ckpt': it will be a checkpoint")
+    import atomtrain
     from atomtrain.training.checkpoint import save_checkpoint
     from atomtrain.training.fetch import fetched
 
@@ -44,6 +45,7 @@ def import_metatrain(
             raise CheckpointError(f"there is no file '{checkpoint}'")
         ours = convert(unpack(path, python))
     save_checkpoint(ours, output)
+    atomtrain.verify(output)
     typer.echo(f"written: {output} (next: atomtrain export {output}; atomtrain show {output})")
 
 
