@@ -85,9 +85,7 @@ def test_fine_tuning_without_validation(
 
 
 def test_what_needs_a_validation_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = (
-        r"options.yaml:\d+: architecture.training.early_stopping_patience: there is no validation"
-    )
+    where = r"options.yaml:\d+: architecture.training.early_stopping_patience: without a validation"
     with pytest.raises(OptionsError, match=where):
         architecture = tables(early_stopping_patience=2)
         train(tmp_path, monkeypatch, architecture=architecture, validation_set=0)

@@ -207,7 +207,7 @@ class TargetSection(Section):
                 problem = "only an energy (quantity: energy, one scalar per system) has "
                 raise Problems.at(asked[0], problem + "forces, stress or virial")
             return
-        self._spelt_out = peer.spelt_out(self, asked)
+        self._spelt_out = self._spelt_out or peer.spelt_out(self, asked)
         if "forces" not in said:
             self.forces = GradientSection(required=False)
         if "stress" not in said and self.virial is None:
@@ -218,7 +218,8 @@ class TargetSection(Section):
         for gradient in GRADIENTS:
             section = getattr(self, gradient)
             if section is not None:
-                section.required = section.required and not self._spelt_out
+                if self._spelt_out:
+                    section.required = False
                 section.key = section.key or gradient
                 _read_beside(section, self)
 
@@ -273,13 +274,14 @@ class DatasetSection(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> DatasetSection:
-        problems = list(clashes([((), self)]))
+        problems: list[tuple[Path, str]] = []
         for kind, sections in (("targets", self.targets), ("extra_data", self.extra_data)):
             for name, section in sections.items():
                 try:
                     section.complete(name, self.systems, label=kind == "targets")
                 except Problems as found:
                     problems += [((kind, name, *path), text) for path, text in found.problems]
+        problems += clashes([((), self)])
         if problems:
             raise Problems(*problems)
         return self

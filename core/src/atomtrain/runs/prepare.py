@@ -50,8 +50,8 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     if not data.validated and plan.hypers.early_stopping_patience is not None:
         where = options.source.where(("architecture", "training", "early_stopping_patience"))
         raise OptionsError(
-            f"{where}: there is no validation set to see that the model gets no better; leave this out, "
-            "or validation_set some structures"
+            f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
+            "validation_set some structures"
         )
     for note in data.notes:
         log.info(note)
