@@ -224,6 +224,17 @@ def test_cells_are_written_as_they_were(folder, model_file):
     assert written.pbc.tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("output", ["out.xyz", "out.zip", "out.db", "out/"])
+def test_gradients_that_are_off_are_not_written(folder, model_file, output):
+    ase.io.write("data.xyz", labelled()[2])
+    Path("eval.yaml").write_text("{systems: data.xyz, targets: {energy: {forces: false}}}")
+    (result,) = evaluate(model_file, "eval.yaml", output=output)
+    assert set(result.predictions) == {"energy", "energy:strain", "energy:stress"}
+    Path("again.yaml").write_text(f"systems: {output}\ntargets: {{energy: {{key: energy}}}}\n")
+    (result,) = evaluate(model_file, "again.yaml", output=None)
+    assert set(result.errors) == {"energy", "energy:strain"}
+
+
 def test_several_sections_get_a_file_each(folder, model_file):
     ase.io.write("a.xyz", molecule("H2O"))
     ase.io.write("b.xyz", molecule("CH4"))

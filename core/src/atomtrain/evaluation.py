@@ -108,7 +108,14 @@ def evaluate_model(
     for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
         store = loaded.store
         predictions, seconds = _predictions(
-            model, device, store, info, batch_size, check_consistency, warm_up
+            model,
+            device,
+            store,
+            info,
+            _gradients(section, info),
+            batch_size,
+            check_consistency,
+            warm_up,
         )
         errors = _errors(store, info, predictions, totals)
         if place is not None:
@@ -137,6 +144,7 @@ def _predictions(
     device: str,
     store: StructureStore,
     info: DatasetInfo,
+    gradients: dict[str, set[str]],
     batch_size: int,
     check_consistency: bool,
     warm_up: bool,
@@ -149,7 +157,7 @@ def _predictions(
         for name, target in info.targets.items()
     }
     options = ModelEvaluationOptions(length_unit=info.length_unit, outputs=outputs)
-    energies = [name for name, target in info.targets.items() if target.is_energy]
+    energies = list(gradients)
     collected: dict[str, list[Tensor]] = {}
     seconds = 0.0
     # the first calls of a TorchScript model compile it; they are not what is to be timed
@@ -168,7 +176,8 @@ def _predictions(
         for name in energies:
             last = name == energies[-1]
             for key, values in gradients_of(batch[name], systems, leaves, not last).items():
-                batch[f"{name}:{key}"] = values
+                if key in gradients[name]:
+                    batch[f"{name}:{key}"] = values
         # bringing results to the CPU waits for the device: it belongs to the time
         there = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
         if part is not warmup:
@@ -176,6 +185,20 @@ def _predictions(
             for key, value in there.items():
                 collected.setdefault(key, []).append(value)
     return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
+
+
+def _gradients(section: DatasetSection, info: DatasetInfo) -> dict[str, set[str]]:
+    """Which results of :func:`gradients_of` to keep of each energy: what the options do not turn off."""
+    wanted: dict[str, set[str]] = {}
+    for name, target in info.targets.items():
+        if target.is_energy:
+            said = section.targets.get(name)
+            forces = said is None or said.forces is not None
+            stress = said is None or said.stress is not None or said.virial is not None
+            kept = {*(["forces"] if forces else []), *(["strain", "stress"] if stress else [])}
+            if kept:
+                wanted[name] = kept
+    return wanted
 
 
 def gradients_of(

@@ -49,6 +49,9 @@ def test_arguments_have_defaults() -> None:
     everywhere = hypers({"loss": {"type": "huber", "delta": 2, "forces": "mae"}}).loss_for(energy)
     assert everywhere.arguments == {"delta": 2.0}
     assert everywhere.gradients["forces"].type == "mae"
+    spelt_twice = {"forces": {"weight": 10}, "gradients": {"positions": {"type": "mae"}}}
+    both = hypers({"loss": {"energy": spelt_twice}}).loss_for(energy).gradients["forces"]
+    assert (both.type, both.weight) == ("mae", 10)
 
 
 LOSS = """

@@ -134,6 +134,17 @@ def test_mistakes(tmp_path: Path, text: str, message: str) -> None:
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize("place", ["validation_set", "test_set"])
+def test_targets_that_nobody_trains_on(tmp_path: Path, place: str) -> None:
+    more = "{systems: b.xyz, targets: {energy: {}, mtt::gap: {}}}"
+    text = MINIMAL.replace("validation_set: 0.1\n", "") + f"{place}: {more}\n"
+    if place == "test_set":
+        text += "validation_set: 0.1\n"
+    problem = rf"{place}.targets.mtt::gap: is no target of the training set \(its targets: energy\)"
+    with pytest.raises(OptionsError, match=problem):
+        load(tmp_path, text)
+
+
 def test_a_wrong_loss_is_told_once(tmp_path: Path) -> None:
     for loss, message in (
         ({"energy": {"wieght": 2}}, "loss.energy.wieght: unknown key; did you mean 'weight'?"),
@@ -333,6 +344,15 @@ def test_losses(tmp_path: Path) -> None:
         ({"batch_atom_bounds": [9, 3]}, "the minimum 9 is larger"),
         ({"loss": {"energy": {"forcs": 1}}}, "unknown key"),
         ({"fixed_scaling_weights": "a.ckpt"}, "atomic_baseline must be one too"),
+        ({"fixed_composition_weights": {}}, "weights: is called 'atomic_baseline' today"),
+        (
+            {"loss": {"energy": {"stress": "mae", "virial": "mse"}}},
+            "loss.energy.virial: is the loss of what 'stress' is the loss of; give one of them",
+        ),
+        (
+            {"loss": {"forces": {"weight": 1}, "gradients": {"positions": {"weight": 2}}}},
+            "loss.forces: is the loss of what 'gradients.positions' is the loss of",
+        ),
     ],
 )
 def test_wrong_hypers(tmp_path: Path, section: dict[str, Any], message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -179,7 +179,7 @@ class Options(Section):
             for k, section in enumerate(getattr(self, name))
             if isinstance(section, DatasetSection)
         ]
-        problems = list(clashes(sections))
+        problems = [*clashes(sections), *_untrained(sections)]
         if problems:
             raise Problems(*problems)
         return self
@@ -190,6 +190,19 @@ class Options(Section):
         if not isinstance(data, dict):
             return data
         return peer.wandb_as_observer({**data, "observers": _by_name(data.get("observers"))})
+
+
+def _untrained(sections: Sequence[tuple[Path, DatasetSection]]) -> Iterator[tuple[Path, str]]:
+    """Targets of validation and test sets that no training section has: located problems."""
+    trained = {
+        name for path, section in sections if path[0] == "training_set" for name in section.targets
+    }
+    for path, section in sections:
+        for name in section.targets if path[0] != "training_set" else ():
+            if name not in trained:
+                known = ", ".join(trained) or "none"
+                problem = f"is no target of the training set (its targets: {known}): train on it, or remove it here"
+                yield (*path, "targets", name), problem
 
 
 def load_options(

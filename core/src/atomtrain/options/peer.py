@@ -116,6 +116,9 @@ def spelt_out(target: TargetSection, gradients: list[str]) -> bool:
     )
 
 
+OLDER_HYPERS = {"fixed_composition_weights": "atomic_baseline"}
+"""hypers of the training that metatrain has under another name today, and refuses under this one"""
+
 # -- losses of gradients ---------------------------------------------------------------------------
 
 BESIDE = ("forces", "stress", "virial")
@@ -139,8 +142,27 @@ def gradients(loss: dict[str, Any]) -> dict[str, Any]:
         if name not in _GRADIENTS:
             hint = did_you_mean(name, ("positions", "strain"))
             raise Problems.at(("gradients", name), f"unknown gradient{hint}")
-    renamed = {_GRADIENTS[name]: value for name, value in {**inside, **beside}.items()}
+    renamed: dict[str, Any] = {}
+    spelling: dict[str, Path] = {}
+    spelt = [(("gradients", name), value) for name, value in inside.items()]
+    for path, value in [*spelt, *(((name,), value) for name, value in beside.items())]:
+        name = _GRADIENTS[path[-1]]
+        other = renamed.get(name)
+        first = spelling.setdefault(name, path)
+        if first == path:
+            renamed[name] = value
+        elif path[-1] not in ("stress", "virial") and _apart(other, value):
+            renamed[name] = {**other, **value}  # type: ignore[dict-item]
+        else:
+            problem = f"is the loss of what '{'.'.join(first)}' is the loss of; give one of them"
+            raise Problems.at(path, problem)
     return {**loss, "gradients": renamed} if renamed else loss
+
+
+def _apart(one: Any, other: Any) -> bool:
+    """Whether two sections say different things, which can stand together."""
+    both = isinstance(one, dict) and isinstance(other, dict)
+    return both and not set(one) & set(other)
 
 
 def allow_gradients(schema: Json) -> None:

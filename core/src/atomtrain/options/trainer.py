@@ -202,6 +202,14 @@ class TrainerHypers(Section):
             check_scheduler(*next(iter(value.items())))
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_today(cls, data: Any) -> Any:
+        for old, today in peer.OLDER_HYPERS.items():
+            if isinstance(data, dict) and old in data:
+                raise Problems.at(old, f"is called '{today}' today")
+        return data
+
     @model_validator(mode="after")
     def _agree(self) -> TrainerHypers:
         largest = self.max_atoms_per_batch

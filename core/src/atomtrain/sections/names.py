@@ -48,7 +48,7 @@ def bad_target_name(name: Any) -> str | None:
     if slash and not variant:
         return f"'{name}' ends in '/': a variant is written '{base}/pbe'"
     if "::" in base:
-        if all(base.split("::")) and "::" not in variant:
+        if all(base.split("::")) and "::" not in variant and ":" not in name.replace("::", ""):
             return None
         return f"'{name}' is not of the form '<domain>::<name>' or '<domain>::<name>/<variant>'"
     if base in STANDARD_TARGETS:

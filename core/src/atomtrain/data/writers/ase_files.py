@@ -103,16 +103,17 @@ def _frames(predictions: Predictions) -> Iterator[tuple[Any, Values, Values]]:
                 of_structure.update({key: _single(array) for key, array in written.items()})
             if not target.is_energy:
                 continue
-            forces = values[f"{name}:forces"][atoms].numpy().copy()
-            stress = values[f"{name}:stress"][k].numpy()[list(VOIGT)]
-            periodic = bool(store.pbc[k].all())
+            gradients: Values = {}
+            if f"{name}:forces" in values:
+                gradients["forces"] = values[f"{name}:forces"][atoms].numpy().copy()
+            if f"{name}:stress" in values and bool(store.pbc[k].all()):
+                gradients["stress"] = values[f"{name}:stress"][k].numpy()[list(VOIGT)]
             if name == "energy":
-                results = {"energy": of_structure.pop(name), "forces": forces}
-                results |= {"stress": stress} if periodic else {}
+                results = {"energy": of_structure.pop(name), **gradients}
                 frame.calc = SinglePointCalculator(frame, **results)
-            else:
-                of_atoms[f"{name}_forces"] = forces
-                of_structure |= {f"{name}_stress": stress} if periodic else {}
+                continue
+            for kind, array in gradients.items():
+                (of_atoms if kind == "forces" else of_structure)[f"{name}_{kind}"] = array
         yield frame, of_structure, of_atoms
 
 

@@ -57,7 +57,7 @@ def _map(predictions: Predictions, name: str, start: int, stop: int) -> TensorMa
         target,
         values[name][atoms if target.per_atom else structures],
         store.n_atoms[structures],
-        forces=values[f"{name}:forces"][atoms] if target.is_energy else None,
-        strain=values[f"{name}:strain"][structures] if target.is_energy else None,
+        forces=values[f"{name}:forces"][atoms] if f"{name}:forces" in values else None,
+        strain=values[f"{name}:strain"][structures] if f"{name}:strain" in values else None,
         first=start,
     )

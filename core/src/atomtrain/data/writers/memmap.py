@@ -29,7 +29,8 @@ def write_memmap(folder: Path, predictions: Predictions) -> None:
     write("c", store.cells)  # a vector that is not zero says that there is periodicity along it
     for name, target in predictions.targets.items():
         write(name, predictions.values[name])
-        if target.is_energy:
+        if target.is_energy and f"{name}:forces" in predictions.values:
             write(f"{name}_forces", predictions.values[f"{name}:forces"])
+        if target.is_energy and f"{name}:stress" in predictions.values:
             stress = predictions.values[f"{name}:stress"]
             write(f"{name}_stress", stress.masked_fill(~store.pbc.all(1, keepdim=True), np.nan))
