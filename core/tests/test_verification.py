@@ -312,7 +312,7 @@ def test_train_and_export_end_with_an_error_and_keep_the_file_apart(tmp_path, mo
 
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setattr(api, "save_verified", save_verified)  # see conftest.py
-    with pytest.raises(VerificationError, match=r"It is written as 'model\.unverified\.pt'"):
+    with pytest.raises(VerificationError, match=r"as 'model\.unverified\.pt'"):
         api.export(tmp_path / "model.ckpt")
     assert (tmp_path / "model.unverified.pt").is_file()
     assert (tmp_path / "model.pt").read_text() == "an older one"

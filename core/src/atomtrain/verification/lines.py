@@ -24,8 +24,8 @@ VAGUE = 0.2
 class Lines:
     """Lines in random directions: one for each structure and kind of gradient, five points each.
 
-    The fourth difference of five energies is what they are rounded by, and tells how well their slope is known: a
-    file in float32 may round by meV.
+    The fourth difference of five energies is what they are rounded by (a file in float32 may round by meV), and what
+    the outer two change of the slope is more than its error for curvature: together they tell how well it is known.
     """
 
     def __init__(self, store: StructureStore, angstrom: float) -> None:
@@ -60,6 +60,7 @@ class Lines:
         lines = energies[:, 1:].reshape(-1, len(GRADIENTS), 4)[:, GRADIENTS.index(kind)]
         fourth = lines @ torch.tensor([1.0, -4, -4, 1]).double() + 6 * energies[:, 0]
         slopes = lines @ torch.tensor([1.0, -8, 8, -1]).double() / (12 * step)
+        curved = (slopes - (lines[:, 2] - lines[:, 1]) / (2 * step)).abs().tolist()
         least = 16 * torch.finfo(energies.dtype).eps * float(energies.abs().max())
         rounding = max(float(fourth.abs().max()) / math.sqrt(70), least)
         error = SCATTER * rounding * math.sqrt(130) / (12 * step)
@@ -72,9 +73,10 @@ class Lines:
                 continue  # nothing moves against anything
             way, norm = self.ways[kind][rows], float(gradient[rows].norm())
             off = abs(float((gradient[rows] * way).sum()) - slope)
-            if not off <= SLOPE * norm + error + allowed * math.sqrt(way.numel()):
+            unknown = error + curved[k]
+            if not off <= SLOPE * norm + unknown + allowed * math.sqrt(way.numel()):
                 worst = max(worst, off / max(norm, allowed, 1e-300))
-            known |= error < VAGUE * norm
+            known |= unknown < VAGUE * norm
         return worst if known or worst > 0 else None
 
     def _rows(self, kind: str, k: int) -> slice:

@@ -152,7 +152,7 @@ def _derivatives(
         key = f"{name}:{kind}"
         off = lines.off(kind, energies, own[key].values, float(wanted[key].allowed.max()))
         if off is None:
-            found.untried.append(f"{word} of '{name}': energies are rounded too much")
+            found.untried.append(f"{word} of '{name}': the energy is too rough to tell")
         elif off > 0:
             found.wrong.append(f"{word} not the derivative of '{name}' ({off:.0%} off)")
         else:
