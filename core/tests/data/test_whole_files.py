@@ -46,7 +46,7 @@ def text(n: int = 4) -> list[str]:
 
 
 def read(name: str) -> list[Frame]:
-    return list(Files().frames(name, None, "here"))
+    return list(Files().structures(name, None, "here").frames)
 
 
 def read_whole(name: str, n: int = 4) -> None:

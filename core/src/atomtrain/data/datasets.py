@@ -141,6 +141,7 @@ def _read(
             "number of structures"
         )
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
+    remarks.notes[:0], remarks.warnings[:0] = files.lines, files.warnings
     return parts, splits
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from atomtrain.data.readers import Files
+from atomtrain.data.readers import Files, Reading
 from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
@@ -29,7 +29,8 @@ class SectionFiles:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
-        self.file = files.structures(systems.read_from, systems.reader, self.where)
+        self._reading = Reading(systems.format)
+        self.file = files.structures(systems.read_from, systems.reader, self.where, self._reading)
         self.structures = self.file.frames
         self.chosen: Sequence[int] = range(len(self.structures))
         if section.indices is not None:
@@ -100,7 +101,8 @@ class SectionFiles:
     def _open(self, section: TargetSection | GradientSection, what: str, *place: str) -> _Source:
         where, extra = self.section.where(*place), place[0] == "extra_data"
         wanted = Wanted(self.structures, self.chosen, where, flags=extra)
-        file = self._files.open(section.read_from, section.reader, wanted.where)
+        reading = replace(self._reading, format=section.format)
+        file = self._files.open(section.read_from, section.reader, wanted.where, reading)
         return _Source(file, wanted, section.key, section.allow_missing, what)
 
 

@@ -40,6 +40,9 @@ class SystemsSection(Section):
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     length_unit: str = "angstrom"
     """Unit of positions and cells, any unit of length metatomic knows, in any case."""
 
@@ -61,6 +64,9 @@ class GradientSection(Section):
     energy."""
     reader: str | None = None
     """Reader to use. Absent: chosen by the file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     key: str = ""
     """Name of the values in the file. Absent: ``forces``, ``stress`` or ``virial``."""
     allow_missing: bool = False
@@ -96,6 +102,9 @@ class TargetSection(Section):
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     key: str = ""
     """Name of the values in the file. Absent: the name of the target."""
     unit: str = ""
@@ -211,6 +220,7 @@ def _read_beside(
     if not section.read_from:
         section.read_from = other.read_from
         section.reader = section.reader or other.reader
+        section.format = section.format or other.format
 
 
 Target = Annotated[

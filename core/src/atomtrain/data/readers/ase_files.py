@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import __version__ as ase_version
 
+from atomtrain.data.readers.account import Account, Frames
 from atomtrain.data.readers.base import existing
 from atomtrain.data.readers.content import (
     DAMAGED,
@@ -23,15 +25,16 @@ from atomtrain.data.readers.content import (
     undecodable_line,
 )
 from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
-from atomtrain.errors import DataError, first_line
+from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
 
 _DATABASES = ("db", "json")
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 _DAMAGED = "is packed, and cut off or damaged; copy or download it again"
 
 
-def read_ase(path: str, where: str) -> list[Frame]:
-    """Frames of any file ASE reads; the format follows from the name or the content.
+def read_ase(path: str, where: str, format: str = "") -> Frames:
+    """Frames of any file ASE reads; without ``format`` (a name of ASE's) it is told by name and content.
 
     Raises DataError where the file, or the last of it, cannot be read.
     """
@@ -42,20 +45,19 @@ def read_ase(path: str, where: str) -> list[Frame]:
         )
     existing(path, where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ASE's own remarks on formats
-            frames = _read(path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            frames = _read(path, format, said)
     except Incomplete as error:
         cause = error.__cause__
-        said = f" ({first_line(cause, typed=True)})" if cause is not None else ""
-        raise DataError(f"{where}: '{path}' {error}{said}") from cause
+        raise DataError(f"{where}: '{path}' {error}") from cause
     except OSError as error:
         raise DataError(f"{where}: '{path}' cannot be read: {error.strerror or error}") from error
     return frames
 
 
-def _read(path: str) -> list[Frame]:
-    """The frames. Raises Incomplete, or OSError."""
+def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames; ``said`` are the warnings so far. Raises Incomplete, or OSError."""
     with open(path, "rb") as file:
         is_packed = packed(file.read(8))
     try:
@@ -65,15 +67,18 @@ def _read(path: str) -> list[Frame]:
     problem = not_structures(head)
     if problem:
         raise Incomplete(problem)
-    format = _format(path, head)
-    frames: list[Frame] = []
+    format = _known(format) if format else _format(path, head)
+    frames = Frames(account=Account(format=format, reader=f"ASE {ase_version}"))
     xyz = None
     try:
         if format == "extxyz":
             with opened(path) as file:
                 xyz = XyzText(file.read())
+        told = 0
         for frame in _frames(path, format, xyz):
             frames.append(frame)
+            if len(said) > told:
+                told = _tell(said, told, len(frames) - 1, frames.account)
         if format in COUNTED:
             with opened(path) as file:
                 check_all_read(format, file.read(), [len(frame.numbers) for frame in frames])
@@ -179,6 +184,28 @@ def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
         np.asarray(atoms.pbc, dtype=bool),
         per_structure,
         per_atom,
+    )
+
+
+def _tell(said: list[warnings.WarningMessage], told: int, frame: int, account: Account) -> int:
+    """Note warnings of ASE's on a frame, each text once; gives how many there were."""
+    for one in said[told:]:
+        text = " ".join(str(one.message).split())
+        known = any(note.startswith(f"ASE says: {text}") for note in account.notes)
+        if not known and not issubclass(one.category, _FOR_DEVELOPERS):
+            account.notes.append(f"ASE says: {text} (frame {frame})")
+    return len(said)
+
+
+def _known(format: str) -> str:
+    """A format that the options name. Raises Incomplete if ASE does not read it."""
+    from ase.io.formats import ioformats
+
+    if format in ioformats and ioformats[format].can_read:
+        return format
+    readable = [name for name, one in ioformats.items() if one.can_read]
+    raise Incomplete(
+        f"cannot be read as format '{format}', which ASE does not know{did_you_mean(format, readable)}"
     )
 
 

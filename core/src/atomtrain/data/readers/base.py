@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from atomtrain.data.readers.account import Account
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
@@ -81,12 +82,16 @@ class Rows:
 class DataFile(ABC):
     """A file or folder of structures, of labels, or of both, opened.
 
-    ``frames`` are the structures; empty where the file holds labels alone.
+    ``frames`` are the structures; empty where the file holds labels alone. ``account``: how they were
+    read, where a reader says so.
     """
 
-    def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
+    def __init__(
+        self, path: str, frames: Sequence[Frame] = (), account: Account | None = None
+    ) -> None:
         self.path = path
         self.frames = frames
+        self.account = account
 
     @property
     def keys(self) -> set[str]:
