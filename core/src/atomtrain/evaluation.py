@@ -98,9 +98,9 @@ def evaluate_model(
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
-    for note in [*files.lines, *remarks.notes]:
+    for note in dict.fromkeys([*files.lines, *remarks.notes]):
         log.info(note)
-    for warning in [*files.warnings, *remarks.warnings]:
+    for warning in dict.fromkeys([*files.warnings, *remarks.warnings]):
         log.warning(warning)
     _check_outputs(outputs, [info for _, info in work], files)
     totals = _totals(model)

@@ -54,7 +54,10 @@ def test_a_file_is_read_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ase.io, "iread", counting)
     files = Files()
-    assert files.structures("a.xyz", None, "here").frames is files.structures("a.xyz", "ase", "there").frames
+    assert (
+        files.structures("a.xyz", None, "here").frames
+        is files.structures("a.xyz", "ase", "there").frames
+    )
     assert len(calls) == 1
 
 

@@ -17,6 +17,8 @@ from atomtrain.data.distances import close_pairs
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
+from atomtrain.graph import volumes
+from atomtrain.targets.units import conversion
 
 SAME_PLACE = 1e-3
 """Two atoms closer than this (angstrom) are in one place."""
@@ -230,6 +232,67 @@ def check_read(
         advice = "they were read as full sites of one element: give whole structures instead"
         found.append(Finding(partly, what, advice))
     return [f"{where}: {finding.sentence(store)}" for finding in found]
+
+
+LARGEST_STRESS, LARGEST_FORCE = 1.0, 1000.0
+"""eV/A^3 and eV/A, beyond which no label of a structure at rest or at any temperature is"""
+_STRESSES = ("GPa", "kbar", "bar")
+_FORCES = ("meV/angstrom", "kcal/mol/angstrom", "kJ/mol/nm")
+
+
+def gradient_warnings(
+    store: StructureStore, name: str, unit: str, length_unit: str
+) -> Iterator[str]:
+    """Forces and stresses of an energy in ``unit`` that no physics has, with the unit they may have."""
+    unit = unit or "eV"
+    kinds = (
+        ("forces", f"{unit}/{length_unit}", "eV/angstrom", LARGEST_FORCE, _FORCES),
+        ("strain", f"{unit}/{length_unit}^3", "eV/angstrom^3", LARGEST_STRESS, _STRESSES),
+    )
+    for gradient, own, common, limit, others in kinds:
+        label = store.labels.get(f"{name}:{gradient}")
+        if label is None:
+            continue
+        size = _largest(store, label)
+        if gradient == "strain":
+            size = size / volumes(store.cells).clamp(min=1e-30)
+        size = size * conversion(own, common)
+        beyond = (size > limit).nonzero().squeeze(1)
+        if not len(beyond):
+            continue
+        beyond = beyond[size[beyond].argsort(descending=True)]
+        largest = float(size[beyond[0]])
+        kind = "forces" if gradient == "forces" else "stress"
+        advice = (
+            f"make sure that {kind} are in {own}"
+            if kind == "forces"
+            else f"make sure that it is in {own}"
+        )
+        for other in others:
+            if (
+                meant := largest / conversion(own, common) * conversion(other, common)
+            ) <= limit / 3:
+                advice += (
+                    f"; read as {other} it would be {meant:.3g} {common}: {kind}: {{unit: {other}}}"
+                )
+                if kind == "stress":
+                    advice += " (with positive: compression where pressure counts as positive)"
+                break
+        yield Finding(
+            beyond.tolist(),
+            f"have a {'force' if kind == 'forces' else kind} above {limit:g} {common}, beyond any physics",
+            advice,
+            [f"{float(size[k]):.4g}" for k in beyond[:SHOWN]],
+        ).sentence(store)
+
+
+def _largest(store: StructureStore, label: Label) -> torch.Tensor:
+    """The largest entry of a label in each structure, [n_structures]; 0 where there is none."""
+    size = torch.where(label.there, label.values.abs(), 0.0).amax(1)
+    if not label.per_atom:
+        return size
+    found = torch.zeros(len(store), dtype=size.dtype)
+    return found.scatter_reduce(0, store.structure, size, "amax")
 
 
 def partly_occupied(frame: Frame) -> bool:

@@ -141,7 +141,8 @@ def _read(
             "number of structures"
         )
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
-    remarks.notes[:0], remarks.warnings[:0] = files.lines, files.warnings
+    remarks.notes = list(dict.fromkeys([*files.lines, *remarks.notes]))
+    remarks.warnings = list(dict.fromkeys([*files.warnings, *remarks.warnings]))
     return parts, splits
 
 

@@ -31,6 +31,7 @@ from atomtrain.data.readers.content import DAMAGED, beginning
 from atomtrain.data.readers.frames import FramesFile, JoinedFiles
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.data.readers.own import OWN
+from atomtrain.data.readers.settle import settled
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 
@@ -207,7 +208,7 @@ def _open(path: str, kind: str, where: str, reading: Reading, *, named: bool) ->
         raise DataError(
             f"{where}: '{path}' holds no structures; is it the right file, of the format its name says?"
         )
-    return FramesFile(path, frames, account)
+    return FramesFile(path, settled(frames, reading, path, where))
 
 
 def _own(path: str, format: str) -> str:

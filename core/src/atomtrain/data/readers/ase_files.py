@@ -184,7 +184,23 @@ def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
         np.asarray(atoms.pbc, dtype=bool),
         per_structure,
         per_atom,
+        _fixed(atoms) if atoms.constraints else None,
     )
+
+
+def _fixed(atoms: Any) -> np.ndarray | None:
+    """Components of positions that constraints hold, [n, 3] bool; None: none."""
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.index] = True
+        elif isinstance(constraint, FixCartesian):
+            fixed[constraint.index] |= constraint.mask
+        elif isinstance(constraint, FixScaled) and np.all(constraint.mask):
+            fixed[constraint.index] = True
+    return fixed if fixed.any() else None
 
 
 def _tell(said: list[warnings.WarningMessage], told: int, frame: int, account: Account) -> int:

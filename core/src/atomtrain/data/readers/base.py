@@ -86,12 +86,10 @@ class DataFile(ABC):
     read, where a reader says so.
     """
 
-    def __init__(
-        self, path: str, frames: Sequence[Frame] = (), account: Account | None = None
-    ) -> None:
+    def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
         self.path = path
         self.frames = frames
-        self.account = account
+        self.account: Account | None = getattr(frames, "account", None)
 
     @property
     def keys(self) -> set[str]:
@@ -119,6 +117,14 @@ class DataFile(ABC):
     def resembling(self, kind: GradientKind) -> list[str]:
         """Names of values that look like a gradient of an energy, the likeliest first."""
         return []
+
+    def stated_unit(self, key: str) -> str:
+        """The unit that the file itself says its values called ``key`` have; empty: it says nothing."""
+        return ""
+
+    def length_units(self) -> dict[str, str]:
+        """By file: the unit of length that it is known to have, for files that leave no choice."""
+        return {}
 
     @abstractmethod
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:

@@ -36,6 +36,32 @@ class FramesFile(DataFile):
     def keys(self) -> set[str]:
         return set().union(*(frame.keys for frame in self.frames))
 
+    def stated_unit(self, key: str) -> str:
+        known = self.account.quantities.get(key) if self.account is not None else None
+        if known is not None and known.unit:
+            return known.unit
+        words = [
+            f"{name}{join}{unit}"
+            for name in (key, key.removesuffix("s"))
+            for join in "-_"
+            for unit in ("unit", "units")
+        ]
+        keys = self.keys
+        said = {
+            str(frame.find(word))
+            for word in words
+            if word in keys
+            for frame in self.frames
+            if frame.find(word) is not None
+        }
+        if len(said) > 1:
+            raise ValueError(f"frames say different units of '{key}': {', '.join(sorted(said))}")
+        return said.pop() if said else ""
+
+    def length_units(self) -> dict[str, str]:
+        unit = self.account.length_unit if self.account is not None else ""
+        return {self.path: unit} if unit else {}
+
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
             if info.per_volume:  # a stress: ASE's six numbers are understood too
@@ -104,12 +130,24 @@ class JoinedFiles(FramesFile):
 
     def __init__(self, path: str, parts: Sequence[FramesFile]) -> None:
         super().__init__(path, [frame for part in parts for frame in part.frames])
+        self._parts = parts
         self._files = [part.path for part in parts]
         self._starts = np.cumsum([0] + [len(part.frames) for part in parts])[:-1].tolist()
 
     @property
     def files(self) -> list[str]:
         return self._files
+
+    def stated_unit(self, key: str) -> str:
+        said = {part.stated_unit(key) for part in self._parts if key in part.keys}
+        if len(said) > 1:
+            raise ValueError(
+                f"the files say different units of '{key}': {', '.join(unit or 'none' for unit in sorted(said))}"
+            )
+        return said.pop() if said else ""
+
+    def length_units(self) -> dict[str, str]:
+        return {path: unit for part in self._parts for path, unit in part.length_units().items()}
 
     def origin(self, frame: int) -> tuple[int, int]:
         file = bisect_right(self._starts, frame) - 1
