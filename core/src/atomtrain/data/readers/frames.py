@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atomtrain.data.readers.account import Account, Quantity
 from atomtrain.data.readers.base import (
     DataFile,
     GradientKind,
@@ -132,6 +133,14 @@ class JoinedFiles(FramesFile):
         super().__init__(path, [frame for part in parts for frame in part.frames])
         self._parts = parts
         self._files = [part.path for part in parts]
+        self.account = Account()
+        for part in parts:
+            self.account.usual_units = (
+                self.account.usual_units or (part.account or Account()).usual_units
+            )
+            for key, known in (part.account or Account()).quantities.items():
+                same = self.account.quantities.setdefault(key, known) == known
+                self.account.quantities[key] = known if same else Quantity(unit=known.unit)
         self._starts = np.cumsum([0] + [len(part.frames) for part in parts])[:-1].tolist()
 
     @property
@@ -139,11 +148,9 @@ class JoinedFiles(FramesFile):
         return self._files
 
     def stated_unit(self, key: str) -> str:
-        said = {part.stated_unit(key) for part in self._parts if key in part.keys}
+        said = {part.stated_unit(key) for part in self._parts} - {""}
         if len(said) > 1:
-            raise ValueError(
-                f"the files say different units of '{key}': {', '.join(unit or 'none' for unit in sorted(said))}"
-            )
+            raise ValueError(f"its files say different units of '{key}': {', '.join(sorted(said))}")
         return said.pop() if said else ""
 
     def length_units(self) -> dict[str, str]:
