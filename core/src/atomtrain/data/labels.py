@@ -181,7 +181,10 @@ class SectionFiles:
         """What a gradient is multiplied by, to have the unit that the energy and lengths have."""
         target = self.section.systems.length_unit
         stated = source.stated_unit(section.unit)
-        sign = -1.0 if section.positive == "compression" else 1.0
+        compression = source.file.compression(source.key)
+        if section.positive is not None:
+            compression = section.positive == "compression"
+        sign = -1.0 if compression and kind == "stress" else 1.0
         if (
             not section.unit
             and source.file.account is not None

@@ -38,12 +38,14 @@ class Quantity:
     """One quantity of the frames: what the code calls it, its unit, what was done to it.
 
     ``name``: in the file (``e_fr_energy``), empty where it is that of the key. ``unit``: of the values
-    in the frames, empty where the file does not say; ``note``: what was converted or assumed.
+    in the frames, empty where the file does not say; ``note``: what was converted or assumed;
+    ``compression``: a stress that is positive under compression, other than ASE's.
     """
 
     name: str = ""
     unit: str = ""
     note: str = ""
+    compression: bool = False
 
 
 @dataclass

@@ -59,6 +59,10 @@ class FramesFile(DataFile):
             raise ValueError(f"frames say different units of '{key}': {', '.join(sorted(said))}")
         return said.pop() if said else ""
 
+    def compression(self, key: str) -> bool:
+        known = self.account.quantities.get(key) if self.account is not None else None
+        return known is not None and known.compression
+
     def length_units(self) -> dict[str, str]:
         unit = self.account.length_unit if self.account is not None else ""
         return {self.path: unit} if unit else {}
@@ -66,7 +70,7 @@ class FramesFile(DataFile):
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
             if info.per_volume:  # a stress: ASE's six numbers are understood too
-                return _matrix(value).reshape(1, 9)
+                return symmetric(value).reshape(1, 9)
             rows = len(structure.numbers) if info.per_atom else 1
             return _shaped(value, rows, info.width, wanted.flags)
 
@@ -80,7 +84,7 @@ class FramesFile(DataFile):
             return _shaped(value, len(structure.numbers), 3)
 
         def strain(value: Any, structure: Frame) -> np.ndarray:
-            return strain_derivative(_matrix(value), kind, structure.cell).reshape(1, 9)
+            return strain_derivative(symmetric(value), kind, structure.cell).reshape(1, 9)
 
         if kind == "forces":
             return self._rows(key, True, 3, forces, wanted)
@@ -187,7 +191,7 @@ def _shaped(value: Any, rows: int, width: int, flags: bool = False) -> np.ndarra
     return array.reshape(rows, width)
 
 
-def _matrix(value: Any) -> np.ndarray:
+def symmetric(value: Any) -> np.ndarray:
     """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
     array = _numbers(value)
     if array.size == 6:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from atomtrain.data.readers import gro
 from atomtrain.data.readers.account import Frames
 
 
@@ -19,5 +20,7 @@ class OwnFormat:
     read: Callable[[str, str], Frames]
 
 
-OWN: dict[str, OwnFormat] = {}
+OWN: dict[str, OwnFormat] = {
+    "gromacs": OwnFormat(gro.recognises, gro.read),
+}
 """by the name for ``format:`` in the options"""
