@@ -409,9 +409,7 @@ KNOWN: dict[str, Known] = {
         prepared=_castep_text,
     ),
     "aims-output": Known({"energy": "Total energy corrected"}, (_aims,)),
-    "nwchem-out": Known(
-        {"energy": "Total energy"}, cell=rb"lattice vectors|lattice:|simulation_cell|supercell"
-    ),
+    "nwchem-out": Known({"energy": "Total energy"}, cell=rb"lattice vectors in|lattice:\s+a1|a1=<"),
     "orca-output": Known(
         {"energy": "FINAL SINGLE POINT ENERGY"}, steps=rb"^FINAL SINGLE POINT ENERGY"
     ),
