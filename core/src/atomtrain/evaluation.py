@@ -36,6 +36,7 @@ from atomtrain.data import (
     read_section,
 )
 from atomtrain.data.checks import set_warnings
+from atomtrain.data.labels import SectionFiles
 from atomtrain.data.noise import input_of
 from atomtrain.data.writers import Output, choose_output
 from atomtrain.data.writers.base import Predictions
@@ -98,9 +99,9 @@ def evaluate_model(
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
-    for note in remarks.notes:
+    for note in dict.fromkeys([*files.lines, *remarks.notes]):
         log.info(note)
-    for warning in remarks.warnings:
+    for warning in dict.fromkeys([*files.warnings, *remarks.warnings]):
         log.warning(warning)
     _check_outputs(outputs, [info for _, info in work], files)
     totals = _totals(model)
@@ -386,9 +387,8 @@ def _check_outputs(
 
 def _cells(loaded: LoadedSection, files: Files, section: DatasetSection) -> np.ndarray:
     """The cells as they are in the file, also along directions that are not periodic."""
-    systems = section.systems
-    frames = files.frames(systems.read_from, systems.reader, section.where("systems"))
-    return np.stack([frames[k].cell for k in loaded.frames])
+    structures = SectionFiles(section, files).structures
+    return np.stack([structures[k].cell for k in loaded.frames])
 
 
 def _runs_on_cuda(model: AtomisticModel) -> bool:

@@ -13,7 +13,8 @@ class Frame:
     """One structure of a file with all that the file says of it.
 
     ``numbers [n]`` int64, ``positions [n, 3]`` and ``cell [3, 3]`` float64 (rows are vectors),
-    ``pbc [3]`` bool; ``per_atom`` arrays lead with ``n``.
+    ``pbc [3]`` bool; ``per_atom`` arrays lead with ``n``. ``fixed [n, 3]`` bool, or None: components
+    of positions that a constraint held, where forces in the file are none.
     """
 
     numbers: np.ndarray
@@ -22,6 +23,7 @@ class Frame:
     pbc: np.ndarray
     per_structure: dict[str, Any] = field(default_factory=dict)
     per_atom: dict[str, np.ndarray] = field(default_factory=dict)
+    fixed: np.ndarray | None = None
 
     def find(self, key: str) -> Any:
         """The value under ``key``, or None."""

@@ -19,7 +19,7 @@ from atomtrain.errors import DataError
 def test_results_info_and_arrays(workplace: Path, name: str) -> None:
     frames = [labelled(0), labelled(1, n=6)]
     ase.io.write(name, frames)
-    read = Files().frames(name, None, "here")
+    read = Files().structures(name, None, "here").frames
     assert [len(f.numbers) for f in read] == [3, 6]
     for frame, atoms in zip(read, frames, strict=True):
         assert frame.find("energy") == pytest.approx(atoms.calc.results["energy"])
@@ -36,7 +36,7 @@ def test_keys_of_info_and_arrays(workplace: Path) -> None:
     atoms.info["gap"] = 2.5
     atoms.arrays["shift"] = np.array([1.0, 2.0])
     ase.io.write("a.xyz", atoms)
-    frame = Files().frames("a.xyz", "ase", "here")[0]
+    frame = Files().structures("a.xyz", "ase", "here").frames[0]
     assert frame.find("gap") == 2.5
     assert frame.find("shift").tolist() == [1.0, 2.0]
     assert frame.find("nothing") is None
@@ -54,20 +54,23 @@ def test_a_file_is_read_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ase.io, "iread", counting)
     files = Files()
-    assert files.frames("a.xyz", None, "here") is files.frames("a.xyz", "ase", "there")
+    assert (
+        files.structures("a.xyz", None, "here").frames
+        is files.structures("a.xyz", "ase", "there").frames
+    )
     assert len(calls) == 1
 
 
 def test_file_not_there(workplace: Path) -> None:
     with pytest.raises(DataError, match=r"^here: the file 'a.xyz' does not exist \(working dir"):
-        Files().frames("a.xyz", None, "here")
+        Files().structures("a.xyz", None, "here")
     with pytest.raises(DataError, match=r"here: '.' is a directory, but .*; name the files"):
-        Files().frames(".", None, "here")
+        Files().structures(".", None, "here")
 
 
 def test_unknown_reader(workplace: Path) -> None:
     with pytest.raises(DataError, match=r"here: there is no reader 'asse' \(there are: ase"):
-        Files().frames("a.xyz", "asse", "here")
+        Files().structures("a.xyz", "asse", "here")
 
 
 def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +83,4 @@ def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch)
         "atomtrain.data.readers.components",
         lambda hook: {"mine": ComponentSpec("mine", "one atom", lambda: read)},
     )
-    assert Files().frames("any", "mine", "here")[0].numbers.tolist() == [1]
+    assert Files().structures("any", "mine", "here").frames[0].numbers.tolist() == [1]

@@ -44,7 +44,14 @@ def test_lists_and_wildcards(workplace: Path, read_from: list[str]) -> None:
 
 def test_wildcards_are_sorted(workplace: Path) -> None:
     write("b.xyz", "a.xyz", "c.traj")
-    assert [f.find("energy") for f in Files().frames("*.xyz", None, "here")] == [3, 4, 5, 0, 1, 2]
+    assert [f.find("energy") for f in Files().structures("*.xyz", None, "here").frames] == [
+        3,
+        4,
+        5,
+        0,
+        1,
+        2,
+    ]
 
 
 def test_a_file_of_that_name_is_meant(workplace: Path) -> None:

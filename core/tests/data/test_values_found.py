@@ -37,7 +37,7 @@ def test_key_value_pairs_and_data(workplace: Path, name: str) -> None:
             atoms = labelled(k, n=len(one)) if k else bare(k, n=len(one))
             data = {"charges": one, "tensor": rng.normal(size=6), "gap": -1.0, "energy": -5.0}
             database.write(atoms, gap=0.5 + k, label="metal", stable=True, data=data)
-    frames = Files().frames(name, None, "here")
+    frames = Files().structures(name, None, "here").frames
     assert len(frames) == 3
     for k, frame in enumerate(frames):
         assert frame.find("gap") == 0.5 + k  # rather than that of 'data'
@@ -71,7 +71,7 @@ def test_dictionaries_in_info(workplace: Path, name: str) -> None:
     atoms.info["key_value_pairs"] = {"level": "pbe"}
     atoms.info["gap_of_all"] = {"gap": 9.0}
     ase.io.write(name, atoms)
-    frame = Files().frames(name, None, "here")[0]
+    frame = Files().structures(name, None, "here").frames[0]
     assert frame.find("gap") in (1.5, 9.0)
     assert frame.find("shift") is not None
     assert frame.find("level") == "pbe"
@@ -98,7 +98,6 @@ VECTORS = np.ones((3, 3))
 @pytest.mark.parametrize(
     ("values", "options", "said"),
     [
-        ({"force": VECTORS}, {}, "'force': to take that, write forces: {key: force}"),
         ({"dft_forces": VECTORS}, {}, "write forces: {key: dft_forces}"),
         (
             {"ML_forces": VECTORS, "REF_forces": VECTORS, "REF_energy": 1.0},

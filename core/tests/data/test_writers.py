@@ -90,7 +90,7 @@ def test_an_earlier_database_is_replaced(truth: StructureStore) -> None:
             for k in range(7):
                 database.write(labelled(k))
         write_store(truth, name)
-        assert len(Files().frames(name, None, "here")) == 4
+        assert len(Files().structures(name, None, "here").frames) == 4
 
 
 @pytest.mark.parametrize("name", ["p.db", "p.traj", "p.json", "p.xyz.gz"])

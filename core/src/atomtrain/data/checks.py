@@ -17,6 +17,9 @@ from atomtrain.data.distances import close_pairs
 from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
+from atomtrain.graph import volumes
+from atomtrain.targets import GRADIENTS
+from atomtrain.targets.units import conversion
 
 SAME_PLACE = 1e-3
 """Two atoms closer than this (angstrom) are in one place."""
@@ -209,6 +212,11 @@ def check_read(
     Raises DataError, beginning with ``where``, where two atoms are in one place.
     """
     found = []
+    partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
+    if partly:
+        what = "have sites that are shared by elements, or empty at times (occupancy below 1)"
+        advice = "no model knows such: give structures in which every site has one element"
+        raise DataError(f"{where}: {Finding(partly, what, advice).sentence(store)}")
     close = close_pairs(store, length_unit)
     same = np.flatnonzero(close.distances < SAME_PLACE)
     if len(same):
@@ -224,12 +232,87 @@ def check_read(
         what = "have atoms closer than half the sum of their covalent radii"
         named = [close.named(k, store) for k in range(len(close.structures))[:SHOWN]]
         found.append(Finding(close.structures.tolist(), what, advice, named))
-    partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
-    if partly:
-        what = "have sites that are shared by elements, or empty at times (occupancy below 1)"
-        advice = "they were read as full sites of one element: give whole structures instead"
-        found.append(Finding(partly, what, advice))
     return [f"{where}: {finding.sentence(store)}" for finding in found]
+
+
+LARGEST_STRESS, LARGEST_FORCE = 1.0, 1000.0
+"""eV/A^3 and eV/A, beyond which no label of a structure at rest or at any temperature is"""
+_STRESSES = ("GPa", "kbar", "bar")
+_FORCES = ("meV/angstrom", "kcal/mol/angstrom", "kJ/mol/nm")
+
+
+def gradient_warnings(
+    store: StructureStore, name: str, unit: str, length_unit: str
+) -> Iterator[str]:
+    """Forces and stresses of an energy in ``unit`` that no physics has, with the unit they may have."""
+    unit = unit or "eV"
+    kinds = (
+        ("forces", f"{unit}/{length_unit}", "eV/angstrom", LARGEST_FORCE, _FORCES),
+        ("strain", f"{unit}/{length_unit}^3", "eV/angstrom^3", LARGEST_STRESS, _STRESSES),
+    )
+    for gradient, own, common, limit, others in kinds:
+        label = store.labels.get(f"{name}:{gradient}")
+        if label is None:
+            continue
+        size = _largest(store, label)
+        if gradient == "strain":
+            size = size / volumes(store.cells).clamp(min=1e-30)
+        size = size * conversion(own, common)
+        beyond = (size > limit).nonzero().squeeze(1)
+        if not len(beyond):
+            continue
+        beyond = beyond[size[beyond].argsort(descending=True)]
+        largest = float(size[beyond[0]])
+        kind = "forces" if gradient == "forces" else "stress"
+        advice = (
+            f"make sure that {kind} are in {own}"
+            if kind == "forces"
+            else f"make sure that it is in {own}"
+        )
+        for other in others:
+            if (
+                meant := largest / conversion(own, common) * conversion(other, common)
+            ) <= limit / 3:
+                advice += (
+                    f"; read as {other} it would be {meant:.3g} {common}: {kind}: {{unit: {other}}}"
+                )
+                if kind == "stress":
+                    advice += " (with positive: compression where pressure counts as positive)"
+                break
+        yield Finding(
+            beyond.tolist(),
+            f"have a {'force' if kind == 'forces' else kind} above {limit:g} {common}, beyond any physics",
+            advice,
+            [f"{float(size[k]):.4g}" for k in beyond[:SHOWN]],
+        ).sentence(store)
+
+
+def label_warnings(store: StructureStore, name: str) -> Iterator[str]:
+    """An energy or its gradients that are the same number everywhere, as placeholders are."""
+    for key in (name, *(f"{name}:{gradient}" for gradient in GRADIENTS)):
+        label = store.labels.get(key)
+        if label is None or len(store) < 3:
+            continue
+        values = label.values[label.there.all(1)]
+        if len(values) < 3 or not bool((values == values[0]).all()):
+            continue
+        if len(_first_of_each(store)) < 3:
+            continue  # a structure and its copies
+        what = key.replace(":strain", " (stress)").replace(":forces", " (forces)")
+        number = "0" if not values.any() else f"{float(values[0, 0]):.6g}"
+        yield (
+            f"'{what}' is {number} in all of {len(store)} structures ({store.origin(0)}, ...); make sure that "
+            "these are results, not placeholders"
+        )
+
+
+def _largest(store: StructureStore, label: Label) -> torch.Tensor:
+    """The largest entry of a label in each structure, [n_structures]; 0 where there is none."""
+    size = torch.where(label.there, label.values.abs(), 0.0).amax(1)
+    if not label.per_atom:
+        return size
+    found = torch.zeros(len(store), dtype=size.dtype)
+    return found.scatter_reduce(0, store.structure, size, "amax")
 
 
 def partly_occupied(frame: Frame) -> bool:

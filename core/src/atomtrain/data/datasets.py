@@ -148,6 +148,8 @@ def _read(
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
     if not parts["validation"]:
         remarks.notes.append("no validation set: the best model is the last one")
+    remarks.notes = list(dict.fromkeys([*files.lines, *remarks.notes]))
+    remarks.warnings = list(dict.fromkeys([*files.warnings, *remarks.warnings]))
     return parts, splits
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from atomtrain.data.readers import Files
+from atomtrain.data.readers import Files, Reading
 from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, OptionsError, TargetError, nearest
 from atomtrain.options import DatasetSection, GradientSection, TargetSection, target_info
 from atomtrain.targets import TargetInfo
+from atomtrain.targets.units import conversion, same_unit
 from atomtrain.tasks import task_of
+
+EXTRAPOLATED = "energy_extrapolated"
+"""a key for what ASE calls the energy, also where forces are derivatives of another one"""
 
 
 class SectionFiles:
@@ -29,13 +33,22 @@ class SectionFiles:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
-        self.file = files.structures(systems.read_from, systems.reader, self.where)
+        self._reading = Reading(
+            systems.format, tuple(sorted(systems.types.items())), systems.unconverged
+        )
+        self.file = files.structures(systems.read_from, systems.reader, self.where, self._reading)
         self.structures = self.file.frames
         self.chosen: Sequence[int] = range(len(self.structures))
         if section.indices is not None:
             n, where = len(self.structures), section.where("indices")
             self.chosen = [*chosen_indices(section.indices, n, where), *also]
         self._files = files
+        for path, unit in self.file.length_units().items():
+            if not same_unit(unit, systems.length_unit):
+                raise DataError(
+                    f"{section.where('systems', 'length_unit')}: '{path}' is read in {unit}, which its "
+                    f"format fixes, but length_unit is {systems.length_unit}; leave length_unit out"
+                )
 
     def target(self, name: str, info: TargetInfo) -> Label:
         """The label of a target; its task reads or computes it if it is not plain numbers."""
@@ -70,23 +83,120 @@ class SectionFiles:
         """Plain numbers in a ``part`` of the section: ``targets`` or ``extra_data``."""
         section: TargetSection = getattr(self.section, part)[name]
         source = self._open(section, f"target '{name}'", part, name)
-        rows = source.checked.target(section.key, info, source.wanted)
+        rows = source.checked.target(source.key, info, source.wanted)
         return source.label(rows, nan_is_missing=info.width > 1 and not info.is_energy)
 
-    def gradient(self, name: str, kind: GradientKind) -> Label | None:
-        """Forces ``[n_atoms, 3]`` or strain derivative ``[n_structures, 9]`` of an energy.
+    @property
+    def assumed_units(self) -> list[str]:
+        """What was assumed of files of formats without units, where the options leave it open."""
+        systems = self.section.systems
+        usual = self.file.account.usual_units if self.file.account is not None else ""
+        if not usual or "length_unit" in systems.model_fields_set:
+            return []
+        return [
+            f"{self.where}: '{self.file.path}' is of a format without units: lengths are taken as "
+            f"{systems.length_unit}, energies and forces in the unit of the energy and that; usual are "
+            f"{usual}: say which with length_unit and unit"
+        ]
+
+    def unit(self, name: str, said: str) -> str:
+        """The unit of a target: what the options say, or else the frames themselves.
+
+        Raises DataError where the file says another.
+        """
+        target = self.section.targets[name]
+        source = self._open(target, f"target '{name}'", "targets", name)
+        told = source.stated_unit(said)
+        # what a format fixes need not be repeated, and would differ from sections that leave it out
+        fixed = source.file.account is not None and source.key in source.file.account.quantities
+        if said or fixed or not told:
+            return said
+        try:
+            conversion(told, told)
+        except ValueError:
+            raise DataError(
+                f"{source.wanted.where}: '{source.file.path}' says that '{source.key}' is in {told}, which is "
+                "no unit that is known; correct it"
+            ) from None
+        return told
+
+    def energy_of_derivatives(self, name: str, label: Label, notes: list[str]) -> Label:
+        """The energy whose derivatives the forces are, where the file has another one beside it.
+
+        Codes extrapolate what they call the energy to zero smearing; forces and stress are derivatives
+        of the free energy.
+        """
+        found = self._free_energy(name, label)
+        if found is None:
+            return label
+        rows, both, said = found
+        values = np.where(rows.there, rows.values, label.values.numpy())
+        lacking = int((~both).sum())
+        also = f"; {lacking} structures have no free energy, and keep theirs" if lacking else ""
+        notes.append(
+            f"{said}: the free energy is taken, as forces and stress are its derivatives{also} (key: "
+            "energy_extrapolated takes the other)"
+        )
+        there = torch.from_numpy(rows.there) | label.there
+        return Label.where(torch.from_numpy(values), label.per_atom, there)
+
+    def say_which_energy(self, name: str, label: Label, notes: list[str]) -> None:
+        """Of two energies in the file, without derivatives: which one was taken."""
+        found = self._free_energy(name, label)
+        if found is not None:
+            notes.append(
+                f"{found[2]}: without forces or stress 'energy' is taken as it is (key: free_energy takes "
+                "the other)"
+            )
+
+    def _free_energy(self, name: str, label: Label) -> tuple[Rows, np.ndarray, str] | None:
+        """Rows of the free energy, where both are [n, 1], and a sentence on them; None: no other energy."""
+        target = self.section.targets[name]
+        source = self._open(target, f"target '{name}'", "targets", name)
+        account = source.file.account
+        if account is None or target.key != "energy" or "free_energy" not in source.file.keys:
+            return None
+        info = TargetInfo(name, quantity="energy")
+        try:
+            rows = source.checked.target("free_energy", info, source.wanted)
+        except DataError:  # something else under this name
+            return None
+        rows.there &= np.isfinite(rows.values)
+        both = rows.there & label.there.numpy()
+        n_atoms = source.wanted.n_atoms[np.asarray(source.wanted.chosen, dtype=np.int64)][:, None]
+        difference = np.abs(np.where(both, rows.values - label.values.numpy(), 0.0)) / n_atoms
+        if not difference.size or difference.max() < 1e-9:
+            return None
+        names = [
+            account.quantities[k].name or k if k in account.quantities else k
+            for k in ("energy", "free_energy")
+        ]
+        unit = f" {target.unit}" if target.unit else ""
+        said = (
+            f"energy of '{name}' in '{source.file.path}': it has {names[0]} and the free energy "
+            f"{names[1]}, which differ by up to {difference.max():.4g}{unit}/atom"
+        )
+        return rows, both, said
+
+    def gradient(self, name: str, kind: GradientKind, unit: str, notes: list[str]) -> Label | None:
+        """Forces ``[n_atoms, 3]`` or strain derivative ``[n_structures, 9]`` of an energy in ``unit``.
 
         None where it is not required and the data do not have it. Stress means nothing without a
-        volume: structures that are not periodic in all directions, and NaN, are masked.
+        volume: structures that are not periodic in all directions, and NaN, are masked. So are zeros of
+        fixed atoms, unless the options keep them.
         """
         target = self.section.targets[name]
         section: GradientSection = getattr(target, kind)
         source = self._open(section, kind, "targets", name, kind)
         rows = source.checked.gradient(section.key, kind, target.key, source.wanted)
+        if rows.there.any():
+            rows.values *= self._factor(source, section, kind, unit)
         forces = kind == "forces"
         applies = np.array([forces or self.structures[k].pbc.all() for k in self.chosen])
-        applies = np.repeat(applies, source.wanted.counts(per_atom=forces))
-        if not section.required and not rows.there[applies].any():
+        applies = np.repeat(applies, source.wanted.counts(per_atom=forces))[:, None]
+        if forces and self.section.systems.fixed_atoms == "mask":
+            applies = applies & ~self._not_computed(source, rows, notes)
+        if not section.required and not (rows.there & applies).any():
             return None
         label = source.label(rows, nan_is_missing=not forces, applies=applies)
         if forces or bool(label.there.any()):
@@ -97,6 +207,55 @@ class SectionFiles:
                 "in all directions); set it to false"
             )
         return None
+
+    def _factor(
+        self, source: _Source, section: GradientSection, kind: GradientKind, energy: str
+    ) -> float:
+        """What a gradient is multiplied by, to have the unit that the energy and lengths have."""
+        target = self.section.systems.length_unit
+        stated = source.stated_unit(section.unit)
+        compression = source.file.compression(source.key)
+        if section.positive is not None:
+            compression = section.positive == "compression"
+        sign = -1.0 if compression and kind == "stress" else 1.0
+        if (
+            not section.unit
+            and source.file.account is not None
+            and source.key in source.file.account.quantities
+            and not energy
+        ):
+            return sign  # a format that fixes all its units
+        said = section.unit or stated
+        if not said:
+            return sign
+        where = source.wanted.where
+        if not energy:
+            raise DataError(
+                f"{where}: to convert {kind} from {said} the unit of the energy must be known, too; give it "
+                "(unit: eV)"
+            )
+        to = energy + {"forces": f"/{target}", "stress": f"/{target}^3", "virial": ""}[kind]
+        try:
+            return sign * conversion(said, to)
+        except ValueError:
+            raise DataError(f"{where}: {kind} in {said} cannot be converted to {to}") from None
+
+    def _not_computed(self, source: _Source, rows: Rows, notes: list[str]) -> np.ndarray:
+        """Zeros that the file has for forces on fixed atoms, [n_rows, 3] bool."""
+        found = np.zeros(rows.values.shape, dtype=bool)
+        frames = source.file.frames or self.structures
+        for k, part in source.wanted.parts(per_atom=True):
+            fixed = frames[k].fixed
+            fixed = self.structures[k].fixed if fixed is None else fixed
+            if fixed is not None:
+                found[part] = fixed & (rows.values[part] == 0) & rows.there[part]
+        atoms = int(found.any(1).sum())
+        if atoms:
+            notes.append(
+                f"forces in '{source.file.path}' are zero for {atoms} of {len(found)} atoms because a "
+                "constraint fixed them: they are left out (fixed_atoms: keep takes them)"
+            )
+        return found
 
     def instead(self, name: str, kind: GradientKind) -> tuple[str, list[str]]:
         """The file where a gradient is looked for, and what it has that looks like it."""
@@ -121,8 +280,12 @@ class SectionFiles:
     def _open(self, section: TargetSection | GradientSection, what: str, *place: str) -> _Source:
         where, extra = self.section.where(*place), place[0] == "extra_data"
         wanted = Wanted(self.structures, self.chosen, where, flags=extra)
-        file = self._files.open(section.read_from, section.reader, wanted.where)
-        return _Source(file, wanted, section.key, section.allow_missing, what)
+        reading = replace(self._reading, format=section.format)
+        file = self._files.open(section.read_from, section.reader, wanted.where, reading)
+        key = section.key
+        if key == EXTRAPOLATED and key not in file.keys:
+            key = "energy"
+        return _Source(file, wanted, key, section.allow_missing, what)
 
 
 @dataclass(frozen=True)
@@ -141,15 +304,36 @@ class _Source:
         self.file.check(self.wanted)
         return self.file
 
+    def stated_unit(self, said: str) -> str:
+        """The unit that the file says its values have; DataError where the options say another."""
+        try:
+            told = self.file.stated_unit(self.key)
+        except ValueError as error:
+            raise DataError(f"{self.wanted.where}: '{self.file.path}': {error}") from None
+        if told and said and not same_unit(told, said):
+            raise DataError(
+                f"{self.wanted.where}: '{self.key}' of '{self.file.path}' is read in {told}, which the "
+                f"file or its format fixes, but the options say {said}; leave unit out, or write {told}"
+            )
+        return told
+
     @property
     def hint(self) -> str:
         """What else the file has, to end a message with."""
-        known = sorted(self.file.keys)
+        account = self.file.account
+        format = f" (read as {account.format})" if account is not None and account.format else ""
+        # words without a value in the comment lines of xyz are no names of values
+        known = sorted(
+            key for key in self.file.keys if key.isidentifier() or not self.file.flag(key)
+        )
+        words = sorted(self.file.keys.difference(known))
+        also = f"; its comment lines have words without values ({', '.join(words[:4])}), which are not read"
+        also = also if words else ""
         if not known:
-            return "; the file has no other values"
+            return f"; the file has no other values{format}{also}"
         near = nearest(self.key, known)
         hint = f"; did you mean '{near}'?" if near else ";"
-        return f"{hint} the file has: {', '.join(known)}"
+        return f"{hint} the file has: {', '.join(known)}{format}{also}"
 
     def task_rows(self, section: TargetSection, info: TargetInfo) -> Rows:
         """What the target's task makes of the file's values, or of the structures alone."""
@@ -171,8 +355,8 @@ class _Source:
         return rows
 
     def label(self, rows: Rows, nan_is_missing: bool, applies: np.ndarray | None = None) -> Label:
-        """``rows`` of the file as a label; where they do not apply ([n_rows] bool) they are masked."""
-        applying = True if applies is None else applies[:, None]
+        """``rows`` of the file as a label; where they do not apply (bool, as the values) they are masked."""
+        applying = True if applies is None else applies
         there, lacking = rows.there & applying, ~rows.there & applying
         where, path, structures = self.wanted.where, self.file.path, self.wanted.chosen
         broken = there & (np.isinf(rows.values) if nan_is_missing else ~np.isfinite(rows.values))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from atomtrain.data.checks import check_read, problem
+from atomtrain.data.checks import check_read, gradient_warnings, label_warnings, problem
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import GradientKind
@@ -58,15 +58,29 @@ def read_section(
     store = _structures(opened)
     frames = [opened.structures[k] for k in opened.chosen]
     remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
+    remarks.warnings += opened.assumed_units
     targets: dict[str, TargetInfo] = {}
     for name in section.targets:
         info = _info(opened, name, default_kind, known or {})
+        info = replace(info, unit=opened.unit(name, info.unit))
         label = opened.target(name, info)
         store.labels[name] = _times_volume(label, store) if info.per_volume else label
-        gradients = _add_gradients(store, name, opened, remarks)
+        gradients = _add_gradients(store, name, info.unit, opened, remarks)
         if section.targets[name].energy_by_gradients:
             remarks.notes.append(f"'{name}' is taken for an energy: the options give it gradients")
+        if gradients:
+            store.labels[name] = opened.energy_of_derivatives(name, label, remarks.notes)
+        elif info.is_energy:
+            opened.say_which_energy(name, label, remarks.notes)
         targets[name] = replace(info, gradients=gradients)
+        if info.is_energy:
+            remarks.warnings += [
+                f"{section.where('targets', name)}: {text}"
+                for text in (
+                    *gradient_warnings(store, name, info.unit, section.systems.length_unit),
+                    *label_warnings(store, name),
+                )
+            ]
     for name in section.extra_data:
         label = opened.numbers("extra_data", name, opened.info("extra_data", name))
         if label.mask is not None:
@@ -78,7 +92,7 @@ def read_section(
 
 
 def _add_gradients(
-    store: StructureStore, name: str, opened: SectionFiles, remarks: Remarks
+    store: StructureStore, name: str, unit: str, opened: SectionFiles, remarks: Remarks
 ) -> tuple[str, ...]:
     """Read what the options say of a target's gradients; gives those there are."""
     found = []
@@ -87,7 +101,7 @@ def _add_gradients(
         gradient = getattr(opened.section.targets[name], kind)
         if gradient is None:
             continue
-        label = opened.gradient(name, kind)
+        label = opened.gradient(name, kind, unit, remarks.notes)
         if label is not None:
             found.append("forces" if kind == "forces" else "strain")
             store.labels[f"{name}:{found[-1]}"] = label
@@ -102,6 +116,10 @@ def _remark(
     """Whether a gradient that need not be there was found, or else what looks like it."""
     path, others = opened.instead(name, kind)
     said = f"{kind} of '{name}' in '{path}': "
+    key = getattr(opened.section.targets[name], kind).key
+    if not found and kind != "forces" and key in others:
+        remarks.notes.append(f"{said}left out, as no structure is periodic in all directions")
+        return
     if found:
         remarks.notes.append(f"{said}found")
         return

@@ -17,6 +17,7 @@ from pydantic import (
 
 from atomtrain.files import file_stem
 from atomtrain.options import peer
+from atomtrain.options.atomic_types import AtomicType
 from atomtrain.options.head import HeadSection
 from atomtrain.options.target_type import TypeSection
 from atomtrain.sections import Path, Problems, Section, Source, shown
@@ -42,8 +43,27 @@ class SystemsSection(Section):
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     length_unit: str = "angstrom"
     """Unit of positions and cells, any unit of length metatomic knows, in any case."""
+    types: dict[Annotated[int, Field(ge=0)], AtomicType] = {}
+    """The element of each type of atom, for files that have types only (``types: {1: Cu, 2: Ni}`` for
+    dumps of LAMMPS)."""
+    unconverged: Literal["refuse", "drop", "keep"] = "refuse"
+    """What to do with structures whose self-consistent cycle did not converge: ``refuse`` the file,
+    ``drop`` them, or ``keep`` them."""
+    fixed_atoms: Literal["mask", "keep"] = "mask"
+    """What to do with forces of atoms that a constraint fixed, where the file has zeros for them:
+    ``mask`` them, or ``keep`` the zeros."""
+
+    @field_validator("types", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {int(k) if str(k).isdigit() else k: v for k, v in value.items()}
 
 
 Systems = Annotated[
@@ -63,8 +83,16 @@ class GradientSection(Section):
     energy."""
     reader: str | None = None
     """Reader to use. Absent: chosen by the file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     key: str = ""
     """Name of the values in the file. Absent: ``forces``, ``stress`` or ``virial``."""
+    unit: str = ""
+    """Unit of the values (``hartree/bohr``, ``GPa``, ``kbar``, ``bar``, ``eV/A^3``). Absent: what the file
+    says, else that of the energy and ``length_unit``."""
+    positive: Literal["tension", "compression"] | None = None
+    """When a stress counts as positive. Absent: under tension, as in ASE."""
     allow_missing: bool = False
     """Whether structures may lack the values; they are then masked in loss and metrics."""
     required: bool = True
@@ -99,8 +127,13 @@ class TargetSection(Section):
     reader: str | None = None
     """Reader to use: ``ase``, ``metatensor``, or one that a component brings. Absent: chosen by the
     file's extension."""
+    format: str = ""
+    """Format of the file, by the reader's name for it (ASE's: ``vasp-xml``). Absent: guessed from name
+    and content; the log says which."""
     key: str = ""
-    """Name of the values in the file. Absent: the name of the target."""
+    """Name of the values in the file. Absent: the name of the target. ``energy`` with forces or stress is
+    the energy whose derivatives they are, where a file has several (VASP: ``e_fr_energy``);
+    ``energy_extrapolated`` is the one extrapolated to zero smearing."""
     unit: str = ""
     """Unit of the values, any expression metatomic understands (``kcal/mol``), in any case. Without
     it engines cannot convert predictions."""
@@ -217,6 +250,9 @@ class TargetSection(Section):
             raise Problems.at("virial", problem + "to false")
         for gradient in GRADIENTS:
             section = getattr(self, gradient)
+            if section is not None and section.positive and gradient != "stress":
+                problem = f"only a stress has a sign to choose; {gradient} have that of the energy"
+                raise Problems.at(gradient, problem)
             if section is not None:
                 if self._spelt_out:
                     section.required = False
@@ -231,6 +267,7 @@ def _read_beside(
     if not section.read_from:
         section.read_from = other.read_from
         section.reader = section.reader or other.reader
+        section.format = section.format or other.format
 
 
 Target = Annotated[

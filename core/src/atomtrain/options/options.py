@@ -34,6 +34,7 @@ from atomtrain.options.dataset import (
 from atomtrain.options.target_type import Counts
 from atomtrain.sections import Path, Problems, Section, Source, read_document, shown, validate
 from atomtrain.targets.layout import LAYOUTS, TargetInfo
+from atomtrain.targets.units import conversion
 from atomtrain.tasks import task_for
 
 
@@ -295,16 +296,20 @@ def target_info(
 
 def check_units(sections: Sequence[DatasetSection]) -> None:
     """Raise OptionsError for units metatomic does not understand (imports torch)."""
-    from metatomic.torch import unit_conversion_factor
 
     def check(where: str, unit: str, like: str, what: str) -> None:
         try:
-            unit_conversion_factor(unit, like)
-        except (RuntimeError, ValueError):
+            conversion(unit, like)
+        except ValueError:
             raise OptionsError(f"{where}: {shown(unit)} is not {what}") from None
 
     lengths = "a unit of length metatomic knows (for instance angstrom, nm, bohr)"
     others = "metatomic knows (for instance eV, kcal/mol, hartree, eV/A^3)"
+    gradients = {
+        "forces": ("eV/angstrom", "a unit of force (for instance eV/A, hartree/bohr)"),
+        "stress": ("GPa", "a unit of stress (for instance eV/A^3, GPa, kbar, bar)"),
+        "virial": ("eV", "a unit of energy (for instance eV, hartree): a virial has that"),
+    }
     for section in sections:
         where = section.where("systems", "length_unit")
         check(where, section.systems.length_unit, "angstrom", lengths)
@@ -314,6 +319,12 @@ def check_units(sections: Sequence[DatasetSection]) -> None:
                 check(where, target.unit, "eV", f"a unit of energy {others}")
             elif target.unit:
                 check(where, target.unit, target.unit, f"a unit {others}")
+            for gradient, (like, what) in gradients.items():
+                said = getattr(target, gradient)
+                if said is None or not said.unit:
+                    continue
+                where = section.where("targets", name, gradient, "unit")
+                check(where, said.unit, like, what)
 
 
 def read_indices(where: str, indices: list[int] | str) -> list[int]:

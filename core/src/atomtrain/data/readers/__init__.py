@@ -7,75 +7,108 @@ all structures or one for each, in a folder or in a zip archive with the structu
 A list of files, or a name with wildcards, is one :class:`DataFile` if all are read frame by frame.
 
 A reader that a package brings (``register_dataset_readers``) is a function ``(path, where) ->
-list[Frame]`` that raises DataError, its message beginning with ``where``, for what it cannot read.
+list[Frame]`` that raises DataError, its message beginning with ``where``, for what it cannot read. If it
+has a third parameter ``format``, that is what the options say, or empty; if it gives :class:`Frames`, the
+log says what their account tells.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 from atomtrain.contract import components
+from atomtrain.data.readers.account import Account as Account
+from atomtrain.data.readers.account import Frames as Frames
+from atomtrain.data.readers.account import Quantity as Quantity
+from atomtrain.data.readers.account import Reading as Reading
+from atomtrain.data.readers.account import described
 from atomtrain.data.readers.ase_files import read_ase
 from atomtrain.data.readers.base import DataFile
+from atomtrain.data.readers.content import DAMAGED, beginning
 from atomtrain.data.readers.frames import FramesFile, JoinedFiles
 from atomtrain.data.readers.memmap import MemmapFile
+from atomtrain.data.readers.own import OWN
+from atomtrain.data.readers.settle import settled
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 
 BUILTIN = ("ase", "metatensor")
+AS_IT_IS = Reading()
 
 
 class Files:
     """The files of a data set, each opened at most once."""
 
     def __init__(self) -> None:
-        self._opened: dict[tuple[str, str], DataFile] = {}
-        self._joined: dict[tuple[tuple[str, ...], str], DataFile] = {}
+        self._opened: dict[tuple[str, str, Reading], DataFile] = {}
+        self._joined: dict[tuple[tuple[str, ...], str, Reading], DataFile] = {}
 
     @property
     def paths(self) -> set[Path]:
         """All that were opened."""
-        return {Path(path).resolve() for path, _ in self._opened}
+        return {Path(path).resolve() for path, _, _ in self._opened}
 
-    def open(self, read_from: str | Sequence[str], reader: str | None, where: str) -> DataFile:
+    @property
+    def lines(self) -> list[str]:
+        """For each file of frames that was opened: one line on what was taken from it, and remarks."""
+        found = []
+        for file in self._opened.values():
+            if file.account is not None:
+                found.append(described(file.path, file.frames, file.account))
+                found += [f"'{file.path}': {note}" for note in file.account.notes]
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What readers say may be a mistake."""
+        files = [file for file in self._opened.values() if file.account is not None]
+        return [f"'{f.path}': {text}" for f in files if f.account for text in f.account.warnings]
+
+    def open(
+        self,
+        read_from: str | Sequence[str],
+        reader: str | None,
+        where: str,
+        reading: Reading = AS_IT_IS,
+    ) -> DataFile:
         """A file, or several that ``read_from`` lists or that match its wildcards, as one.
 
         ``where`` begins the message if it cannot be read (DataError).
         """
         paths = _paths(read_from, reader, where)
         if len(paths) == 1:
-            return self._open_one(paths[0], reader, where)
-        key = (tuple(paths), reader or "")
+            return self._open_one(paths[0], reader, where, reading)
+        key = (tuple(paths), reader or "", reading)
         if key not in self._joined:
             for path in paths:
                 _check_joinable(path, _kind(path, reader, where), where)
-            parts = [self._open_one(path, reader, where) for path in paths]
+            parts = [self._open_one(path, reader, where, reading) for path in paths]
             frames = [part for part in parts if isinstance(part, FramesFile)]
             self._joined[key] = JoinedFiles(display(read_from), frames)
         return self._joined[key]
 
-    def frames(
-        self, read_from: str | Sequence[str], reader: str | None, where: str
-    ) -> Sequence[Frame]:
-        """All structures of a file, or of several; DataError if there are none."""
-        return self.structures(read_from, reader, where).frames
-
     def structures(
-        self, read_from: str | Sequence[str], reader: str | None, where: str
+        self,
+        read_from: str | Sequence[str],
+        reader: str | None,
+        where: str,
+        reading: Reading = AS_IT_IS,
     ) -> DataFile:
         """A file, or several, with structures; DataError if there are none."""
-        file = self.open(read_from, reader, where)
+        file = self.open(read_from, reader, where, reading)
         if not file.frames:
             raise DataError(f"{where}: '{file.path}' holds no structures")
         return file
 
-    def _open_one(self, path: str, reader: str | None, where: str) -> DataFile:
+    def _open_one(self, path: str, reader: str | None, where: str, reading: Reading) -> DataFile:
         kind = _kind(path, reader, where)
-        if (path, kind) not in self._opened:
-            self._opened[path, kind] = _open(path, kind, where)
-        return self._opened[path, kind]
+        key = (path, kind, reading)
+        if key not in self._opened:
+            self._opened[key] = _open(path, kind, where, reading)
+        return self._opened[key]
 
 
 def display(read_from: str | Sequence[str]) -> str:
@@ -151,29 +184,54 @@ def _kind(path: str, reader: str | None, where: str) -> str:
     return kind or "ase"
 
 
-def _open(path: str, kind: str, where: str) -> DataFile:
-    if kind == "memmap":
-        return MemmapFile(path, where)
-    if kind in ("map", "map folder", "zip"):
+def _open(path: str, kind: str, where: str, reading: Reading) -> DataFile:
+    if kind in ("memmap", "map", "map folder", "zip"):
+        if reading.format:
+            raise DataError(
+                f"{where}: '{path}' needs no format: it is known what it is; leave format out"
+            )
+        if kind == "memmap":
+            return MemmapFile(path, where)
         from atomtrain.data.readers import maps
 
         if kind == "zip":
             return maps.ZipFile(path, where)
         return (maps.MapFile if kind == "map" else maps.MapFolder)(path, where)
-    frames = _reader(kind, where)(path, where)
+    own = _own(path, reading.format) if kind == "ase" else ""
+    found = OWN[own].read(path, where) if own else _read(path, kind, where, reading.format)
+    frames = found if isinstance(found, Frames) else Frames(found)
+    account = frames.account
+    account.reader = account.reader or kind
+    account.format = account.format or reading.format
     if not frames:
         raise DataError(
             f"{where}: '{path}' holds no structures; is it the right file, of the format its name says?"
         )
-    return FramesFile(path, frames)
+    return FramesFile(path, settled(frames, reading, path, where))
 
 
-def _reader(name: str, where: str) -> Callable[[str, str], list[Frame]]:
-    if name == "ase":
-        return read_ase
+def _own(path: str, format: str) -> str:
+    """Which of our own formats a file has, by what the options say or by the look of it; else empty."""
+    if format:
+        return format if format in OWN else ""
+    try:
+        head = b"" if Path(path).is_dir() else beginning(path)
+    except (OSError, *DAMAGED):
+        return ""
+    return next((name for name, own in OWN.items() if own.recognises(path, head)), "")
+
+
+def _read(path: str, reader: str, where: str, format: str) -> list[Frame]:
+    """What ASE, or the reader of a package, makes of a file."""
+    if reader == "ase":
+        return read_ase(path, where, format)
     found = components("register_dataset_readers")
-    if name not in found:
+    if reader not in found:
         known = ", ".join([*BUILTIN, *found])
-        raise DataError(f"{where}: there is no reader '{name}' (there are: {known})")
-    reader: Callable[[str, str], list[Frame]] = found[name].load()
-    return reader
+        raise DataError(f"{where}: there is no reader '{reader}' (there are: {known})")
+    read = found[reader].load()
+    takes = "format" in inspect.signature(read).parameters
+    if format and not takes:
+        raise DataError(f"{where}: the reader '{reader}' takes no format; leave format out")
+    frames: list[Frame] = read(path, where, format) if takes else read(path, where)
+    return frames

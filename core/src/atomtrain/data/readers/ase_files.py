@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import __version__ as ase_version
 
+from atomtrain.data.readers.account import Account, Frames
 from atomtrain.data.readers.base import existing
 from atomtrain.data.readers.content import (
     DAMAGED,
@@ -20,18 +24,22 @@ from atomtrain.data.readers.content import (
     not_structures,
     opened,
     packed,
-    undecodable_line,
 )
+from atomtrain.data.readers.flaws import KNOWN, account_for
+from atomtrain.data.readers.recognise import remedy, written_by
 from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
-from atomtrain.errors import DataError, first_line
+from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
 
 _DATABASES = ("db", "json")
+_FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+_OF_SET_UP = re.compile("CASTEP (keywords|binary|input)")
+"""remarks on programs that are not installed, which have nothing to do with the file"""
 _DAMAGED = "is packed, and cut off or damaged; copy or download it again"
 
 
-def read_ase(path: str, where: str) -> list[Frame]:
-    """Frames of any file ASE reads; the format follows from the name or the content.
+def read_ase(path: str, where: str, format: str = "") -> Frames:
+    """Frames of any file ASE reads; without ``format`` (a name of ASE's) it is told by name and content.
 
     Raises DataError where the file, or the last of it, cannot be read.
     """
@@ -42,22 +50,19 @@ def read_ase(path: str, where: str) -> list[Frame]:
         )
     existing(path, where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ASE's own remarks on formats
-            frames = _read(path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            frames = _read(path, format, said)
     except Incomplete as error:
         cause = error.__cause__
-        said = f" ({first_line(cause, typed=True)})" if cause is not None else ""
-        raise DataError(f"{where}: '{path}' {error}{said}") from cause
+        raise DataError(f"{where}: '{path}' {error}") from cause
     except OSError as error:
         raise DataError(f"{where}: '{path}' cannot be read: {error.strerror or error}") from error
     return frames
 
 
-def _read(path: str) -> list[Frame]:
-    """The frames. Raises Incomplete, or OSError."""
-    with open(path, "rb") as file:
-        is_packed = packed(file.read(8))
+def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames; ``said`` are the warnings so far. Raises Incomplete, or OSError."""
     try:
         head = beginning(path)
     except DAMAGED as error:
@@ -65,25 +70,60 @@ def _read(path: str) -> list[Frame]:
     problem = not_structures(head)
     if problem:
         raise Incomplete(problem)
-    format = _format(path, head)
-    frames: list[Frame] = []
-    xyz = None
+    format = _known(format) if format else _format(path, head)
     try:
-        if format == "extxyz":
-            with opened(path) as file:
-                xyz = XyzText(file.read())
-        for frame in _frames(path, format, xyz):
+        return _as(format, path, said)
+    except Incomplete as error:
+        if f"'{format}'" in str(error):
+            raise
+        text = f"{error} (read as '{format}'; write format: if it is another)"
+        raise Incomplete(text) from error.__cause__
+
+
+def _as(format: str, path: str, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames of a file of a known format. Raises Incomplete, or OSError."""
+    account = Account(format=format, reader=f"ASE {ase_version}")
+    if format != "extxyz":
+        return _told(_File(path, format, account), said)
+    xyz = XyzText(_in_utf8(_content(path), account))
+    try:
+        frames = _told(_File(path, format, account, xyz), said)
+    except Incomplete:
+        if not xyz.plain_species():
+            raise
+        frames = _told(_File(path, format, account, xyz), said)
+    account.notes[:0] = xyz.comments.notes
+    account.quantities.update(xyz.comments.quantities)
+    account.types = xyz.types
+    return frames
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file to be read by ASE; ``xyz``: its text, where that was prepared for ASE."""
+
+    path: str
+    format: str
+    account: Account
+    xyz: XyzText | None = None
+
+
+def _told(file: _File, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames of a file, with all that is known of it. Raises Incomplete, or OSError."""
+    path, format = file.path, file.format
+    with open(path, "rb") as raw:
+        is_packed = packed(raw.read(8))
+    frames = Frames(account=file.account)
+    told = len(said)
+    try:
+        for frame in _frames(file):
             frames.append(frame)
+            if len(said) > told:
+                told = _tell(said, told, len(frames) - 1, frames.account)
         if format in COUNTED:
-            with opened(path) as file:
-                check_all_read(format, file.read(), [len(frame.numbers) for frame in frames])
+            check_all_read(format, _content(path), [len(frame.numbers) for frame in frames])
     except (Incomplete, MemoryError):
         raise
-    except UnicodeDecodeError as error:
-        raise Incomplete(
-            f"is not text in UTF-8: see line {undecodable_line(path)}; convert it, for instance: "
-            "iconv -f LATIN1 -t UTF-8 OLD > NEW"
-        ) from error
     except ImportError as error:
         raise Incomplete(
             f"needs a package to be read that is not installed; install '{error.name}'"
@@ -91,29 +131,78 @@ def _read(path: str) -> list[Frame]:
     except Exception as error:  # every format fails in its own way
         if is_packed and isinstance(error, DAMAGED):
             raise Incomplete(_DAMAGED) from error
-        raise Incomplete(_stopped(format, len(frames), xyz)) from error
+        frames = _instead(file, _stopped(format, len(frames), file.xyz), error)
+    if not frames or not any(len(frame.numbers) for frame in frames):
+        raise Incomplete(
+            f"holds no structures that ASE can read as '{format}', which its name or content says it is; if it "
+            "is another format, name it (format: in the options); else it is cut off or of another version"
+        )
+    account_for(frames, format, lambda: _content(path), path)
     return frames
 
 
-def _frames(path: str, format: str, xyz: XyzText | None) -> Iterator[Frame]:
-    """What ASE reads of the file, frame by frame."""
+def _instead(file: _File, stopped: str, cause: Exception) -> Frames:
+    """Frames of a file that ASE cannot read. Raises Incomplete where nothing else can."""
+    known = KNOWN.get(file.format)
+    if known is None or known.instead is None:
+        raise Incomplete(stopped) from cause
+    try:
+        frames = Frames(known.instead(_content(file.path)), file.account)
+    except ValueError as error:
+        raise Incomplete(f"{stopped} ({error})") from cause
+    file.account.reader = "atomtrain"
+    file.account.notes.append(f"ASE {ase_version} cannot read it")
+    return frames
+
+
+def _content(path: str) -> bytes:
+    with opened(path) as file:
+        content: bytes = file.read()
+    return content
+
+
+def _frames(file: _File) -> Iterator[Frame]:
+    """What ASE reads of a file, frame by frame."""
     import ase.io
     from ase.io.formats import ioformats
 
+    path, format = file.path, file.format
     if format in _DATABASES:
         yield from _rows(path, format)
         return
     source: Any = path
-    if xyz is not None:
-        source = io.TextIOWrapper(io.BytesIO(xyz.content), encoding="utf-8")
+    if file.xyz is not None:
+        source = io.TextIOWrapper(io.BytesIO(file.xyz.content), encoding="utf-8")
+    elif ioformats[format].acceptsfd and ioformats[format].isbinary:
+        source = opened(path)
     elif ioformats[format].acceptsfd:
-        source = opened(path, text=not ioformats[format].isbinary)
+        source = _text(path, file.account)
+    more = KNOWN[format].keywords() if format in KNOWN else {}
     try:
-        for atoms in ase.io.iread(source, ":", format, do_not_split_by_at_sign=True):
+        for atoms in ase.io.iread(source, ":", format, do_not_split_by_at_sign=True, **more):
             yield _frame(atoms)
     finally:
         if source is not path:
             source.close()
+
+
+def _text(path: str, account: Account) -> io.TextIOWrapper:
+    text = _in_utf8(_content(path), account)
+    known = KNOWN.get(account.format)
+    content = io.BytesIO(known.prepared(text) if known and known.prepared else text)
+    content.name = path  # type: ignore[attr-defined]  # readers look for files beside it
+    return io.TextIOWrapper(content, encoding="utf-8")
+
+
+def _in_utf8(content: bytes, account: Account) -> bytes:
+    """The text of a file in UTF-8; what is not is taken for Latin-1, in which every byte is a letter."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        account.notes.append(f"is not text in UTF-8 (line {line}): read as Latin-1")
+        return content.decode("latin-1").encode()
+    return content
 
 
 def _rows(path: str, format: str) -> Iterator[Frame]:
@@ -179,11 +268,75 @@ def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
         np.asarray(atoms.pbc, dtype=bool),
         per_structure,
         per_atom,
+        _fixed(atoms) if atoms.constraints else None,
+    )
+
+
+def _fixed(atoms: Any) -> np.ndarray | None:
+    """Components of positions that constraints hold, [n, 3] bool; None: none."""
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
+    fixed = np.zeros((len(atoms), 3), dtype=bool)
+    for constraint in atoms.constraints:
+        if isinstance(constraint, FixAtoms):
+            fixed[constraint.index] = True
+        elif isinstance(constraint, FixCartesian):
+            fixed[constraint.index] |= constraint.mask
+        elif isinstance(constraint, FixScaled) and np.all(constraint.mask):
+            fixed[constraint.index] = True
+    return fixed if fixed.any() else None
+
+
+def _tell(said: list[warnings.WarningMessage], told: int, frame: int, account: Account) -> int:
+    """Note warnings of ASE's on a frame, each text once; gives how many there were."""
+    for one in said[told:]:
+        text = " ".join(str(one.message).split())
+        text = text if len(text) < 200 else f"{text[:200]}..."
+        known = any(note.startswith(f"ASE says: {text}") for note in account.notes)
+        if (
+            not known
+            and not issubclass(one.category, _FOR_DEVELOPERS)
+            and not _OF_SET_UP.search(text)
+        ):
+            account.notes.append(f"ASE says: {text} (frame {frame})")
+    return len(said)
+
+
+def _known(format: str) -> str:
+    """A format that the options name. Raises Incomplete if ASE does not read it."""
+    from ase.io.formats import ioformats
+
+    if format in ioformats and ioformats[format].can_read:
+        return format
+    readable = [name for name, one in ioformats.items() if one.can_read]
+    raise Incomplete(
+        f"cannot be read as format '{format}', which ASE does not know{did_you_mean(format, readable)}"
     )
 
 
 def _format(path: str, head: bytes) -> str:
     """ASE's name of the format. Raises Incomplete if there is none."""
+    guess = _guessed(path, head)
+    if guess == "extxyz":
+        return guess  # whatever its comments say of the code
+    code = written_by(head)
+    if code is not None and code.format:
+        return code.format
+    if code is not None:
+        raise Incomplete(f"is an output of {code.name}, which ASE does not read; {remedy(code)}")
+    if guess:
+        return guess
+    place = Path(path)
+    ending = f"the extension '{place.suffix}'" if place.suffix else "no extension"
+    raise Incomplete(
+        f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
+        "extension of its format (.xyz, .cif, .db, .traj, ...), name its format in the options (format: "
+        "vasp-xml), or convert it to extended xyz"
+    )
+
+
+def _guessed(path: str, head: bytes) -> str:
+    """ASE's name of the format, as it guesses it; empty if it does not know one that it can read."""
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     place = Path(path).absolute()  # ASE takes 'mysql/a.xyz' for the address of a database
@@ -198,11 +351,7 @@ def _format(path: str, head: bytes) -> str:
             continue
         if format in ioformats and ioformats[format].can_read:
             return format
-    ending = f"the extension '{place.suffix}'" if place.suffix else "no extension"
-    raise Incomplete(
-        f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
-        "extension of its format (.xyz, .cif, .db, .traj, ...), or convert it to extended xyz"
-    )
+    return ""
 
 
 def _stopped(format: str, read: int, xyz: XyzText | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from atomtrain.data.readers.account import Account
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
@@ -81,12 +82,14 @@ class Rows:
 class DataFile(ABC):
     """A file or folder of structures, of labels, or of both, opened.
 
-    ``frames`` are the structures; empty where the file holds labels alone.
+    ``frames`` are the structures; empty where the file holds labels alone. ``account``: how they were
+    read, where a reader says so.
     """
 
     def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
         self.path = path
         self.frames = frames
+        self.account: Account | None = getattr(frames, "account", None)
 
     @property
     def keys(self) -> set[str]:
@@ -120,6 +123,22 @@ class DataFile(ABC):
 
         Blocks are called ``(o3_lambda, o3_sigma)``, or ``()`` where there is one alone.
         """
+        return {}
+
+    def flag(self, key: str) -> bool:
+        """Whether ``key`` stands alone in the file, without a value."""
+        return False
+
+    def stated_unit(self, key: str) -> str:
+        """The unit that the file itself says its values called ``key`` have; empty: it says nothing."""
+        return ""
+
+    def compression(self, key: str) -> bool:
+        """Whether the file shows that its stress ``key`` is positive under compression."""
+        return False
+
+    def length_units(self) -> dict[str, str]:
+        """By file: the unit of length that it is known to have, for files that leave no choice."""
         return {}
 
     @abstractmethod

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from atomtrain.data.readers.account import Account, Quantity
 from atomtrain.data.readers.base import (
     DataFile,
     GradientKind,
@@ -29,17 +31,60 @@ _LOOKS_LIKE: dict[GradientKind, re.Pattern[str]] = {
 }
 
 
+def keys_of(frames: Iterable[Frame]) -> set[str]:
+    """Names of all values of some frames."""
+    found: set[str] = set()
+    for frame in frames:
+        found.update(frame.per_structure)
+        found.update(frame.per_atom)
+    return {str(key) for key in found}
+
+
 class FramesFile(DataFile):
     """A list of frames; tensors are given flat or in shape, components before properties."""
 
-    @property
-    def keys(self) -> set[str]:
-        return set().union(*(frame.keys for frame in self.frames))
+    @cached_property
+    def keys(self) -> set[str]:  # type: ignore[override]
+        return keys_of(self.frames)
+
+    def flag(self, key: str) -> bool:
+        values = [frame.find(key) for frame in self.frames]
+        return all(value is True for value in values if value is not None)
+
+    def stated_unit(self, key: str) -> str:
+        known = self.account.quantities.get(key) if self.account is not None else None
+        if known is not None and known.unit:
+            return known.unit
+        words = [
+            f"{name}{join}{unit}"
+            for name in (key, key.removesuffix("s"))
+            for join in "-_"
+            for unit in ("unit", "units")
+        ]
+        keys = self.keys
+        said = {
+            str(frame.find(word))
+            for word in words
+            if word in keys
+            for frame in self.frames
+            if frame.find(word) is not None
+        }
+        if len(said) > 1:
+            raise ValueError(f"frames say different units of '{key}': {', '.join(sorted(said))}")
+        return said.pop() if said else ""
+
+    def compression(self, key: str) -> bool:
+        known = self.account.quantities.get(key) if self.account is not None else None
+        return known is not None and known.compression
+
+    def length_units(self) -> dict[str, str]:
+        unit = self.account.length_unit if self.account is not None else ""
+        return {self.path: unit} if unit else {}
 
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
             if info.per_volume:  # a stress: ASE's six numbers are understood too
-                return _matrix(value).reshape(1, 9)
+                return symmetric(value).reshape(1, 9)
             rows = len(structure.numbers) if info.per_atom else 1
             return _shaped(value, rows, info.width, wanted.flags)
 
@@ -53,7 +98,7 @@ class FramesFile(DataFile):
             return _shaped(value, len(structure.numbers), 3)
 
         def strain(value: Any, structure: Frame) -> np.ndarray:
-            return strain_derivative(_matrix(value), kind, structure.cell).reshape(1, 9)
+            return strain_derivative(symmetric(value), kind, structure.cell).reshape(1, 9)
 
         if kind == "forces":
             return self._rows(key, True, 3, forces, wanted)
@@ -104,12 +149,30 @@ class JoinedFiles(FramesFile):
 
     def __init__(self, path: str, parts: Sequence[FramesFile]) -> None:
         super().__init__(path, [frame for part in parts for frame in part.frames])
+        self._parts = parts
         self._files = [part.path for part in parts]
+        self.account = Account()
+        for part in parts:
+            self.account.usual_units = (
+                self.account.usual_units or (part.account or Account()).usual_units
+            )
+            for key, known in (part.account or Account()).quantities.items():
+                same = self.account.quantities.setdefault(key, known) == known
+                self.account.quantities[key] = known if same else Quantity(unit=known.unit)
         self._starts = np.cumsum([0] + [len(part.frames) for part in parts])[:-1].tolist()
 
     @property
     def files(self) -> list[str]:
         return self._files
+
+    def stated_unit(self, key: str) -> str:
+        said = {part.stated_unit(key) for part in self._parts} - {""}
+        if len(said) > 1:
+            raise ValueError(f"its files say different units of '{key}': {', '.join(sorted(said))}")
+        return said.pop() if said else ""
+
+    def length_units(self) -> dict[str, str]:
+        return {path: unit for part in self._parts for path, unit in part.length_units().items()}
 
     def origin(self, frame: int) -> tuple[int, int]:
         file = bisect_right(self._starts, frame) - 1
@@ -142,7 +205,7 @@ def _shaped(value: Any, rows: int, width: int, flags: bool = False) -> np.ndarra
     return array.reshape(rows, width)
 
 
-def _matrix(value: Any) -> np.ndarray:
+def symmetric(value: Any) -> np.ndarray:
     """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
     array = _numbers(value)
     if array.size == 6:
