@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from atomtrain.data.readers import fitsnap, mtp, npz
 from atomtrain.data.readers.account import Frames
 
 
@@ -19,5 +20,9 @@ class OwnFormat:
     read: Callable[[str, str], Frames]
 
 
-OWN: dict[str, OwnFormat] = {}
+OWN: dict[str, OwnFormat] = {
+    "mtp-cfg": OwnFormat(mtp.recognises, mtp.read),
+    "fitsnap-json": OwnFormat(fitsnap.recognises, fitsnap.read),
+    "npz": OwnFormat(npz.recognises, npz.read),
+}
 """by the name for ``format:`` in the options"""
