@@ -63,14 +63,14 @@ def test_a_file_is_read_once(workplace: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_file_not_there(workplace: Path) -> None:
     with pytest.raises(DataError, match=r"^here: the file 'a.xyz' does not exist \(working dir"):
-        Files().structures("a.xyz", None, "here").frames
+        Files().structures("a.xyz", None, "here")
     with pytest.raises(DataError, match=r"here: '.' is a directory, but .*; name the files"):
-        Files().structures(".", None, "here").frames
+        Files().structures(".", None, "here")
 
 
 def test_unknown_reader(workplace: Path) -> None:
     with pytest.raises(DataError, match=r"here: there is no reader 'asse' \(there are: ase"):
-        Files().structures("a.xyz", "asse", "here").frames
+        Files().structures("a.xyz", "asse", "here")
 
 
 def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

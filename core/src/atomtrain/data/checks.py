@@ -211,6 +211,11 @@ def check_read(
     Raises DataError, beginning with ``where``, where two atoms are in one place.
     """
     found = []
+    partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
+    if partly:
+        what = "have sites that are shared by elements, or empty at times (occupancy below 1)"
+        advice = "no model knows such: give structures in which every site has one element"
+        raise DataError(f"{where}: {Finding(partly, what, advice).sentence(store)}")
     close = close_pairs(store, length_unit)
     same = np.flatnonzero(close.distances < SAME_PLACE)
     if len(same):
@@ -226,11 +231,6 @@ def check_read(
         what = "have atoms closer than half the sum of their covalent radii"
         named = [close.named(k, store) for k in range(len(close.structures))[:SHOWN]]
         found.append(Finding(close.structures.tolist(), what, advice, named))
-    partly = [k for k, frame in enumerate(frames) if partly_occupied(frame)]
-    if partly:
-        what = "have sites that are shared by elements, or empty at times (occupancy below 1)"
-        advice = "they were read as full sites of one element: give whole structures instead"
-        found.append(Finding(partly, what, advice))
     return [f"{where}: {finding.sentence(store)}" for finding in found]
 
 

@@ -65,6 +65,19 @@ class SectionFiles:
         rows = source.checked.target(source.key, info, source.wanted)
         return source.label(rows, nan_is_missing=info.width > 1 and not info.is_energy)
 
+    @property
+    def assumed_units(self) -> list[str]:
+        """What was assumed of files of formats without units, where the options leave it open."""
+        systems = self.section.systems
+        usual = self.file.account.usual_units if self.file.account is not None else ""
+        if not usual or "length_unit" in systems.model_fields_set:
+            return []
+        return [
+            f"{self.where}: '{self.file.path}' is of a format without units: lengths are taken as "
+            f"{systems.length_unit}, energies and forces in the unit of the energy and that; usual are "
+            f"{usual}: say which with length_unit and unit"
+        ]
+
     def unit(self, name: str, said: str) -> str:
         """The unit of a target: what the options say, or else the frames themselves.
 
@@ -168,7 +181,10 @@ class SectionFiles:
         """What a gradient is multiplied by, to have the unit that the energy and lengths have."""
         target = self.section.systems.length_unit
         stated = source.stated_unit(section.unit)
-        sign = -1.0 if section.positive == "compression" else 1.0
+        compression = source.file.compression(source.key)
+        if section.positive is not None:
+            compression = section.positive == "compression"
+        sign = -1.0 if compression and kind == "stress" else 1.0
         if (
             not section.unit
             and source.file.account is not None
@@ -263,8 +279,8 @@ class _Source:
             raise DataError(f"{self.wanted.where}: '{self.file.path}': {error}") from None
         if told and said and not same_unit(told, said):
             raise DataError(
-                f"{self.wanted.where}: '{self.key}' of '{self.file.path}' is in {told}, as the file or its "
-                f"format says, but the options say {said}; leave unit out, or write {told}"
+                f"{self.wanted.where}: '{self.key}' of '{self.file.path}' is read in {told}, which the "
+                f"file or its format fixes, but the options say {said}; leave unit out, or write {told}"
             )
         return told
 

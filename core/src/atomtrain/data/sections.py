@@ -58,6 +58,7 @@ def read_section(
     store = _structures(opened)
     frames = [opened.structures[k] for k in opened.chosen]
     remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
+    remarks.warnings += opened.assumed_units
     targets: dict[str, TargetInfo] = {}
     for name in section.targets:
         info = _info(section, name, default_kind, known or {})

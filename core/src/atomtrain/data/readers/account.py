@@ -38,12 +38,14 @@ class Quantity:
     """One quantity of the frames: what the code calls it, its unit, what was done to it.
 
     ``name``: in the file (``e_fr_energy``), empty where it is that of the key. ``unit``: of the values
-    in the frames, empty where the file does not say; ``note``: what was converted or assumed.
+    in the frames, empty where the file does not say; ``note``: what was converted or assumed;
+    ``compression``: a stress that is positive under compression, other than ASE's.
     """
 
     name: str = ""
     unit: str = ""
     note: str = ""
+    compression: bool = False
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Account:
     ``announced``: the number of frames that the file itself begins or announces (None: unknown).
     ``quantities``: by key of the frames; keys that are not named are those of the file.
     ``length_unit``: of positions and cells (empty: the format has no units, so that the options say;
-    the energy's unit is that of its quantity). ``types``: the atomic numbers are numbers of types,
+    the energy's unit is that of its quantity); ``usual_units``: what they usually are then, where that is
+    not what options have by default. ``types``: the atomic numbers are numbers of types,
     and the options must say which elements they are. ``unconverged``: frames whose electrons did not
     converge. ``notes``: remarks of the reader and remedies that were applied, for the log.
     ``warnings``: those that may be mistakes.
@@ -65,6 +68,7 @@ class Account:
     announced: int | None = None
     quantities: dict[str, Quantity] = field(default_factory=dict)
     length_unit: str = ""
+    usual_units: str = ""
     types: bool = False
     unconverged: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -7,6 +7,7 @@ import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from atomtrain.data.readers.content import (
     not_structures,
     opened,
     packed,
-    undecodable_line,
 )
+from atomtrain.data.readers.flaws import KNOWN, account_for
 from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
@@ -58,8 +59,6 @@ def read_ase(path: str, where: str, format: str = "") -> Frames:
 
 def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames:
     """The frames; ``said`` are the warnings so far. Raises Incomplete, or OSError."""
-    with open(path, "rb") as file:
-        is_packed = packed(file.read(8))
     try:
         head = beginning(path)
     except DAMAGED as error:
@@ -68,27 +67,50 @@ def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames
     if problem:
         raise Incomplete(problem)
     format = _known(format) if format else _format(path, head)
-    frames = Frames(account=Account(format=format, reader=f"ASE {ase_version}"))
-    xyz = None
+    account = Account(format=format, reader=f"ASE {ase_version}")
+    if format != "extxyz":
+        return _told(_File(path, format, account), said)
+    with opened(path) as file:
+        content = file.read()
+    xyz = XyzText(_in_utf8(content, account))
     try:
-        if format == "extxyz":
-            with opened(path) as file:
-                xyz = XyzText(file.read())
-        told = 0
-        for frame in _frames(path, format, xyz):
+        frames = _told(_File(path, format, account, xyz), said)
+    except Incomplete:
+        if not xyz.plain_species():
+            raise
+        frames = _told(_File(path, format, account, xyz), said)
+    account.notes[:0] = xyz.comments.notes
+    account.quantities.update(xyz.comments.quantities)
+    account.types = xyz.types
+    return frames
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file to be read by ASE; ``xyz``: its text, where that was prepared for ASE."""
+
+    path: str
+    format: str
+    account: Account
+    xyz: XyzText | None = None
+
+
+def _told(file: _File, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames of a file, with all that is known of it. Raises Incomplete, or OSError."""
+    path, format = file.path, file.format
+    with open(path, "rb") as raw:
+        is_packed = packed(raw.read(8))
+    frames = Frames(account=file.account)
+    told = len(said)
+    try:
+        for frame in _frames(file):
             frames.append(frame)
             if len(said) > told:
                 told = _tell(said, told, len(frames) - 1, frames.account)
         if format in COUNTED:
-            with opened(path) as file:
-                check_all_read(format, file.read(), [len(frame.numbers) for frame in frames])
+            check_all_read(format, _content(path), [len(frame.numbers) for frame in frames])
     except (Incomplete, MemoryError):
         raise
-    except UnicodeDecodeError as error:
-        raise Incomplete(
-            f"is not text in UTF-8: see line {undecodable_line(path)}; convert it, for instance: "
-            "iconv -f LATIN1 -t UTF-8 OLD > NEW"
-        ) from error
     except ImportError as error:
         raise Incomplete(
             f"needs a package to be read that is not installed; install '{error.name}'"
@@ -96,29 +118,56 @@ def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames
     except Exception as error:  # every format fails in its own way
         if is_packed and isinstance(error, DAMAGED):
             raise Incomplete(_DAMAGED) from error
-        raise Incomplete(_stopped(format, len(frames), xyz)) from error
+        raise Incomplete(_stopped(format, len(frames), file.xyz)) from error
+    account_for(frames, format, lambda: _content(path))
     return frames
 
 
-def _frames(path: str, format: str, xyz: XyzText | None) -> Iterator[Frame]:
-    """What ASE reads of the file, frame by frame."""
+def _content(path: str) -> bytes:
+    with opened(path) as file:
+        content: bytes = file.read()
+    return content
+
+
+def _frames(file: _File) -> Iterator[Frame]:
+    """What ASE reads of a file, frame by frame."""
     import ase.io
     from ase.io.formats import ioformats
 
+    path, format = file.path, file.format
     if format in _DATABASES:
         yield from _rows(path, format)
         return
     source: Any = path
-    if xyz is not None:
-        source = io.TextIOWrapper(io.BytesIO(xyz.content), encoding="utf-8")
+    if file.xyz is not None:
+        source = io.TextIOWrapper(io.BytesIO(file.xyz.content), encoding="utf-8")
+    elif ioformats[format].acceptsfd and ioformats[format].isbinary:
+        source = opened(path)
     elif ioformats[format].acceptsfd:
-        source = opened(path, text=not ioformats[format].isbinary)
+        source = _text(path, file.account)
+    more = KNOWN[format].keywords() if format in KNOWN else {}
     try:
-        for atoms in ase.io.iread(source, ":", format, do_not_split_by_at_sign=True):
+        for atoms in ase.io.iread(source, ":", format, do_not_split_by_at_sign=True, **more):
             yield _frame(atoms)
     finally:
         if source is not path:
             source.close()
+
+
+def _text(path: str, account: Account) -> io.TextIOWrapper:
+    content = _in_utf8(_content(path), account)
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+
+
+def _in_utf8(content: bytes, account: Account) -> bytes:
+    """The text of a file in UTF-8; what is not is taken for Latin-1, in which every byte is a letter."""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        account.notes.append(f"is not text in UTF-8 (line {line}): read as Latin-1")
+        return content.decode("latin-1").encode()
+    return content
 
 
 def _rows(path: str, format: str) -> Iterator[Frame]:

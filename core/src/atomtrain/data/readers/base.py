@@ -122,6 +122,10 @@ class DataFile(ABC):
         """The unit that the file itself says its values called ``key`` have; empty: it says nothing."""
         return ""
 
+    def compression(self, key: str) -> bool:
+        """Whether the file shows that its stress ``key`` is positive under compression."""
+        return False
+
     def length_units(self) -> dict[str, str]:
         """By file: the unit of length that it is known to have, for files that leave no choice."""
         return {}

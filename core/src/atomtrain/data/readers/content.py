@@ -92,14 +92,3 @@ def not_structures(head: bytes) -> str:
         if plain.startswith(starts):
             return f"{what}; {remedy}"
     return ""
-
-
-def undecodable_line(path: str) -> int:
-    """The first line (counted from 1) of a file that is not text in UTF-8; 0: there is none."""
-    with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atomtrain.data.readers.account import Account, Quantity
 from atomtrain.data.readers.base import (
     DataFile,
     GradientKind,
@@ -58,6 +59,10 @@ class FramesFile(DataFile):
             raise ValueError(f"frames say different units of '{key}': {', '.join(sorted(said))}")
         return said.pop() if said else ""
 
+    def compression(self, key: str) -> bool:
+        known = self.account.quantities.get(key) if self.account is not None else None
+        return known is not None and known.compression
+
     def length_units(self) -> dict[str, str]:
         unit = self.account.length_unit if self.account is not None else ""
         return {self.path: unit} if unit else {}
@@ -65,7 +70,7 @@ class FramesFile(DataFile):
     def target(self, key: str, info: TargetInfo, wanted: Wanted) -> Rows:
         def convert(value: Any, structure: Frame) -> np.ndarray:
             if info.per_volume:  # a stress: ASE's six numbers are understood too
-                return _matrix(value).reshape(1, 9)
+                return symmetric(value).reshape(1, 9)
             rows = len(structure.numbers) if info.per_atom else 1
             return _shaped(value, rows, info.width, wanted.flags)
 
@@ -79,7 +84,7 @@ class FramesFile(DataFile):
             return _shaped(value, len(structure.numbers), 3)
 
         def strain(value: Any, structure: Frame) -> np.ndarray:
-            return strain_derivative(_matrix(value), kind, structure.cell).reshape(1, 9)
+            return strain_derivative(symmetric(value), kind, structure.cell).reshape(1, 9)
 
         if kind == "forces":
             return self._rows(key, True, 3, forces, wanted)
@@ -132,6 +137,14 @@ class JoinedFiles(FramesFile):
         super().__init__(path, [frame for part in parts for frame in part.frames])
         self._parts = parts
         self._files = [part.path for part in parts]
+        self.account = Account()
+        for part in parts:
+            self.account.usual_units = (
+                self.account.usual_units or (part.account or Account()).usual_units
+            )
+            for key, known in (part.account or Account()).quantities.items():
+                same = self.account.quantities.setdefault(key, known) == known
+                self.account.quantities[key] = known if same else Quantity(unit=known.unit)
         self._starts = np.cumsum([0] + [len(part.frames) for part in parts])[:-1].tolist()
 
     @property
@@ -139,11 +152,9 @@ class JoinedFiles(FramesFile):
         return self._files
 
     def stated_unit(self, key: str) -> str:
-        said = {part.stated_unit(key) for part in self._parts if key in part.keys}
+        said = {part.stated_unit(key) for part in self._parts} - {""}
         if len(said) > 1:
-            raise ValueError(
-                f"the files say different units of '{key}': {', '.join(unit or 'none' for unit in sorted(said))}"
-            )
+            raise ValueError(f"its files say different units of '{key}': {', '.join(sorted(said))}")
         return said.pop() if said else ""
 
     def length_units(self) -> dict[str, str]:
@@ -180,7 +191,7 @@ def _shaped(value: Any, rows: int, width: int, flags: bool = False) -> np.ndarra
     return array.reshape(rows, width)
 
 
-def _matrix(value: Any) -> np.ndarray:
+def symmetric(value: Any) -> np.ndarray:
     """A stress or virial as a 3x3 matrix, from 3x3, 9 or (ASE's order) 6 numbers."""
     array = _numbers(value)
     if array.size == 6:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+from atomtrain.data.readers.comments import Comments
 from atomtrain.data.readers.content import BYTE_ORDER_MARK
 
 _TEXT = re.MULTILINE
@@ -33,6 +34,11 @@ COUNTED = {*_BEGINNINGS, *_ONLY_ONCE}
 """formats of which :func:`check_all_read` knows something"""
 
 
+_FORTRAN = (b"D+", b"D-", b"D0", b"d+", b"d-", b"d0")
+_EXPONENT = re.compile(rb"(?<![\w.])([-+]?(?:\d+\.\d*|\.\d+))[Dd]([-+]?\d+)(?![\w.])")
+"""a number as Fortran writes it"""
+
+
 class Incomplete(Exception):
     """What is the matter with a file and what to do, as the rest of ``'file' ...``."""
 
@@ -40,12 +46,17 @@ class Incomplete(Exception):
 class XyzText:
     """Extended xyz as it is to be given to ASE, with the line (counted from 1) of each frame.
 
-    ``content`` has no blank lines between frames, at which ASE would stop. Raises :class:`Incomplete`
-    where the frames do not follow one another as their numbers of atoms say.
+    ``content`` has no blank lines between frames, at which ASE would stop, comment lines as ASE reads them
+    (``comments`` says what was changed) and exponents with E. Raises :class:`Incomplete` where the frames do
+    not follow one another as their numbers of atoms say, or a column Z contradicts the symbols.
     """
 
     def __init__(self, content: bytes) -> None:
+        self.comments = Comments()
+        self.types = False
         content = content.replace(BYTE_ORDER_MARK, b"")  # of files that were put together
+        if any(mark in content for mark in _FORTRAN):
+            content = _EXPONENT.sub(rb"\1E\2", content)
         if b"\r" in content:
             content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self.lines: list[int] = []
@@ -65,6 +76,7 @@ class XyzText:
             if count < 0:
                 raise self._no_number(number, line, content.count(b"\n", file.tell()))
             self.lines.append(number)
+            start = file.tell()
             rest = list(islice(file, count + 1))
             if len(rest) <= count:
                 raise Incomplete(
@@ -72,6 +84,12 @@ class XyzText:
                     f"{max(len(rest) - 1, 0)} of its {count} atoms are there; {_whole(self.lines)}. "
                     "Copy the file again, or remove that frame"
                 )
+            comment = self.comments.rewritten(rest[0])
+            if comment is not rest[0]:
+                kept += [content[copied:start], comment]
+                copied = start + len(rest[0])
+            if b"species:" in comment and b":Z:" in comment:
+                _check_numbers(comment, rest[1:], number + 2)
             if not all(map(bytes.strip, rest[1:])):
                 blank = next(k for k, atom in enumerate(rest) if k and not atom.strip())
                 raise Incomplete(
@@ -83,6 +101,42 @@ class XyzText:
         if self.lines and not content.endswith(b"\n"):
             _check_last_line(rest[1:], number)
         self.content = b"".join([*kept, content[copied:]]) if kept else content
+
+    def plain_species(self) -> bool:
+        """Make symbols of species like ``Cu1`` and ``56``; whether there were any.
+
+        ``types``: the numbers are 1, 2, ..., so that they may be types as well.
+        """
+        lines = self.content.splitlines(keepends=True)
+        places: list[tuple[int, int, bytes]] = []
+        k = 0
+        while k < len(lines):
+            if lines[k].startswith(b"VEC"):
+                k += 1
+                continue
+            count = int(lines[k])
+            column = next(
+                (c for c, (n, _) in enumerate(_columns(lines[k + 1])) if n == "species"), -1
+            )
+            for row in range(k + 2, k + 2 + count) if column >= 0 else ():
+                words = lines[row].split()
+                if len(words) > column and not _is_symbol(words[column]):
+                    places.append((row, column, words[column]))
+            k += count + 2
+        found = {word for *_, word in places}
+        symbols = {word: _plain_symbol(word) for word in found}
+        if not places or not all(symbols.values()):
+            return False
+        numbers = {int(word) for word in found if word.isdigit()}
+        self.types = bool(numbers) and numbers == set(range(1, len(numbers) + 1))
+        for row, column, word in places:
+            parts = lines[row].split()
+            parts[column] = symbols[word]
+            lines[row] = b" ".join(parts) + b"\n"
+        self.content = b"".join(lines)
+        shown = ", ".join(f"{w.decode()} is {symbols[w].decode()}" for w in sorted(found)[:6])
+        self.comments.notes.append(f"species are read as elements: {shown}")
+        return True
 
     def why_not(self, frame: int) -> str:
         """Why ASE cannot read a frame, with the line, and what to do; empty where that is not plain."""
@@ -209,6 +263,37 @@ def _is_symbol(word: bytes) -> bool:
     from ase.data import atomic_numbers
 
     return word.decode(errors="replace").capitalize() in atomic_numbers
+
+
+def _plain_symbol(word: bytes) -> bytes:
+    """The symbol that ``Cu1``, ``O_w``, ``Fe3+`` or ``56`` stand for, or nothing."""
+    from ase.data import chemical_symbols
+
+    if word.isdigit():
+        number = int(word)
+        return chemical_symbols[number].encode() if 0 < number < len(chemical_symbols) else b""
+    found = re.fullmatch(rb"([A-Z][a-z]?)(?:\d+|_\w+|\d*[+-]+\d*)", word)
+    return found[1] if found is not None and _is_symbol(found[1]) else b""
+
+
+def _check_numbers(comment: bytes, atoms: Sequence[bytes], first: int) -> None:
+    """A column of atomic numbers must say what the symbols say; ASE would take the numbers."""
+    from ase.data import atomic_numbers
+
+    names = [name for name, _ in _columns(comment)]
+    if "species" not in names or "Z" not in names:
+        return
+    symbol, number = names.index("species"), names.index("Z")
+    for line, atom in enumerate(atoms, first):
+        words = atom.split()
+        if len(words) < len(names):
+            return
+        known = atomic_numbers.get(words[symbol].decode(errors="replace").capitalize())
+        if known is not None and str(known) != words[number].decode(errors="replace").lstrip("0"):
+            raise Incomplete(
+                f"contradicts itself on line {line}: species is {words[symbol].decode()}, but Z is "
+                f"{words[number].decode(errors='replace')}; remove the column that is wrong"
+            )
 
 
 def _is_number(word: bytes, kind: str) -> bool:
