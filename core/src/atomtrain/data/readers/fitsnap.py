@@ -6,30 +6,29 @@ import json
 from typing import Any
 
 import numpy as np
-from ase import units
 from ase.data import atomic_numbers
 
 from atomtrain.data.readers.account import Account, Frames, Quantity
 from atomtrain.data.readers.content import opened
+from atomtrain.data.readers.units import BAR, BOHR, HARTREE, KCAL_PER_MOL, RYDBERG
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
 
-_LENGTHS = {"angstrom": 1.0, "bohr": units.Bohr}
+_LENGTHS = {"angstrom": 1.0, "bohr": BOHR}
 _ENERGIES = {
     "electronvolt": 1.0,
     "ev": 1.0,
-    "hartree": units.Hartree,
-    "rydberg": units.Rydberg,
-    "kcal/mol": units.kcal / units.mol,
+    "hartree": HARTREE,
+    "rydberg": RYDBERG,
+    "kcal/mol": KCAL_PER_MOL,
 }
 _FORCES = {
     "electronvoltperangstrom": 1.0,
     "ev/angstrom": 1.0,
-    "hartreeperbohr": units.Hartree / units.Bohr,
-    "rydbergperbohr": units.Rydberg / units.Bohr,
+    "hartreeperbohr": HARTREE / BOHR,
+    "rydbergperbohr": RYDBERG / BOHR,
 }
-_STRESSES = {"bar": 1e5 * units.Pascal, "kbar": 1e8 * units.Pascal, "kb": 1e8 * units.Pascal,
-             "gpa": units.GPa, "pascal": units.Pascal}  # fmt: skip
+_STRESSES = {"bar": BAR, "kbar": 1e3 * BAR, "kb": 1e3 * BAR, "gpa": 1e4 * BAR, "pascal": 1e-5 * BAR}
 _STYLES = {
     "LatticeStyle": (_LENGTHS, "angstrom"),
     "PositionsStyle": (_LENGTHS, "angstrom"),
@@ -58,11 +57,11 @@ def read(path: str, where: str) -> Frames:
         raise DataError(f"{here}: line {line} is not JSON; copy or write the file again") from None
     except (KeyError, TypeError):
         raise DataError(f"{here}: it has no list Dataset: Data; write it again") from None
-    units_, notes = _units(data, here)
+    factors, notes = _units(data, here)
     frames = Frames()
     for number, structure in enumerate(structures):
         try:
-            frames.append(_frame(structure, units_))
+            frames.append(_frame(structure, factors))
         except KeyError as error:
             raise DataError(f"{here}: structure {number} has no {error.args[0]}") from None
         except (TypeError, ValueError, AttributeError):
@@ -76,7 +75,9 @@ def read(path: str, where: str) -> Frames:
         "energy": Quantity("Energy", "eV", notes["EnergyStyle"]),
         "forces": Quantity("Forces", "eV/angstrom", notes["ForcesStyle"]),
         "stress": Quantity(
-            "Stress", "eV/angstrom^3", f"{notes['StressStyle']}, positive under compression in the file"
+            "Stress",
+            "eV/angstrom^3",
+            f"{notes['StressStyle']}, positive under compression in the file",
         ),
     }
     frames.account = Account(

@@ -140,7 +140,9 @@ class _Configuration:
         elif name == "feature" and len(words) > 1:
             self._values[words[1]] = " ".join(words[2:])
         else:
-            raise _Damaged(self._next - 1, f"'{' '.join(words)[:40]}' is not known in a configuration")
+            raise _Damaged(
+                self._next - 1, f"'{' '.join(words)[:40]}' is not known in a configuration"
+            )
 
     def _read_atoms(self, columns: Sequence[str]) -> None:
         if self._size < 0:
@@ -180,6 +182,8 @@ class _Configuration:
         except ValueError:
             found = []
         if len(found) != count:
-            raise _Damaged(self._next, f"there should be {count} numbers, not '{' '.join(words)[:40]}'")
+            raise _Damaged(
+                self._next, f"there should be {count} numbers, not '{' '.join(words)[:40]}'"
+            )
         self._next += 1
         return found

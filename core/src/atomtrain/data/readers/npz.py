@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ase import units
 
 from atomtrain.data.readers.account import Account, Frames, Quantity
 from atomtrain.data.readers.content import opened
+from atomtrain.data.readers.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 
-_LENGTHS = {"ang": 1.0, "a": 1.0, "angstrom": 1.0, "bohr": units.Bohr, "au": units.Bohr, "nm": units.nm}
+_LENGTHS = {"ang": 1.0, "a": 1.0, "angstrom": 1.0, "bohr": BOHR, "au": BOHR, "nm": 10.0}
 _ENERGIES = {
-    "kcal/mol": units.kcal / units.mol,
-    "kj/mol": units.kJ / units.mol,
+    "kcal/mol": KCAL_PER_MOL,
+    "kj/mol": KJ_PER_MOL,
     "ev": 1.0,
     "mev": 1e-3,
-    "hartree": units.Hartree,
-    "ha": units.Hartree,
-    "au": units.Hartree,
+    "hartree": HARTREE,
+    "ha": HARTREE,
+    "au": HARTREE,
 }
 
 
@@ -31,7 +31,7 @@ _ENERGIES = {
 class _Layout:
     """Names of the arrays; ``energy_unit``: by convention, where the file says nothing."""
 
-    format: str
+    name: str
     numbers: str
     positions: str
     energies: str
@@ -40,8 +40,8 @@ class _Layout:
     length_unit: str = ""
 
 
-_RMD17 = _Layout("rmd17-npz", "nuclear_charges", "coords", "energies", "forces", "kcal/mol", "Ang")
-_SGDML = _Layout("sgdml-npz", "z", "R", "E", "F")
+_RMD17 = _Layout("rMD17", "nuclear_charges", "coords", "energies", "forces", "kcal/mol", "Ang")
+_SGDML = _Layout("sGDML", "z", "R", "E", "F")
 _LAYOUTS = (_RMD17, _SGDML)
 _NOT_LABELS = {"type", "name", "theory", "md5", "r_unit", "e_unit", "lattice", "old_indices"}
 
@@ -67,13 +67,13 @@ def read(path: str, where: str) -> Frames:
     layout = next((k for k in _LAYOUTS if {k.numbers, k.positions} <= arrays.keys()), None)
     if layout is None:
         known = "; ".join(
-            f"{k.format}: {k.numbers}, {k.positions}, {k.energies}, {k.forces}" for k in _LAYOUTS
+            f"{k.name}: {k.numbers}, {k.positions}, {k.energies}, {k.forces}" for k in _LAYOUTS
         )
         raise DataError(
             f"{here} has the arrays {', '.join(sorted(arrays)) or '(none)'}, a layout that is not known "
             f"(known are {known}); write its structures as extended xyz"
         )
-    return _frames(arrays, layout, f"{where}: '{path}' ({layout.format})")
+    return _frames(arrays, layout, f"{where}: '{path}' (npz of {layout.name})")
 
 
 def _frames(arrays: dict[str, np.ndarray], layout: _Layout, here: str) -> Frames:
@@ -118,19 +118,14 @@ def _frames(arrays: dict[str, np.ndarray], layout: _Layout, here: str) -> Frames
         "forces": Quantity(layout.forces, gradient),
     }
     frames.account = Account(
-        layout.format,
-        "atomtrain",
+        "npz",
+        f"atomtrain, layout of {layout.name}",
         count,
         {key: told[key] for key, _ in _present(per_frame) if key in told},
         length.unit,
     )
-    for name, unit in (("energies", energy), ("lengths", length)):
-        if not unit.unit:
-            option = "unit" if name == "energies" else "length_unit"
-            frames.account.notes.append(
-                f"the file does not say the unit of {name} (MD17 has kcal/mol and angstrom): they are "
-                f"taken as {option} of the options says"
-            )
+    if not (energy.unit and length.unit):
+        frames.account.usual_units = "angstrom and kcal/mol"
     return frames
 
 
@@ -171,7 +166,9 @@ def _rows(
         return None
     array = np.asarray(arrays[name], dtype=np.float64)
     if array.size != np.prod(shape) or len(array) != shape[0]:
-        raise DataError(f"{here}: {name} has shape {list(array.shape)}, but should have {list(shape)}")
+        raise DataError(
+            f"{here}: {name} has shape {list(array.shape)}, but should have {list(shape)}"
+        )
     return array.reshape(shape) * factor
 
 
