@@ -152,7 +152,8 @@ def test_fitsnap_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "structure 0 has no Lattice" in problem("a.json")
     text = "# file bulk\n" + json.dumps({"Dataset": fitsnap()}, indent=1)
     Path("a.json").write_text(text.replace('"Energy": -20.0,', '"Energy": ,'))
-    assert "line 44 is not JSON" in problem("a.json")
+    line = 1 + text[: text.index(chr(34) + "Energy")].count("\n")
+    assert f"line {line} is not JSON" in problem("a.json")
 
 
 MOLECULE = {
