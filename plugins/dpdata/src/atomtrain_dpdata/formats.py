@@ -337,7 +337,6 @@ FORMATS: dict[str, Format] = {
     "dftbplus": Format(
         "a folder with dftb_in.hsd and detailed.out", "Total energy", (_dftb_cluster,), (_dftb_energies,)
     ),
-    "vasp/outcar": Format("an OUTCAR", "free energy TOTEN"),
 }  # fmt: skip
 """by dpdata's name"""
 
@@ -358,7 +357,6 @@ ALIASES = {
     "atom.config": "pwmat/atom.config",
     "final.config": "pwmat/atom.config",
     "pwmat/final.config": "pwmat/atom.config",
-    "outcar": "vasp/outcar",
 }
 
 _ASE = "leave the reader out: ASE's {} is read with its units and all of its steps"
@@ -368,6 +366,8 @@ ELSEWHERE = {
     "vasp/xml": "dpdata takes the enthalpy for the energy under pressure, and steps that did not converge; "
     + _ASE.format("vasp-xml"),
     "xml": _ASE.format("vasp-xml"),
+    "vasp/outcar": _ASE.format("vasp-out"),
+    "outcar": _ASE.format("vasp-out"),
     "lammps/dump": "dpdata reads no forces of it; leave the reader out, and give types in the options",
     "dump": "dpdata reads no forces of it; leave the reader out, and give types in the options",
     "gaussian/log": "dpdata reads the last step only; " + _ASE.format("gaussian-out"),
@@ -412,7 +412,6 @@ _NAMES = {
     "ATOM.CONFIG": "pwmat/atom.config",
     "FINAL.CONFIG": "pwmat/atom.config",
     "STRU": "abacus/stru",
-    "OUTCAR": "vasp/outcar",
 }
 _WORDS = {
     b"CP2K|": "cp2k/output",

@@ -16,7 +16,8 @@ from typing import Any
 import dpdata
 import numpy as np
 from ase.data import atomic_numbers
-from dpdata.system import load_format
+from dpdata.data_type import Axis
+from dpdata.system import LabeledSystem, load_format
 
 from atomtrain.data import Frame
 from atomtrain.data.readers import Account, Frames, Quantity
@@ -26,11 +27,6 @@ from atomtrain_dpdata.run import Run, Unreadable
 
 _KEYS = {"energies": "energy", "forces": "forces", "virials": "virial"}
 _UNITS = {"energy": "eV", "free_energy": "eV", "forces": "eV/angstrom", "virial": "eV"}
-_NOT_VALUES = {
-    "atom_numbs", "atom_names", "atom_types", "orig", "cells", "coords", "nopbc", "move", "stress",
-    "real_atom_types", "real_atom_names", "formal_charges", "bonds", "print_level",
-}  # fmt: skip
-"""what structures are made of, and stresses in units of the code beside virials"""
 
 
 def read(path: str, where: str, format: str = "") -> Frames:
@@ -127,9 +123,11 @@ def _systems(path: Path, name: str, known: Format) -> Iterator[tuple[dict[str, A
     if not known.labels or _no_energies(path, name):
         yield from ((data, []) for data in _listed(format.from_system(place)))
         return
-    if name in ("pwmat/movement", "vasp/outcar"):
+    if name == "pwmat/movement":
         every = format.from_labeled_system(place, convergence_check=False)
-        good = format.from_labeled_system(place, convergence_check=True)
+        with warnings.catch_warnings():  # of what it leaves out
+            warnings.simplefilter("ignore")
+            good = format.from_labeled_system(place, convergence_check=True)
         yield every, _lacking(every["coords"], good["coords"])
         return
     yield from ((data, []) for data in _listed(format.from_labeled_system(place)))
@@ -170,8 +168,11 @@ def _frames(data: dict[str, Any]) -> Iterator[Frame]:
             f"does not fit together: there are {count} structures of {len(numbers)} atoms, but {len(cells)} "
             f"cells, and positions of {n_atoms} atoms"
         )
-    values = {_KEYS.get(key, key): np.asarray(value) for key, value in data.items()
-              if key not in _NOT_VALUES and np.size(value)}  # fmt: skip
+    values = {
+        _KEYS.get(name, name): np.asarray(data[name])
+        for name in _names_of_values()
+        if np.size(data.get(name, ()))
+    }
     for key, value in values.items():
         if len(value) != count:
             raise Unreadable(
@@ -191,6 +192,16 @@ def _frames(data: dict[str, Any]) -> Iterator[Frame]:
              and key != "virial"},
             None if move is None else ~np.asarray(move[k], dtype=bool).reshape(n_atoms, 3),
         )  # fmt: skip
+
+
+def _names_of_values() -> list[str]:
+    """What dpdata has for each structure beside the atoms and their cell."""
+    atoms = ("cells", "coords", "move", "real_atom_types")
+    return [
+        one.name
+        for one in LabeledSystem.DTYPES
+        if one.shape and one.shape[0] == Axis.NFRAMES and one.name not in atoms
+    ]
 
 
 def _has_types(data: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,12 +26,15 @@ from atomtrain.data.readers.content import (
     packed,
 )
 from atomtrain.data.readers.flaws import KNOWN, account_for
+from atomtrain.data.readers.recognise import remedy, written_by
 from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
 
 _DATABASES = ("db", "json")
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+_OF_SET_UP = re.compile("CASTEP (keywords|binary|input)")
+"""remarks on programs that are not installed, which have nothing to do with the file"""
 _DAMAGED = "is packed, and cut off or damaged; copy or download it again"
 
 
@@ -118,8 +122,27 @@ def _told(file: _File, said: list[warnings.WarningMessage]) -> Frames:
     except Exception as error:  # every format fails in its own way
         if is_packed and isinstance(error, DAMAGED):
             raise Incomplete(_DAMAGED) from error
-        raise Incomplete(_stopped(format, len(frames), file.xyz)) from error
-    account_for(frames, format, lambda: _content(path))
+        frames = _instead(file, _stopped(format, len(frames), file.xyz), error)
+    if not frames or not any(len(frame.numbers) for frame in frames):
+        raise Incomplete(
+            f"holds no structures that ASE can read as '{format}', which its name or content says it is; if it "
+            "is another format, name it (format: in the options); else it is cut off or of another version"
+        )
+    account_for(frames, format, lambda: _content(path), path)
+    return frames
+
+
+def _instead(file: _File, stopped: str, cause: Exception) -> Frames:
+    """Frames of a file that ASE cannot read. Raises Incomplete where nothing else can."""
+    known = KNOWN.get(file.format)
+    if known is None or known.instead is None:
+        raise Incomplete(stopped) from cause
+    try:
+        frames = Frames(known.instead(_content(file.path)), file.account)
+    except ValueError as error:
+        raise Incomplete(f"{stopped} ({error})") from cause
+    file.account.reader = "atomtrain"
+    file.account.notes.append(f"ASE {ase_version} cannot read it")
     return frames
 
 
@@ -155,8 +178,11 @@ def _frames(file: _File) -> Iterator[Frame]:
 
 
 def _text(path: str, account: Account) -> io.TextIOWrapper:
-    content = _in_utf8(_content(path), account)
-    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8")
+    text = _in_utf8(_content(path), account)
+    known = KNOWN.get(account.format)
+    content = io.BytesIO(known.prepared(text) if known and known.prepared else text)
+    content.name = path  # type: ignore[attr-defined]  # readers look for files beside it
+    return io.TextIOWrapper(content, encoding="utf-8")
 
 
 def _in_utf8(content: bytes, account: Account) -> bytes:
@@ -256,8 +282,13 @@ def _tell(said: list[warnings.WarningMessage], told: int, frame: int, account: A
     """Note warnings of ASE's on a frame, each text once; gives how many there were."""
     for one in said[told:]:
         text = " ".join(str(one.message).split())
+        text = text if len(text) < 200 else f"{text[:200]}..."
         known = any(note.startswith(f"ASE says: {text}") for note in account.notes)
-        if not known and not issubclass(one.category, _FOR_DEVELOPERS):
+        if (
+            not known
+            and not issubclass(one.category, _FOR_DEVELOPERS)
+            and not _OF_SET_UP.search(text)
+        ):
             account.notes.append(f"ASE says: {text} (frame {frame})")
     return len(said)
 
@@ -276,6 +307,27 @@ def _known(format: str) -> str:
 
 def _format(path: str, head: bytes) -> str:
     """ASE's name of the format. Raises Incomplete if there is none."""
+    guess = _guessed(path, head)
+    if guess == "extxyz":
+        return guess  # whatever its comments say of the code
+    code = written_by(head)
+    if code is not None and code.format:
+        return code.format
+    if code is not None:
+        raise Incomplete(f"is an output of {code.name}, which ASE does not read; {remedy(code)}")
+    if guess:
+        return guess
+    place = Path(path)
+    ending = f"the extension '{place.suffix}'" if place.suffix else "no extension"
+    raise Incomplete(
+        f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
+        "extension of its format (.xyz, .cif, .db, .traj, ...), name its format in the options (format: "
+        "vasp-xml), or convert it to extended xyz"
+    )
+
+
+def _guessed(path: str, head: bytes) -> str:
+    """ASE's name of the format, as it guesses it; empty if it does not know one that it can read."""
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     place = Path(path).absolute()  # ASE takes 'mysql/a.xyz' for the address of a database
@@ -290,11 +342,7 @@ def _format(path: str, head: bytes) -> str:
             continue
         if format in ioformats and ioformats[format].can_read:
             return format
-    ending = f"the extension '{place.suffix}'" if place.suffix else "no extension"
-    raise Incomplete(
-        f"is of no format that ASE knows: it has {ending}, and its content tells nothing; give it the "
-        "extension of its format (.xyz, .cif, .db, .traj, ...), or convert it to extended xyz"
-    )
+    return ""
 
 
 def _stopped(format: str, read: int, xyz: XyzText | None) -> str:

@@ -7,3 +7,5 @@ KJ_PER_MOL = 1 / 96.48533212331
 KCAL_PER_MOL = 4.184 * KJ_PER_MOL
 BAR = 1e-25 / 1.602176634e-19
 """in eV/A^3"""
+GPA = 1e4 * BAR
+"""in eV/A^3"""

@@ -1,0 +1,94 @@
+"""Which code wrote a file, by words in its beginning: for names that ASE takes for another format.
+
+``.out`` is to ASE Quantum ESPRESSO's, ``.log`` Gaussian's and ``.in`` FHI-aims'. The next code is an
+entry of :data:`CODES`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code whose files are known by their beginning, and ASE's name of the format.
+
+    Without a format ASE has no reader; ``dpdata``: whether dpdata has one.
+    """
+
+    name: str
+    words: re.Pattern[bytes]
+    format: str = ""
+    dpdata: bool = False
+
+
+def _words(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.MULTILINE)
+
+
+CODES: tuple[Code, ...] = (
+    Code("VASP", _words(rb"^<modeling>"), "vasp-xml"),
+    Code("ABINIT", _words(rb"^\.Version\s+\S+\s+of ABINIT"), "abinit-out"),
+    Code(
+        "FHI-aims",
+        _words(
+            rb"Invoking FHI-aims|^\s*\| Electronic free energy  |"
+            rb"^\s*\| Total energy of the DFT / Hartree-Fock s\.c\.f\."
+        ),
+        "aims-output",
+    ),
+    Code(
+        "LAMMPS", _words(rb"^\s*\d+\s+atoms\s*\n(?:.*\n)*?\s*\d+\s+atom types\s*$"), "lammps-data"
+    ),
+    Code("Quantum ESPRESSO", _words(rb"^\s*&(?:control|CONTROL|system|SYSTEM)\b"), "espresso-in"),
+    Code("Quantum ESPRESSO", _words(rb"Program PWSCF"), "espresso-out"),
+    Code("cp.x of Quantum ESPRESSO", _words(rb"Program CP v"), dpdata=True),
+    Code("ABACUS", _words(rb"\bABACUS\b|Atomic-orbital Based Ab-initio"), dpdata=True),
+    Code("CP2K", _words(rb"^\s*(?:DBCSR|CP2K)\|"), dpdata=True),
+    Code("SIESTA", _words(rb"S I E S T A|Welcome to SIESTA|^Siesta Version"), dpdata=True),
+    Code(
+        "OpenMX",
+        _words(rb"Welcome to OpenMX|This calculation was performed by OpenMX"),
+        dpdata=True,
+    ),
+    Code("Psi4", _words(rb"Psi4: An Open-Source"), dpdata=True),
+    Code("CRYSTAL", _words(rb"\*\s+CRYSTAL(?:\d\d|\s*\*)")),
+    Code("TURBOMOLE", _words(rb"\bTURBOMOLE\b")),
+    Code("Elk", _words(rb"\| *Elk (?:code )?version|^elk\b")),
+    Code("exciting", _words(rb"\| EXCITING\b|EXCITING (?:NITROGEN|OXYGEN|NEON)")),
+    Code("DFTB+", _words(rb"\|\s+DFTB\+ ")),
+    Code("WIEN2k", _words(rb"^:LABEL\d|^:ITE\d")),
+    Code("Q-Chem", _words(rb"Welcome to Q-Chem|Q-Chem, Inc\.")),
+    Code("MOPAC", _words(rb"\*\*\s*(?:Cite this program as: )?MOPAC")),
+    Code("xTB", _words(rb"\|\s+x T B\s+\||xtb version")),
+    Code(
+        "AMS or ADF", _words(rb"\bAMS 20\d\d|Amsterdam Modeling Suite|Amsterdam Density Functional")
+    ),
+    Code("phonopy", _words(rb"<generator>\s*<i name=\"program\"[^>]*>\s*phonopy")),
+)
+
+
+def written_by(head: bytes) -> Code | None:
+    """The code that wrote a file beginning with ``head``, where it is one of :data:`CODES`."""
+    return next((code for code in CODES if code.words.search(head)), None)
+
+
+def remedy(code: Code) -> str:
+    """What to do with a file that ASE has no reader for."""
+    if code.dpdata:
+        return (
+            "install atomtrain-dpdata and write reader: dpdata (with its name of the format, for instance "
+            f"format: {_DPDATA.get(code.name, '...')})"
+        )
+    return "write its structures and results as extended xyz, or name a format with format:"
+
+
+_DPDATA = {
+    "cp.x of Quantum ESPRESSO": "qe/cp/traj",
+    "ABACUS": "abacus/scf",
+    "CP2K": "cp2k/output",
+    "SIESTA": "siesta/output",
+    "OpenMX": "openmx/md",
+    "Psi4": "psi4/out",
+}
