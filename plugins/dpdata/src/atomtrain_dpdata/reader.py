@@ -128,7 +128,7 @@ def _systems(path: Path, name: str, known: Format) -> Iterator[tuple[dict[str, A
         with warnings.catch_warnings():  # of what it leaves out
             warnings.simplefilter("ignore")
             good = format.from_labeled_system(place, convergence_check=True)
-        yield every, _lacking(every["coords"], good["coords"])
+        yield every, _lacking(every, good)
         return
     yield from ((data, []) for data in _listed(format.from_labeled_system(place)))
 
@@ -143,11 +143,13 @@ def _listed(data: Any) -> list[dict[str, Any]]:
     return [one for one in (data if isinstance(data, list | tuple) else [data]) if one]
 
 
-def _lacking(every: np.ndarray, some: np.ndarray) -> list[int]:
+def _lacking(every: dict[str, Any], some: dict[str, Any]) -> list[int]:
     """Which of all structures are not among some of them, in the same order."""
     lacking, next_ = [], 0
-    for k, one in enumerate(every):
-        if next_ < len(some) and np.array_equal(one, some[next_]):
+    keys = ("coords", "energies", "forces")
+    for k in range(len(every["coords"])):
+        there = next_ < len(some["coords"])
+        if there and all(np.array_equal(every[key][k], some[key][next_]) for key in keys):
             next_ += 1
         else:
             lacking.append(k)
