@@ -404,6 +404,7 @@ def psi4() -> str:
 def orca(*, times: int = 1) -> str:
     one = [
         "                                 * O   R   C   A *",
+        "Number of atoms                             ...      3",
         "---------------------------------",
         "CARTESIAN COORDINATES (ANGSTROEM)",
         "---------------------------------",
@@ -420,6 +421,7 @@ def orca(*, times: int = 1) -> str:
             for k, row in enumerate(_rows(-FORCES / HARTREE * BOHR))
         ],
         "",
+        "                             ****ORCA TERMINATED NORMALLY****",
         "",
     ]
     return _put("orca.out", "\n".join(one * times))
@@ -680,6 +682,201 @@ def gro() -> str:
     )
 
 
+def pw() -> str:
+    atoms = [
+        f"         {k + 1}           {'OHH'[k]}   tau(   {k + 1}) = ({row}  )"
+        for k, row in enumerate(_rows(WATER / 5))
+    ]
+    forces = [
+        f"     atom    {k + 1} type  {1 if k == 0 else 2}   force = {row}"
+        for k, row in enumerate(_rows(FORCES / RYDBERG * BOHR))
+    ]
+    stress = [
+        f"{a}{b}"
+        for a, b in zip(
+            _rows(VIRIAL / 125 / RYDBERG * BOHR**3, "{:16.12f}"),
+            _rows(VIRIAL / 125 / BAR / 1000, "{:12.2f}"),
+            strict=True,
+        )
+    ]
+    return _put(
+        "pw.out",
+        "\n".join(
+            [
+                "     Program PWSCF v.7.2 starts on  1Jan2024 at 12: 0: 0",
+                "     bravais-lattice index     =            0",
+                f"     lattice parameter (alat)  =       {5 / BOHR:.9f}  a.u.",
+                "     number of atoms/cell      =            3",
+                "     number of atomic types    =            2",
+                f"     celldm(1)=   {5 / BOHR:.9f}  celldm(2)=   0.000000  celldm(3)=   0.000000",
+                "     crystal axes: (cart. coord. in units of alat)",
+                "               a(1) = (   1.000000   0.000000   0.000000 )",
+                "               a(2) = (   0.000000   1.000000   0.000000 )",
+                "               a(3) = (   0.000000   0.000000   1.000000 )",
+                "",
+                "   Cartesian axes",
+                "",
+                "     site n.     atom                  positions (alat units)",
+                *atoms,
+                "",
+                "     number of k points=     1",
+                "                       cart. coord. in units 2pi/alat",
+                "        k(    1) = (   0.0000000   0.0000000   0.0000000), wk =   2.0000000",
+                "",
+                f"!    total energy              =   {-10 / RYDBERG:.10f} Ry",
+                "     convergence has been achieved in  10 iterations",
+                "",
+                "     Forces acting on atoms (cartesian axes, Ry/au):",
+                "",
+                *forces,
+                "",
+                "     Total force =     0.100000     Total SCF correction =     0.000001",
+                "",
+                "          total   stress  (Ry/bohr**3)                   (kbar)     P=  6.41",
+                *stress,
+                "",
+                "   JOB DONE.",
+                "",
+            ]
+        ),
+    )
+
+
+def gaussian() -> str:
+    table = [
+        f"      {k + 1}          {8 if k == 0 else 1}           0     {row}"
+        for k, row in enumerate(_rows(WATER))
+    ]
+    forces = [
+        f"      {k + 1}        {8 if k == 0 else 1}    {row}"
+        for k, row in enumerate(_rows(FORCES / HARTREE * BOHR))
+    ]
+    line = " ---------------------------------------------------------------------"
+    return _put(
+        "water.log",
+        "\n".join(
+            [
+                " Entering Gaussian System, Link 0=g16",
+                "                         Input orientation:                          ",
+                line,
+                " Center     Atomic      Atomic             Coordinates (Angstroms)",
+                " Number     Number       Type             X           Y           Z",
+                line,
+                *table,
+                line,
+                f" SCF Done:  E(RB3LYP) =  {-10 / HARTREE:.12f}     A.U. after   10 cycles",
+                line,
+                " Center     Atomic                   Forces (Hartrees/Bohr)",
+                " Number     Number              X              Y              Z",
+                line,
+                *forces,
+                line,
+                " Normal termination of Gaussian 16",
+                "",
+            ]
+        ),
+    )
+
+
+def aims() -> str:
+    vectors = [f"  | {row}" for row in _rows(CELL)]
+    atoms = [f"  |    {k + 1}: Species {'OHH'[k]} {row}" for k, row in enumerate(_rows(WATER))]
+    forces = [f"  |    {k + 1} {row}" for k, row in enumerate(_rows(FORCES))]
+    return _put(
+        "aims.out",
+        "\n".join(
+            [
+                "          Invoking FHI-aims ...",
+                "  | Number of atoms                   :        3",
+                "  | Number of spin channels           :        1",
+                "  Input geometry:",
+                "  | Unit cell:",
+                *vectors,
+                "  | Atomic structure:",
+                "  |       Atom                x [A]            y [A]            z [A]",
+                *atoms,
+                "",
+                "  The structure contains        3 atoms,  and a total of         10.000 electrons.",
+                "  | Formal number of electrons (from input files) :       10.000",
+                "  | Number of Kohn-Sham states (occupied + empty):       11",
+                "  Begin self-consistency loop: Initialization.",
+                "  Convergence:    q app. |  density  | eigen (eV) | Etot (eV) | forces (eV/A) |       CPU time |",
+                "",
+                "  Energy and forces in a compact form:",
+                "  | Total energy uncorrected      :         -0.100000000000000E+02 eV",
+                "  | Total energy corrected        :         -0.990000000000000E+01 eV",
+                "  | Electronic free energy        :         -0.100000000000000E+02 eV",
+                "  Total atomic forces (unitary forces cleaned) [eV/Ang]:",
+                *forces,
+                "",
+                "  | Number of self-consistency cycles          :           10",
+                "          Have a nice day.",
+                "",
+            ]
+        ),
+    )
+
+
+def qbox() -> str:
+    atoms: list[str] = []
+    for k in range(3):
+        atoms += [
+            f'<atom name="{"OHH"[k]}{k + 1}" species="{"hydrogen" if k else "oxygen"}">',
+            f"<position> {_rows((WATER / BOHR)[k : k + 1])[0]} </position>",
+            "<velocity> 0.0 0.0 0.0 </velocity>",
+            f"<force> {_rows((FORCES / HARTREE * BOHR)[k : k + 1])[0]} </force>",
+            "</atom>",
+        ]
+    side = 5 / BOHR
+    species = [
+        line
+        for name, symbol, number in (("oxygen", "O", 8), ("hydrogen", "H", 1))
+        for line in (
+            f'<species name="{name}">',
+            f"<symbol>{symbol}</symbol>",
+            f"<atomic_number>{number}</atomic_number>",
+            "<mass>1.0</mass>",
+            "</species>",
+        )
+    ]
+    return _put(
+        "water.xml",
+        "\n".join(
+            [
+                '<?xml version="1.0" encoding="UTF-8"?>',
+                '<fpmd:simulation xmlns:fpmd="http://www.quantum-simulation.org/ns/fpmd/fpmd-1.0">',
+                "<release> 1.70 qbox </release>",
+                *species,
+                "<cmd>run 0</cmd>",
+                '<iteration count="1">',
+                f"<etotal> {-10 / HARTREE:.10f} </etotal>",
+                "<atomset>",
+                f'<unit_cell a="{side} 0 0" b="0 {side} 0" c="0 0 {side}" />',
+                *atoms,
+                "</atomset>",
+                "</iteration>",
+                "</fpmd:simulation>",
+                "",
+            ]
+        ),
+    )
+
+
+def orca_of_ase() -> str:
+    return orca()
+
+
+def gpumd() -> str:
+    """Keys in lower case, ``force``, no pbc, virial."""
+    virial = " ".join(f"{x:.6f}" for x in VIRIAL.ravel())
+    rows = [
+        f"{'OHH'[k]} {x} {f}"
+        for k, (x, f) in enumerate(zip(_rows(WATER), _rows(FORCES), strict=True))
+    ]
+    head = f'energy=-10.0 virial="{virial}" lattice="5 0 0 0 5 0 0 0 5" properties=species:S:1:pos:R:3:force:R:3'
+    return _put("train.xyz", "\n".join(["3", head, *rows, ""]))
+
+
 _DPDATA = "dpdata"
 CODES: tuple[CodeFile, ...] = (
     CodeFile(
@@ -718,6 +915,29 @@ CODES: tuple[CodeFile, ...] = (
         "DFTB+", "folder with `dftb_in.hsd`, `detailed.out`", dftb, "dftbplus", "H2O", periodic=False,
         reader=_DPDATA, energy=-9.9, force=0.1, energy_is="`Total Mermin free energy`",
         missing="crystals (refused)",
+    ),
+    CodeFile(
+        "FHI-aims", "output", aims, "aims-output", "H2O", energy=-10.0, force=0.1,
+        energy_is="`Electronic free energy`",
+    ),
+    CodeFile(
+        "Gaussian", "`.log`", gaussian, "gaussian-out", "H2O", periodic=False, energy=-10.0, force=0.1,
+        energy_is="`SCF Done`",
+    ),
+    CodeFile(
+        "GPUMD", "`train.xyz`", gpumd, "extxyz", "H2O", energy=-10.0, force=0.1, stress=-0.6 / 125,
+        unit="in the comment, or as the options say",
+    ),
+    CodeFile(
+        "ORCA", "output", orca_of_ase, "orca-output", "H2O", periodic=False, energy=-10.0, force=0.1,
+        energy_is="`FINAL SINGLE POINT -9.9`",
+    ),
+    CodeFile(
+        "Qbox", "`.xml`", qbox, "qbox", "H2O", energy=-10.0, force=0.1, energy_is="`etotal`",
+    ),
+    CodeFile(
+        "Quantum ESPRESSO", "output of `pw.x`", pw, "espresso-out", "H2O", energy=-10.0, force=0.1,
+        stress=-0.6 / 125, energy_is="`! total energy`",
     ),
     CodeFile(
         "FitSNAP", "`.json`", fitsnap, "fitsnap-json", "H2O",
@@ -772,7 +992,7 @@ CODES: tuple[CodeFile, ...] = (
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`FreeEng`, where it is another than `E_KS`",
     ),
     CodeFile(
-        "VASP", "`vasprun.xml`", vasprun, "vasp-xml", "H2O", energy=-9.9, force=0.1, stress=-0.6 / 125,
+        "VASP", "`vasprun.xml`", vasprun, "vasp-xml", "H2O", energy=-10.0, force=0.1, stress=-0.6 / 125,
         energy_is="`e_fr_energy`, as forces and stress",
     ),
     CodeFile(
