@@ -98,7 +98,6 @@ VECTORS = np.ones((3, 3))
 @pytest.mark.parametrize(
     ("values", "options", "said"),
     [
-        ({"force": VECTORS}, {}, "'force': to take that, write forces: {key: force}"),
         ({"dft_forces": VECTORS}, {}, "write forces: {key: dft_forces}"),
         (
             {"ML_forces": VECTORS, "REF_forces": VECTORS, "REF_energy": 1.0},

@@ -176,7 +176,7 @@ def _word(lines: list[str]) -> list[str]:
         (_swallows_a_frame, ["line 12 (of frame 1", "line 6) looks like the beginning of another"]),
         (_no_new_line, ["line 6 should be a number of atoms, but is 'Lattice", "says it has 3"]),
         (_blank_inside, ["blank line, 9, among the atoms of frame 1, which begins on line 6"]),
-        (_word, ["line 9 (of frame 1", "'******' of 'pos' is not a number; repair", "(ValueError"]),
+        (_word, ["line 9 (of frame 1", "'******' of 'pos' is not a number; repair"]),
     ],
 )
 def test_what_is_wrong_in_xyz(
@@ -186,10 +186,10 @@ def test_what_is_wrong_in_xyz(
     refused("a.xyz", *said)
 
 
-@pytest.mark.parametrize("species", ["29", "Cu1", "Xx"])
+@pytest.mark.parametrize("species", ["0", "Cux1", "Xx"])
 def test_species_that_are_no_symbols(workplace: Path, species: str) -> None:
     Path("a.xyz").write_text(f"1\n\nH 0 0 0\n2\n\nH 0 0 0\n{species} 0 0 1\n")
-    refused("a.xyz", "line 7", f"'{species}' is not a chemical symbol; write symbols", "(KeyError")
+    refused("a.xyz", "line 7", f"'{species}' is not a chemical symbol; write symbols")
 
 
 def test_columns_that_are_missing(workplace: Path) -> None:
@@ -240,7 +240,9 @@ def test_other_encodings(workplace: Path) -> None:
     Path("a.xyz").write_text(content, encoding="utf-8")
     read_whole("a.xyz")
     Path("a.xyz").write_text(content, encoding="latin-1")
-    refused("a.xyz", "is not text in UTF-8: see line 7; convert it", "iconv -f LATIN1", "(Unicode")
+    files = Files()
+    assert files.structures("a.xyz", None, "here").frames[1].find("name") == "Ångström"
+    assert "'a.xyz': is not text in UTF-8 (line 7): read as Latin-1" in files.lines
     Path("a.xyz").write_text(content, encoding="utf-16")
     refused("a.xyz", "is text in UTF-16; convert it: iconv -f UTF-16")
 
@@ -275,7 +277,7 @@ def test_no_structures(workplace: Path, name: str, content: bytes, said: list[st
         ("prose.abc", b"hello\nworld\n", ["of no format", "the extension '.abc'", "convert"]),
         ("prose", b"hello\nworld\n", ["of no format that ASE knows: it has no extension"]),
         ("prose.txt", b"hello\nworld\n", ["of no format", "the extension '.txt'"]),
-        ("dict.json", b'{"a": 1}', ["cannot be read: ", "'json' of ASE", "(UnknownFileType"]),
+        ("dict.json", b'{"a": 1}', ["cannot be read: ", "'json' of ASE"]),
         ("text.db", b"hello\n" * 10, ["is not a database of ASE, or is damaged"]),
         ("a.db.gz", gzip.compress(b"SQLite format 3\0", mtime=0), ["is packed; unpack it first"]),
         ("a.traj", b"- of UlmASE-Trajectory", ["cannot be read: it is damaged or cut off"]),
@@ -320,7 +322,7 @@ def dump(n: int = 3) -> list[str]:
     """A dump of LAMMPS, 11 lines a frame."""
     frame = (
         "ITEM: TIMESTEP\n{}\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS pp pp pp\n0 5\n0 5\n0 5\n"
-        "ITEM: ATOMS id type x y z\n1 1 0 0 1\n2 1 1 1 1.5\n"
+        "ITEM: ATOMS id element x y z\n1 Si 0 0 1\n2 Si 1 1 1.5\n"
     )
     return "".join(frame.format(k) for k in range(n)).splitlines(keepends=True)
 

@@ -18,6 +18,7 @@ from atomtrain.data.store import Label, StructureStore
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 from atomtrain.graph import volumes
+from atomtrain.targets import GRADIENTS
 from atomtrain.targets.units import conversion
 
 SAME_PLACE = 1e-3
@@ -284,6 +285,25 @@ def gradient_warnings(
             advice,
             [f"{float(size[k]):.4g}" for k in beyond[:SHOWN]],
         ).sentence(store)
+
+
+def label_warnings(store: StructureStore, name: str) -> Iterator[str]:
+    """An energy or its gradients that are the same number everywhere, as placeholders are."""
+    for key in (name, *(f"{name}:{gradient}" for gradient in GRADIENTS)):
+        label = store.labels.get(key)
+        if label is None or len(store) < 3:
+            continue
+        values = label.values[label.there.all(1)]
+        if len(values) < 3 or not bool((values == values[0]).all()):
+            continue
+        if len(_first_of_each(store)) < 3:
+            continue  # a structure and its copies
+        what = key.replace(":strain", " (stress)").replace(":forces", " (forces)")
+        number = "0" if not values.any() else f"{float(values[0, 0]):.6g}"
+        yield (
+            f"'{what}' is {number} in all of {len(store)} structures ({store.origin(0)}, ...); make sure that "
+            "these are results, not placeholders"
+        )
 
 
 def _largest(store: StructureStore, label: Label) -> torch.Tensor:

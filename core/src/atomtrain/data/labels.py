@@ -287,12 +287,20 @@ class _Source:
     @property
     def hint(self) -> str:
         """What else the file has, to end a message with."""
-        known = sorted(self.file.keys)
+        account = self.file.account
+        format = f" (read as {account.format})" if account is not None and account.format else ""
+        # words without a value in the comment lines of xyz are no names of values
+        known = sorted(
+            key for key in self.file.keys if key.isidentifier() or not self.file.flag(key)
+        )
+        words = sorted(self.file.keys.difference(known))
+        also = f"; its comment lines have words without values ({', '.join(words[:4])}), which are not read"
+        also = also if words else ""
         if not known:
-            return "; the file has no other values"
+            return f"; the file has no other values{format}{also}"
         near = nearest(self.key, known)
         hint = f"; did you mean '{near}'?" if near else ";"
-        return f"{hint} the file has: {', '.join(known)}"
+        return f"{hint} the file has: {', '.join(known)}{format}{also}"
 
     def task_rows(self, section: TargetSection, info: TargetInfo) -> Rows:
         """What the target's task makes of the file's values, or of the structures alone."""

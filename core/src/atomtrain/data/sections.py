@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from atomtrain.data.checks import check_read, gradient_warnings, problem
+from atomtrain.data.checks import check_read, gradient_warnings, label_warnings, problem
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import GradientKind
@@ -74,7 +74,10 @@ def read_section(
         if info.is_energy:
             remarks.warnings += [
                 f"{section.where('targets', name)}: {text}"
-                for text in gradient_warnings(store, name, info.unit, section.systems.length_unit)
+                for text in (
+                    *gradient_warnings(store, name, info.unit, section.systems.length_unit),
+                    *label_warnings(store, name),
+                )
             ]
     for name, extra in section.extra_data.items():
         label = opened.numbers("extra_data", name, target_info(name, extra))

@@ -122,9 +122,9 @@ def _labels(frames: Sequence[Frame], account: Account) -> str:
     """The quantities that are numbers, with the largest entry of forces and stress."""
     keys: dict[str, int] = {}
     for frame in frames:
-        for key in frame.keys:
-            if isinstance(key, str) and key.isidentifier():
-                keys[key] = keys.get(key, 0) + 1
+        for key in (*frame.per_structure, *frame.per_atom):
+            keys[key] = keys.get(key, 0) + 1
+    keys = {key: n for key, n in keys.items() if isinstance(key, str) and key.isidentifier()}
     said = []
     for key in sorted(keys, key=lambda key: (_rank(key), key)):
         known = account.quantities.get(key)

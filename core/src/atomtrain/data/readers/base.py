@@ -118,6 +118,10 @@ class DataFile(ABC):
         """Names of values that look like a gradient of an energy, the likeliest first."""
         return []
 
+    def flag(self, key: str) -> bool:
+        """Whether ``key`` stands alone in the file, without a value."""
+        return False
+
     def stated_unit(self, key: str) -> str:
         """The unit that the file itself says its values called ``key`` have; empty: it says nothing."""
         return ""

@@ -18,6 +18,7 @@ import numpy as np
 
 from atomtrain.data.readers import outcar
 from atomtrain.data.readers.account import Frames, Quantity
+from atomtrain.data.readers.frames import keys_of
 from atomtrain.data.readers.units import BOHR, GPA, HARTREE, RYDBERG
 from atomtrain.data.readers.whole import Incomplete
 from atomtrain.frame import Frame
@@ -60,7 +61,7 @@ def account_for(frames: Frames, format: str, content: Callable[[], bytes], path:
     account = frames.account
     if known.units:
         account.length_unit = "angstrom"
-    there: set[str] = set().union(*(frame.keys for frame in frames))
+    there = keys_of(frames)
     for key, unit in UNITS.items():
         if key in there and (known.units or key in known.names):
             name = known.names.get(key, "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,25 @@ _LOOKS_LIKE: dict[GradientKind, re.Pattern[str]] = {
 }
 
 
+def keys_of(frames: Iterable[Frame]) -> set[str]:
+    """Names of all values of some frames."""
+    found: set[str] = set()
+    for frame in frames:
+        found.update(frame.per_structure)
+        found.update(frame.per_atom)
+    return {str(key) for key in found}
+
+
 class FramesFile(DataFile):
     """A list of frames; tensors are given flat or in shape, components before properties."""
 
-    @property
-    def keys(self) -> set[str]:
-        return set().union(*(frame.keys for frame in self.frames))
+    @cached_property
+    def keys(self) -> set[str]:  # type: ignore[override]
+        return keys_of(self.frames)
+
+    def flag(self, key: str) -> bool:
+        values = [frame.find(key) for frame in self.frames]
+        return all(value is True for value in values if value is not None)
 
     def stated_unit(self, key: str) -> str:
         known = self.account.quantities.get(key) if self.account is not None else None
