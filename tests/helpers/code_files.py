@@ -992,7 +992,7 @@ CODES: tuple[CodeFile, ...] = (
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`FreeEng`, where it is another than `E_KS`",
     ),
     CodeFile(
-        "VASP", "`vasprun.xml`", vasprun, "vasp-xml", "H2O", energy=-10.0, force=0.1, stress=-0.6 / 125,
+        "VASP", "`vasprun.xml`", vasprun, "vasp-xml", "H2O", energy=-9.9, force=0.1, stress=-0.6 / 125,
         energy_is="`e_fr_energy`, as forces and stress",
     ),
     CodeFile(

@@ -8,6 +8,9 @@ import ase
 import pytest
 from helpers.code_files import CODES, CodeFile, agrees, pinned, table
 
+from atomtrain.data import Files
+from atomtrain.errors import DataError
+
 HERE = [one for one in CODES if one.reader is None]
 
 
@@ -26,3 +29,15 @@ def test_the_table() -> None:
 def test_the_versions_are_those_of_the_tests() -> None:
     if ase.__version__ != pinned()["ase"]:
         pytest.skip("not the versions of constraints.txt")
+
+
+@pytest.mark.parametrize("one", [k for k in CODES if k.reader], ids=lambda one: one.format)
+def test_folders_of_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: CodeFile) -> None:
+    """What only dpdata reads is refused with the way to read it, without the package too."""
+    monkeypatch.chdir(tmp_path)
+    path = one.write()
+    if not Path(path).exists() or one.format == "orca/spout":
+        pytest.skip("a name that several files begin with, or a file that ASE reads")
+    with pytest.raises(DataError, match="reader: dpdata") as error:
+        Files().structures(path, None, "here")
+    assert one.code.split()[0].lower().rstrip("+") in str(error.value).lower()
