@@ -493,6 +493,104 @@ def dftb(*, mode: str = "C") -> str:
     return "dftb"
 
 
+def deepmd_hdf5() -> str:
+    """Two groups, each with a set."""
+    import h5py
+
+    with h5py.File("water.hdf5", "w") as file:
+        for number, name in enumerate(("a", "b")):
+            group = file.create_group(name)
+            group["type.raw"] = np.array([0, 1, 1])
+            group["type_map.raw"] = np.array(["O", "H"], dtype="S2")
+            one = group.create_group("set.000")
+            for key, value in (
+                ("box", CELL),
+                ("coord", WATER),
+                ("force", FORCES),
+                ("virial", VIRIAL),
+            ):
+                one[f"{key}.npy"] = value.reshape(1, -1)
+            one["energy.npy"] = np.array([-10.0 - number])
+    return "water.hdf5"
+
+
+def abacus_relax() -> str:
+    _put("relax/INPUT", "INPUT_PARAMETERS\ncalculation  relax\n")
+    _put("relax/STRU", STRU)
+    head = [
+        f"{'':13}number of atom for this type = 1",
+        f"{'':13}number of atom for this type = 2",
+        f"{'':18}lattice constant (Bohr) = 1.8897261254578281",
+        "",
+        " Lattice vectors: (Cartesian coordinate: in unit of a_0)",
+        *_rows(CELL),
+    ]
+    step = [
+        " DIRECT COORDINATES",
+        "    atom        x        y        z     mag   vx  vy  vz",
+        *[f"tauc_{'OHH'[k]}{k + 1} {row}" for k, row in enumerate(_rows(WATER / 5))],
+        "",
+    ]
+    steps = ["\n".join([*step, _abacus_step(energy)]) for energy in (-10.0, -11.0)]
+    _put("relax/OUT.ABACUS/running_relax.log", "\n".join([*head, *steps]))
+    return "relax"
+
+
+def siesta_dynamics() -> str:
+    atoms = [
+        f"{row}   {1 if k == 0 else 2}       {k + 1}  {'OHH'[k]}"
+        for k, row in enumerate(_rows(WATER))
+    ]
+    lines = [
+        " Welcome to SIESTA",
+        "redata: Number of Atomic Species                     =        2",
+        "Species number:   1 Atomic number:    8 Label: O",
+        "Species number:   2 Atomic number:    1 Label: H",
+        "siesta: Number of atoms, orbitals, and projectors:      3    23    34",
+    ]
+    for step in range(2):
+        lines += [
+            f"                            Begin MD step = {step + 1}",
+            "outcoor: Atomic coordinates (Ang):",
+            *atoms,
+            "",
+            "outcell: Unit cell vectors (Ang):",
+            *_rows(CELL),
+            "",
+            f"siesta: E_KS(eV) =              {-10.0 - step:.4f}",
+            "",
+            "siesta: Atomic forces (eV/Ang):",
+            *[f"     {k + 1} {row}" for k, row in enumerate(_rows(FORCES))],
+            "----------------------------------------",
+            "siesta: Stress tensor (static) (eV/Ang**3):",
+            *_rows(-VIRIAL / 125),
+            "",
+            "siesta: Pressure (static):          1.0  kBar",
+            "",
+        ]
+    return _put("dynamics.out", "\n".join(lines))
+
+
+def atom_config() -> str:
+    return _put(
+        "atom.config",
+        "\n".join(
+            [
+                " 3 atoms",
+                " Lattice vector",
+                *_rows(CELL),
+                " Position, move_x, move_y, move_z",
+                *[f"   {'811'[k]} {row} 1 1 1" for k, row in enumerate(_rows(WATER / 5))],
+                "",
+            ]
+        ),
+    )
+
+
+def abacus_structure() -> str:
+    return _put("STRU", STRU)
+
+
 # Formats that are read without dpdata
 
 
@@ -890,6 +988,12 @@ CODES: tuple[CodeFile, ...] = (
         missing="runs with steps that did not converge",
     ),
     CodeFile(
+        "ABACUS", "folder of a relaxation", abacus_relax, "abacus/relax", "H2O", 2, reader=_DPDATA,
+        energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`final etot`",
+        missing="runs with steps that did not converge",
+    ),
+    CodeFile("ABACUS", "`STRU`", abacus_structure, "abacus/stru", "H2O", reader=_DPDATA),
+    CodeFile(
         "CP2K", "output of one calculation", cp2k_output, "cp2k/output", "H2O", reader=_DPDATA,
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`ENERGY\\| Total FORCE_EVAL`",
         missing="stress in newer output (`STRESS\\|`)",
@@ -910,6 +1014,10 @@ CODES: tuple[CodeFile, ...] = (
     CodeFile(
         "DeePMD-kit", "folder of mixed types", deepmd_mixed, "deepmd/npy/mixed", "H2O", 2, reader=_DPDATA,
         energy=-10.0, force=0.1, missing="the order: structures are sorted by composition",
+    ),
+    CodeFile(
+        "DeePMD-kit", "HDF5", deepmd_hdf5, "deepmd/hdf5", "H2O", 2, reader=_DPDATA,
+        energy=-10.0, force=0.1, stress=-0.6 / 125,
     ),
     CodeFile(
         "DFTB+", "folder with `dftb_in.hsd`, `detailed.out`", dftb, "dftbplus", "H2O", periodic=False,
@@ -975,6 +1083,7 @@ CODES: tuple[CodeFile, ...] = (
         "PWmat", "`MOVEMENT`", pwmat, "pwmat/movement", "H2O", 2, reader=_DPDATA,
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`Ep`",
     ),
+    CodeFile("PWmat", "`atom.config`", atom_config, "pwmat/atom.config", "H2O", reader=_DPDATA),
     CodeFile(
         "Quantum ESPRESSO", "`PREFIX` of files of `cp.x`", cp, "qe/cp/traj", "H2O", 2, reader=_DPDATA,
         energy=-10.0, force=0.1, energy_is="`etot`",
@@ -990,6 +1099,11 @@ CODES: tuple[CodeFile, ...] = (
     CodeFile(
         "SIESTA", "output of one calculation", siesta, "siesta/output", "H2O", reader=_DPDATA,
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`FreeEng`, where it is another than `E_KS`",
+    ),
+    CodeFile(
+        "SIESTA", "output of dynamics", siesta_dynamics, "siesta/aimd_output", "H2O", 2, reader=_DPDATA,
+        energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`E_KS`",
+        missing="the free energy of each step",
     ),
     CodeFile(
         "VASP", "`vasprun.xml`", vasprun, "vasp-xml", "H2O", energy=-9.9, force=0.1, stress=-0.6 / 125,

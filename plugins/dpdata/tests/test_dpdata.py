@@ -85,6 +85,22 @@ def test_deepmd_that_does_not_fit() -> None:
     assert "atoms called OW, HW, which are no elements" in problem(path)
 
 
+def test_hdf5_groups() -> None:
+    path = code_files.deepmd_hdf5()
+    assert [float(frame.find("energy")) for frame in read(path).frames] == [-10, -11]
+    assert [float(frame.find("energy")) for frame in read(f"{path}#b").frames] == [-11]
+    assert "cannot be read by dpdata: it should be an HDF5 file" in problem(f"{path}#c")
+
+
+def test_abacus_relaxation_without_some_forces() -> None:
+    path = code_files.abacus_relax()
+    log = Path(path, "OUT.ABACUS/running_relax.log")
+    log.write_text(
+        log.read_text().replace("final etot is -11.0 eV", "final etot is -11.0 eV\n" * 3)
+    )
+    assert "sets of forces, which dpdata would pair by their order" in problem(path)
+
+
 def test_deepmd_folders_in_a_list() -> None:
     paths = [code_files.deepmd("one"), code_files.deepmd("two")]
     assert len(Files().structures(paths, "dpdata", "here").frames) == 6

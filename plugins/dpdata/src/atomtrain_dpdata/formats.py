@@ -389,6 +389,8 @@ def guessed(path: Path) -> str:
     """The format of a folder or file by the look of it; empty where that is not plain."""
     if path.is_dir():
         return _guessed_folder(path)
+    if "#" in path.name:
+        return "deepmd/hdf5"
     if not path.is_file():  # a name that several files begin with
         if Path(f"{path}.md").exists() and Path(f"{path}.dat").exists():
             return "openmx/md"

@@ -120,6 +120,9 @@ def _systems(path: Path, name: str, known: Format) -> Iterator[tuple[dict[str, A
             read = format.from_labeled_system_mix if labels else format.from_system_mix
             yield from ((data, []) for data in _listed(read(folder)))
         return
+    if name == "deepmd/hdf5":
+        yield from ((data, []) for data in _groups(format, place) if data)
+        return
     if not known.labels or _no_energies(path, name):
         yield from ((data, []) for data in _listed(format.from_system(place)))
         return
@@ -131,6 +134,19 @@ def _systems(path: Path, name: str, known: Format) -> Iterator[tuple[dict[str, A
         yield every, _lacking(every, good)
         return
     yield from ((data, []) for data in _listed(format.from_labeled_system(place)))
+
+
+def _groups(format: Any, place: str) -> Iterator[dict[str, Any]]:
+    """The systems of an HDF5 file, or of a group in it: itself, or those below it by name."""
+    import h5py
+
+    name, _, group = place.partition("#")
+    with h5py.File(name, "r") as file:
+        here = file[group] if group else file
+        below = [here] if "type.raw" in here else [here[key] for key in sorted(here)]
+        for one in below:
+            labels = any("energy.npy" in one[key] for key in one if key.startswith("set."))
+            yield (format.from_labeled_system if labels else format.from_system)(one)
 
 
 def _no_energies(path: Path, name: str) -> bool:

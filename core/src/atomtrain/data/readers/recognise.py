@@ -47,7 +47,11 @@ CODES: tuple[Code, ...] = (
     Code("cp.x of Quantum ESPRESSO", _words(rb"Program CP v"), dpdata=True),
     Code("ABACUS", _words(rb"\bABACUS\b|Atomic-orbital Based Ab-initio"), dpdata=True),
     Code("ABACUS", _words(rb"^ATOMIC_SPECIES\b[^&]*^LATTICE_CONSTANT\b"), dpdata=True),
-    Code("PWmat", _words(rb"atoms,\s*Iteration \(fs\)"), dpdata=True),
+    Code(
+        "PWmat",
+        _words(rb"atoms,\s*Iteration \(fs\)|\A\s*\d+(?: atoms)?\s*\n\s*[Ll]attice vector"),
+        dpdata=True,
+    ),
     Code("CP2K", _words(rb"^\s*(?:DBCSR|CP2K)\|"), dpdata=True),
     Code("SIESTA", _words(rb"S I E S T A|Welcome to SIESTA|^Siesta Version"), dpdata=True),
     Code(
