@@ -101,7 +101,8 @@ class ComponentHooks:
 
         ``load()`` gives a function ``(path, where)`` that returns a list of
         :class:`atomtrain.data.Frame` and raises DataError, its message beginning with
-        ``where``, for a file it cannot read.
+        ``where``, for a file it cannot read. With a third parameter ``format`` it is given what the
+        options say of it; a list that is :class:`atomtrain.data.readers.Frames` says how it was read.
         """
         raise NotImplementedError
 

@@ -88,7 +88,16 @@ class SectionFiles:
         told = source.stated_unit(said)
         # what a format fixes need not be repeated, and would differ from sections that leave it out
         fixed = source.file.account is not None and source.key in source.file.account.quantities
-        return said or ("" if fixed else told)
+        if said or fixed or not told:
+            return said
+        try:
+            conversion(told, told)
+        except ValueError:
+            raise DataError(
+                f"{source.wanted.where}: '{source.file.path}' says that '{source.key}' is in {told}, which is "
+                "no unit that is known; correct it"
+            ) from None
+        return told
 
     def energy_of_derivatives(self, name: str, label: Label, notes: list[str]) -> Label:
         """The energy whose derivatives the forces are, where the file has another one beside it.
@@ -127,7 +136,10 @@ class SectionFiles:
         if account is None or target.key != "energy" or "free_energy" not in source.file.keys:
             return None
         info = TargetInfo(name, quantity="energy")
-        rows = source.checked.target("free_energy", info, source.wanted)
+        try:
+            rows = source.checked.target("free_energy", info, source.wanted)
+        except DataError:  # something else under this name
+            return None
         rows.there &= np.isfinite(rows.values)
         both = rows.there & label.there.numpy()
         n_atoms = source.wanted.n_atoms[np.asarray(source.wanted.chosen, dtype=np.int64)][:, None]

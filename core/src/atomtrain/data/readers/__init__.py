@@ -107,7 +107,7 @@ class Files:
         kind = _kind(path, reader, where)
         key = (path, kind, reading)
         if key not in self._opened:
-            self._opened[key] = _open(path, kind, where, reading, named=reader is not None)
+            self._opened[key] = _open(path, kind, where, reading)
         return self._opened[key]
 
 
@@ -184,8 +184,7 @@ def _kind(path: str, reader: str | None, where: str) -> str:
     return kind or "ase"
 
 
-def _open(path: str, kind: str, where: str, reading: Reading, *, named: bool) -> DataFile:
-    """``named``: the options name the reader, so that no other is tried."""
+def _open(path: str, kind: str, where: str, reading: Reading) -> DataFile:
     if kind in ("memmap", "map", "map folder", "zip"):
         if reading.format:
             raise DataError(
@@ -198,7 +197,7 @@ def _open(path: str, kind: str, where: str, reading: Reading, *, named: bool) ->
         if kind == "zip":
             return maps.ZipFile(path, where)
         return (maps.MapFile if kind == "map" else maps.MapFolder)(path, where)
-    own = _own(path, reading.format) if kind == "ase" and not named else ""
+    own = _own(path, reading.format) if kind == "ase" else ""
     found = OWN[own].read(path, where) if own else _read(path, kind, where, reading.format)
     frames = found if isinstance(found, Frames) else Frames(found)
     account = frames.account

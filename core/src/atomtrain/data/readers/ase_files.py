@@ -77,12 +77,21 @@ def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames
     if problem:
         raise Incomplete(problem)
     format = _known(format) if format else _format(path, head)
+    try:
+        return _as(format, path, said)
+    except Incomplete as error:
+        if f"'{format}'" in str(error):
+            raise
+        text = f"{error} (read as '{format}'; write format: if it is another)"
+        raise Incomplete(text) from error.__cause__
+
+
+def _as(format: str, path: str, said: list[warnings.WarningMessage]) -> Frames:
+    """The frames of a file of a known format. Raises Incomplete, or OSError."""
     account = Account(format=format, reader=f"ASE {ase_version}")
     if format != "extxyz":
         return _told(_File(path, format, account), said)
-    with opened(path) as file:
-        content = file.read()
-    xyz = XyzText(_in_utf8(content, account))
+    xyz = XyzText(_in_utf8(_content(path), account))
     try:
         frames = _told(_File(path, format, account, xyz), said)
     except Incomplete:

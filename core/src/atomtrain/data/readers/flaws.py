@@ -98,14 +98,21 @@ def _matched(frames: Frames, energies: list[float], wrong: list[bool]) -> None:
 
 
 def _vasprun_unconverged(frames: Frames, text: bytes, path: str) -> None:
-    """A step with as many cycles as are allowed (NELM) did not converge."""
+    """Steps with as many cycles as are allowed (NELM), whose energy still changed by more than EDIFF."""
     nelm = re.search(rb'name="NELM"\s*>\s*(\d+)', text)
+    ediff = re.search(rb'name="EDIFF"\s*>\s*([-+\d.DdEe]+)', text)
     steps = text.split(b"<calculation>")[1:]
     if nelm is None or len(steps) != len(frames):
         return
     limit = int(nelm[1])
-    cycles = [step.count(b"<scstep>") for step in steps]
-    frames.account.unconverged = [k for k, n in enumerate(cycles) if limit > 1 and n >= limit]
+    for k, step in enumerate(steps):
+        cycles = step.split(b"<scstep>")[1:]
+        if not 1 < limit <= len(cycles):
+            continue
+        last = [re.search(rb'name="e_wo_entrp"\s*>\s*([-+\d.]+)', cycle) for cycle in cycles[-2:]]
+        values = [_float(found[1]) for found in last if found is not None]
+        if ediff is None or len(values) < 2 or abs(values[1] - values[0]) > _float(ediff[1]):
+            frames.account.unconverged.append(k)
 
 
 def _outcar_unconverged(frames: Frames, text: bytes, path: str) -> None:
@@ -409,9 +416,7 @@ KNOWN: dict[str, Known] = {
         prepared=_castep_text,
     ),
     "aims-output": Known({"energy": "Total energy corrected"}, (_aims,)),
-    "nwchem-out": Known(
-        {"energy": "Total energy"}, cell=rb"lattice vectors|lattice:|simulation_cell|supercell"
-    ),
+    "nwchem-out": Known({"energy": "Total energy"}, cell=rb"lattice vectors in|lattice:\s+a1|a1=<"),
     "orca-output": Known(
         {"energy": "FINAL SINGLE POINT ENERGY"}, steps=rb"^FINAL SINGLE POINT ENERGY"
     ),

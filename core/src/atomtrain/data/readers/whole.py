@@ -177,6 +177,11 @@ class XyzText:
         """There should be the beginning of a frame on this line."""
         text = line.strip()[:40].decode(errors="replace")
         text = text if text.isprintable() else ascii(text)[1:41]
+        if line.lstrip().startswith(b"ATOMIC FORCES"):
+            return Incomplete(
+                "holds forces of CP2K alone, without structures; install atomtrain-dpdata and read the output "
+                "beside it (reader: dpdata)"
+            )
         if not self.lines:
             return Incomplete(
                 f"does not look like (extended) xyz: line {number} should be a number of atoms, but "
