@@ -960,6 +960,58 @@ def qbox() -> str:
     )
 
 
+def abinit() -> str:
+    stress = -VIRIAL / 125 / HARTREE * BOHR**3
+    pairs = [((0, 0), (2, 1)), ((1, 1), (2, 0)), ((2, 2), (1, 0))]
+    return _put(
+        "water.abo",
+        "\n".join(
+            [
+                ".Version 8.10.3 of ABINIT",
+                "",
+                "-outvars: echo values of preprocessed input variables --------",
+                "            acell      1.0000000000E+01  1.0000000000E+01  1.0000000000E+01 Bohr",
+                "            natom           3",
+                "           ntypat           2",
+                f"            rprim      {0.5 / BOHR:.10f} 0.0 0.0",
+                f"                       0.0 {0.5 / BOHR:.10f} 0.0",
+                f"                       0.0 0.0 {0.5 / BOHR:.10f}",
+                "            typat      1  2  2",
+                "            znucl        8.00000    1.00000",
+                "",
+                "================================",
+                "",
+                " Real(R)+Recip(G) space primitive vectors, cartesian coordinates (Bohr,Bohr^-1):",
+                *[
+                    f" R({k + 1})= {row}  G({k + 1})=  0.1  0.0  0.0"
+                    for k, row in enumerate(_rows(CELL / BOHR))
+                ],
+                "",
+                " ----iterations are completed or convergence reached----",
+                "",
+                " cartesian coordinates (angstrom) at end:",
+                *[f"    {k + 1} {row}" for k, row in enumerate(_rows(WATER))],
+                "",
+                " cartesian forces (eV/Angstrom) at end:",
+                *[f"    {k + 1} {row}" for k, row in enumerate(_rows(FORCES))],
+                "",
+                " Components of total free energy (in Hartree) :",
+                "",
+                f"    >>>>>>>>> Etotal= {-10 / HARTREE:.10f}",
+                "",
+                " Cartesian components of stress tensor (hartree/bohr^3)",
+                *[
+                    f"  sigma({a + 1} {b + 1})= {stress[a, b]:.12E}  sigma({c + 1} {d + 1})= {stress[c, d]:.12E}"
+                    for (a, b), (c, d) in pairs
+                ],
+                "",
+                "END DATASET(S)",
+                "",
+            ]
+        ),
+    )
+
+
 def orca_of_ase() -> str:
     return orca()
 
@@ -993,6 +1045,10 @@ CODES: tuple[CodeFile, ...] = (
         missing="runs with steps that did not converge",
     ),
     CodeFile("ABACUS", "`STRU`", abacus_structure, "abacus/stru", "H2O", reader=_DPDATA),
+    CodeFile(
+        "ABINIT", "output", abinit, "abinit-out", "H2O", energy=-10.0, force=0.1, stress=-0.6 / 125,
+        energy_is="`Etotal`", missing="cells that change (refused)",
+    ),
     CodeFile(
         "CP2K", "output of one calculation", cp2k_output, "cp2k/output", "H2O", reader=_DPDATA,
         energy=-10.0, force=0.1, stress=-0.6 / 125, energy_is="`ENERGY\\| Total FORCE_EVAL`",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase
+import numpy as np
 import pytest
-from helpers.code_files import CODES, CodeFile, agrees, pinned, table
+from helpers.code_files import CODES, CodeFile, abinit, agrees, pinned, table
 
 from atomtrain.data import Files
 from atomtrain.errors import DataError
@@ -46,3 +47,16 @@ def test_folders_of_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: 
     with pytest.raises(DataError, match="reader: dpdata") as error:
         Files().structures(path, None, "here")
     assert one.code.split()[0].lower().rstrip("+") in str(error.value).lower()
+
+
+def test_cells_of_abinit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without R(1) the cell is acell times rprim in bohr; one that changes is not read."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(abinit())
+    text = path.read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if " R(" not in line))
+    (frame,) = Files().structures(str(path), None, "here").frames
+    np.testing.assert_allclose(frame.cell, np.diag([5, 5, 5]), rtol=1e-7)
+    path.write_text(text.replace("  natom ", "  optcell  2\n  natom "))
+    with pytest.raises(DataError, match="changing cell"):
+        Files().structures(str(path), None, "here")
