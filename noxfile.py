@@ -32,6 +32,7 @@ DISTRIBUTIONS = (
     "./plugins/ace",
     "./plugins/classifier",
     "./plugins/symmetry",
+    "./plugins/dpdata",
     "./plugins/schema",
     "./plugins/wandb",
     "./plugins/tensorboard",

@@ -26,7 +26,7 @@ from atomtrain.data.readers.content import (
     packed,
 )
 from atomtrain.data.readers.flaws import KNOWN, account_for
-from atomtrain.data.readers.recognise import remedy, written_by
+from atomtrain.data.readers.recognise import folder_of, remedy, written_by
 from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
@@ -44,9 +44,15 @@ def read_ase(path: str, where: str, format: str = "") -> Frames:
     Raises DataError where the file, or the last of it, cannot be read.
     """
     if Path(path).is_dir():
+        code = folder_of(Path(path))
+        advice = (
+            f"it looks like one of {code}: install atomtrain-dpdata and write reader: dpdata"
+            if code
+            else f"name the files in it, for instance {Path(path, '*.xyz')}"
+        )
         raise DataError(
             f"{where}: '{path}' is a directory, but neither a folder of arrays (ns.npy) nor of maps "
-            f"(0.mts, 1.mts, ...); name the files in it, for instance {Path(path, '*.xyz')}"
+            f"(0.mts, 1.mts, ...); {advice}"
         )
     existing(path, where)
     try:

@@ -45,7 +45,12 @@ _FOREIGN: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a Python pickle", _CONVERT),
     ((b"\x93numpy",), "is an array of numpy", _CONVERT),
     ((b"pk\x03\x04",), "is a zip archive (.npz and .pt files are such too)", _CONVERT),
-    ((b"\x89hdf\r\n\x1a\n",), "is an HDF5 file", _CONVERT),
+    (
+        (b"\x89hdf\r\n\x1a\n",),
+        "is an HDF5 file",
+        "one of DeePMD-kit is read with reader: dpdata (of atomtrain-dpdata), of another "
+        + _CONVERT,
+    ),
     ((b"par1",), "is a parquet table", _CONVERT),
 )
 """what a file begins with (in lower case), what it is then, and what to do"""

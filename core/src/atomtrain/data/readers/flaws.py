@@ -304,6 +304,28 @@ def _all_zero(value: Any) -> bool:
     return value is not None and not np.any(np.asarray(value))
 
 
+def _abinit(frames: Frames, text: bytes, path: str) -> None:
+    """ASE takes ``rprim`` for the cell in angstrom, without ``acell`` and in bohr."""
+    if re.search(rb"^\s*optcell\d*\s+[1-9]", text, re.MULTILINE):
+        raise Incomplete(
+            "is of a run of ABINIT with a changing cell (optcell), whose cells ASE does not read; read its "
+            "_HIST.nc or _GSR.nc with the tools of ABINIT, and write it as extended xyz"
+        )
+    rows = re.findall(rb"R\([123]\)=\s*(\S+)\s+(\S+)\s+(\S+)", text)
+    cells = np.array([[_float(word) for word in row] for row in rows]).reshape(-1, 3, 3)
+    if not len(cells):
+        found = re.search(rb"^\s*acell\s+(\S+)\s+(\S+)\s+(\S+)", text, re.MULTILINE)
+        lengths = np.array([_float(word) for word in found.groups()]) if found else np.ones(3)
+        cells = np.stack([frame.cell * lengths[:, None] for frame in frames])
+    if np.abs(cells - cells[0]).max() > 1e-6:
+        raise Incomplete(
+            "has data sets of ABINIT with several cells, of which ASE reads one; give each its own output"
+        )
+    for frame in frames:
+        frame.cell = cells[0] * BOHR
+    frames.account.notes.append("the cell is in bohr in the file")
+
+
 def _castep(frames: Frames, text: bytes, path: str) -> None:
     """With a dispersion correction ASE gives energies without it; forces have it."""
     changed = 0
@@ -415,6 +437,7 @@ KNOWN: dict[str, Known] = {
         (_castep,),
         prepared=_castep_text,
     ),
+    "abinit-out": Known({"energy": "Etotal"}, (_abinit,)),
     "aims-output": Known({"energy": "Total energy corrected"}, (_aims,)),
     "nwchem-out": Known({"energy": "Total energy"}, cell=rb"lattice vectors in|lattice:\s+a1|a1=<"),
     "orca-output": Known(

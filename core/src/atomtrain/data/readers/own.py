@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atomtrain.data.readers import gro
+from atomtrain.data.readers import fitsnap, gro, mtp, npz
 from atomtrain.data.readers.account import Frames
 
 
@@ -21,6 +21,9 @@ class OwnFormat:
 
 
 OWN: dict[str, OwnFormat] = {
+    "mtp-cfg": OwnFormat(mtp.recognises, mtp.read),
+    "fitsnap-json": OwnFormat(fitsnap.recognises, fitsnap.read),
+    "npz": OwnFormat(npz.recognises, npz.read),
     "gromacs": OwnFormat(gro.recognises, gro.read),
 }
 """by the name for ``format:`` in the options"""

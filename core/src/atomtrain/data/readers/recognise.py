@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ CODES: tuple[Code, ...] = (
     Code("Quantum ESPRESSO", _words(rb"Program PWSCF"), "espresso-out"),
     Code("cp.x of Quantum ESPRESSO", _words(rb"Program CP v"), dpdata=True),
     Code("ABACUS", _words(rb"\bABACUS\b|Atomic-orbital Based Ab-initio"), dpdata=True),
+    Code("ABACUS", _words(rb"^ATOMIC_SPECIES\b[^&]*^LATTICE_CONSTANT\b"), dpdata=True),
+    Code(
+        "PWmat",
+        _words(rb"atoms,\s*Iteration \(fs\)|\A\s*\d+(?: atoms)?\s*\n\s*[Ll]attice vector"),
+        dpdata=True,
+    ),
     Code("CP2K", _words(rb"^\s*(?:DBCSR|CP2K)\|"), dpdata=True),
     Code("SIESTA", _words(rb"S I E S T A|Welcome to SIESTA|^Siesta Version"), dpdata=True),
     Code(
@@ -88,7 +95,22 @@ _DPDATA = {
     "cp.x of Quantum ESPRESSO": "qe/cp/traj",
     "ABACUS": "abacus/scf",
     "CP2K": "cp2k/output",
+    "PWmat": "pwmat/movement",
     "SIESTA": "siesta/output",
     "OpenMX": "openmx/md",
     "Psi4": "psi4/out",
 }
+
+
+_FOLDERS = (
+    ("DeePMD-kit", ("set.*/coord.npy", "coord.raw", "*/set.*/coord.npy")),
+    ("ABACUS", ("OUT.*/running_*.log",)),
+    ("CP2K", ("*-pos-*.xyz",)),
+    ("DFTB+", ("detailed.out",)),
+)
+"""folders that dpdata reads, and what is in them"""
+
+
+def folder_of(path: Path) -> str:
+    """The code whose folder it is, where dpdata reads such folders; else empty."""
+    return next((name for name, there in _FOLDERS if any(any(path.glob(one)) for one in there)), "")

@@ -1,0 +1,62 @@
+"""Files as codes write them, read without dpdata, and the table of ``docs/data.md`` on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase
+import numpy as np
+import pytest
+from helpers.code_files import CODES, CodeFile, abinit, agrees, pinned, table
+
+from atomtrain.data import Files
+from atomtrain.errors import DataError
+
+HERE = [one for one in CODES if one.reader is None]
+
+
+@pytest.mark.parametrize("one", HERE, ids=lambda one: f"{one.code} {one.file}")
+def test_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: CodeFile) -> None:
+    monkeypatch.chdir(tmp_path)
+    agrees(one)
+
+
+def test_the_table() -> None:
+    """``python -m helpers.code_files`` prints it, to be copied."""
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    assert table(pinned()) in page
+
+
+def test_the_versions_are_those_of_the_tests() -> None:
+    assert ase.__version__ == pinned()["ase"]
+
+
+PATHS = [
+    one
+    for one in CODES
+    if one.reader and one.format not in ("openmx/md", "qe/cp/traj", "orca/spout")
+]
+"""not: names that several files begin with, and what ASE reads, too"""
+
+
+@pytest.mark.parametrize("one", PATHS, ids=lambda one: one.format)
+def test_folders_of_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: CodeFile) -> None:
+    """What only dpdata reads is refused with the way to read it, without the package too."""
+    monkeypatch.chdir(tmp_path)
+    path = one.write()
+    with pytest.raises(DataError, match="reader: dpdata") as error:
+        Files().structures(path, None, "here")
+    assert one.code.split()[0].lower().rstrip("+") in str(error.value).lower()
+
+
+def test_cells_of_abinit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without R(1) the cell is acell times rprim in bohr; one that changes is not read."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(abinit())
+    text = path.read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if " R(" not in line))
+    (frame,) = Files().structures(str(path), None, "here").frames
+    np.testing.assert_allclose(frame.cell, np.diag([5, 5, 5]), rtol=1e-7)
+    path.write_text(text.replace("  natom ", "  optcell  2\n  natom "))
+    with pytest.raises(DataError, match="changing cell"):
+        Files().structures(str(path), None, "here")
