@@ -143,8 +143,8 @@ def gradients(loss: dict[str, Any]) -> dict[str, Any]:
             hint = did_you_mean(name, ("positions", "strain"))
             raise Problems.at(("gradients", name), f"unknown gradient{hint}")
     renamed: dict[str, Any] = {}
-    spelling: dict[str, Path] = {}
-    spelt = [(("gradients", name), value) for name, value in inside.items()]
+    spelling: dict[str, tuple[str, ...]] = {}
+    spelt: list[tuple[tuple[str, ...], Any]] = [(("gradients", k), v) for k, v in inside.items()]
     for path, value in [*spelt, *(((name,), value) for name, value in beside.items())]:
         name = _GRADIENTS[path[-1]]
         other = renamed.get(name)
