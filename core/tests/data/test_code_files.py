@@ -421,7 +421,9 @@ def test_six_numbers(workplace: Path) -> None:
 
 def test_other_numbers_of_entries(workplace: Path) -> None:
     xyz(f'{CELL} {COLUMNS} energy=-7 stress="1 2 3"')
-    with pytest.raises(DataError, match=r"line 2 \(of frame 0\): 'stress' has 3 numbers, but should"):
+    with pytest.raises(
+        DataError, match=r"line 2 \(of frame 0\): 'stress' has 3 numbers, but should"
+    ):
         data("a.xyz")
 
 
