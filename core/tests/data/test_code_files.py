@@ -419,6 +419,14 @@ def test_six_numbers(workplace: Path) -> None:
     assert stress(data("a.xyz", virial=True)) == pytest.approx(expected)
 
 
+def test_other_numbers_of_entries(workplace: Path) -> None:
+    xyz(f'{CELL} {COLUMNS} energy=-7 stress="1 2 3"')
+    with pytest.raises(
+        DataError, match=r"line 2 \(of frame 0\): 'stress' has 3 numbers, but should"
+    ):
+        data("a.xyz")
+
+
 def test_windows_and_fortran(workplace: Path) -> None:
     atoms = "Cu 0.0D+00 0.0D+00 0.0D+00 0.1D+00 0.0D+00 0.0D+00\r\nCu 0.2D+01 2 0.1 -.1d0 0 0\r\n"
     Path("a.xyz").write_bytes(

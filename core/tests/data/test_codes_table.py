@@ -60,3 +60,12 @@ def test_cells_of_abinit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path.write_text(text.replace("  natom ", "  optcell  2\n  natom "))
     with pytest.raises(DataError, match="changing cell"):
         Files().structures(str(path), None, "here")
+
+
+def test_json_of_pymatgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.json").write_text(
+        '{"@module": "pymatgen.core.structure", "@class": "Structure", "sites": []}'
+    )
+    with pytest.raises(DataError, match="is an output of pymatgen, which ASE does not read"):
+        Files().structures("a.json", None, "here")

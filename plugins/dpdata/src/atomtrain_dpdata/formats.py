@@ -143,8 +143,9 @@ def _cp2k_trajectory(run: Run) -> None:
         _same_cells(run, np.array(header))
     frames = len(re.findall(r"^\s*i\s*=", "\n".join(text), re.MULTILINE))
     run.account.announced = frames or None
-    cycles = re.findall(r"SCF run (NOT )?converged", log)
-    run.mark([bool(word) for word in cycles], "cycles")
+    outer = re.findall(r"outer SCF loop (converged|FAILED)", log)
+    inner = re.findall(r"SCF run (NOT )?converged", log)
+    run.mark([word == "FAILED" for word in outer] or [bool(word) for word in inner], "cycles")
 
 
 def _same_cells(run: Run, cell: np.ndarray) -> None:
@@ -269,7 +270,7 @@ def _dftb_cluster(run: Run) -> None:
     match = re.search(r"Geometry\s*=\s*GenFormat\s*\{?\s*\d+\s+([CSFcsf])", text)
     if match and match[1].upper() in "SF":
         raise Unreadable(
-            "is periodic, and dpdata loses the cell; read results.tag with ASE, or write extended xyz"
+            "is periodic, and dpdata loses the cell; write it as extended xyz with its cell"
         )
 
 
@@ -298,7 +299,7 @@ FORMATS: dict[str, Format] = {
         "the output of one calculation",
         "ENERGY| Total FORCE_EVAL",
         (_cp2k_converged, _once("ENERGY\\| Total FORCE_EVAL", "read dynamics as cp2k/aimd_output")),
-        (_failed("SCF run NOT converged"),),
+        (_failed("SCF run NOT converged|outer SCF loop FAILED"),),
     ),
     "cp2k/aimd_output": Format(
         "the folder of the run, with *pos*.xyz and a .log",

@@ -365,7 +365,7 @@ def _stopped(format: str, read: int, xyz: XyzText | None) -> str:
     if xyz is None:
         after = f" after {read} frames" if read else ""
         return (
-            f"cannot be read{after}: it is damaged or cut off, or not of the format that its name says "
+            f"cannot be read{after}: it is damaged or cut off, or not of the format it was read as "
             f"('{format}' of ASE); copy it again, or convert it to extended xyz"
         )
     plain = xyz.why_not(read) if read < len(xyz.lines) else ""

@@ -81,11 +81,23 @@ class Comments:
                 text = match[1] + b'="' + b" ".join(numbers[k] for k in _SIX) + b'"'
             made.append(text)
             end = stop
-        return b"".join([*made, line[end:]])
+        changed = b"".join([*made, line[end:]])
+        return line if changed == line else changed
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def wrong_matrix(line: bytes) -> str:
+    """Which matrix of a comment line has another number of entries than it should; empty: none."""
+    for match in _KEYS.finditer(line):
+        name, count = match[1].decode(), len(_value(line, match)[0].split())
+        if name in ("virial", "stress") and count not in (6, 9):
+            return f"'{name}' has {count} numbers, but should have 9, or 6 (xx yy zz yz xz xy)"
+        if name == "Lattice" and count != 9:
+            return f"'{name}' has {count} numbers, but should have 9 (three vectors)"
+    return ""
 
 
 _AS_THEY_ARE = {b"Lattice", b"Properties", b"pbc"}

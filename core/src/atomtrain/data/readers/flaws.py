@@ -427,6 +427,7 @@ KNOWN: dict[str, Known] = {
     "espresso-out": Known({"energy": "total energy"}, (_espresso,), steps=rb"^!!?\s+total energy"),
     "gaussian-out": Known({"energy": "SCF Done"}, (_gaussian_unconverged,), steps=rb"SCF Done:"),
     "lammps-dump-text": Known(remedies=(_lammps_dump,), units=False),
+    "lammps-dump-binary": Known(remedies=(_lammps_dump,), units=False),
     "lammps-data": Known(remedies=(_lammps_data,), units=False),
     "runnerdata": Known(remedies=(_no_units,), keywords=_atomic_units, units=False),
     "castep-castep": Known(

@@ -72,6 +72,7 @@ CODES: tuple[Code, ...] = (
     Code(
         "AMS or ADF", _words(rb"\bAMS 20\d\d|Amsterdam Modeling Suite|Amsterdam Density Functional")
     ),
+    Code("pymatgen", _words(rb'"@module":\s*"pymatgen')),
     Code("phonopy", _words(rb"<generator>\s*<i name=\"program\"[^>]*>\s*phonopy")),
 )
 

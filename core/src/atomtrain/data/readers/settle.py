@@ -18,7 +18,11 @@ from atomtrain.errors import DataError
 
 SOME = 50
 """frames that are looked at where one speaks for the others"""
-CELL = re.compile(r"cell|lattice|box", re.IGNORECASE)
+CELL = re.compile(
+    r"(unit_?|simulation_?|sim_?|h)?(cell|box|lattice)(_?(vectors?|param\w*|lengths?|abc))?$",
+    re.IGNORECASE,
+)
+"""names that people give to a cell"""
 
 
 def settled(frames: Frames, reading: Reading, path: str, where: str) -> Frames:
@@ -124,7 +128,12 @@ def _check_cells(frames: Frames, path: str, where: str) -> None:
         if frame.cell.any():
             continue
         for key, value in frame.per_structure.items():
-            if CELL.search(key) and np.size(value) in (3, 6, 9) and _numeric(value):
+            if (
+                isinstance(key, str)
+                and CELL.match(key)
+                and np.size(value) in (3, 6, 9)
+                and _numeric(value)
+            ):
                 lost.setdefault(key, []).append(k)
     for key, found in lost.items():
         raise DataError(

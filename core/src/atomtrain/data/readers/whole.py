@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from atomtrain.data.readers.comments import Comments
+from atomtrain.data.readers.comments import Comments, wrong_matrix
 from atomtrain.data.readers.content import BYTE_ORDER_MARK
 
 _TEXT = re.MULTILINE
@@ -143,6 +143,8 @@ class XyzText:
         first = self.lines[frame]
         lines = self._original.splitlines()[first - 1 :]
         count = _count(lines[0])
+        if matrix := wrong_matrix(lines[1]):
+            return f"line {first + 1} (of frame {frame}): {matrix}; correct or remove it"
         columns = _columns(lines[1])
         species = next((k for k, (name, _) in enumerate(columns) if name == "species"), -1)
         for number, line in enumerate(lines[2 : count + 2], first + 2):
