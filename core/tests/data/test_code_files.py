@@ -187,6 +187,10 @@ def test_energies_of_hybrids_and_cycles_of_espresso() -> None:
     assert found[0].find("energy") == pytest.approx(-16.2 * HARTREE / 2)
     assert found[1].find("energy") == pytest.approx(-16.1 * HARTREE / 2)
     assert found.account.unconverged == [1]
+    text = text[: text.index(b"!    total energy              =     -16.1")]
+    found = flaws.Frames(frames)
+    flaws._espresso(found, text + b"     convergence NOT achieved after 9 iterations\n", "a.out")
+    assert found.account.unconverged == [1]  # that step has no energy of its own
 
 
 def test_outcar_that_ase_cannot_read() -> None:
@@ -493,3 +497,75 @@ def test_remarks_of_ase_are_said_once(workplace: Path, monkeypatch: pytest.Monke
     assert [text for text in files.lines if "ASE says" in text] == [
         "'a.traj': ASE says: an odd line (frame 0)"
     ]
+
+
+# -- remedies by format, on frames as ASE gives them -----------------------------------------------
+
+
+def given(n: int = 2, cell: float = 0.0, **values: Any) -> flaws.Frames:
+    """``n`` frames of two atoms, all alike but for their energies."""
+    made = []
+    for k in range(n):
+        frame = Frame(np.array([1, 8]), np.ones((2, 3)), np.eye(3) * cell, np.full(3, cell > 1))
+        frame.per_structure = {"energy": -1.0 - k, **values}
+        frame.per_atom = {"forces": np.ones((2, 3))}
+        made.append(frame)
+    return flaws.Frames(made)
+
+
+def test_dynamics_of_aims() -> None:
+    """The cell is printed once, and the last frame has the positions of the first."""
+    frames = given(3)
+    frames[1].positions = frames[1].positions + 0.1
+    text = b"  | Unit cell:\n  |   4.0 0.0 0.0\n  |   0.0 5.0 0.0\n  |   0.0 0.0 6.0\n"
+    flaws._aims(frames, text, "aims.out")
+    assert len(frames) == 2 and all(np.diag(f.cell).tolist() == [4, 5, 6] for f in frames)
+    assert all(frame.pbc.all() for frame in frames)
+
+
+def test_units_of_qbox() -> None:
+    frames = given(1, cell=16.0, stress=np.full(6, 2.0))
+    flaws._qbox(frames, b"", "a.xml")
+    (frame,) = frames
+    assert frame.find("energy") == pytest.approx(-HARTREE)
+    assert frame.cell[0, 0] == pytest.approx(8.46683537)
+    assert frame.find("forces")[0, 0] == pytest.approx(51.4220675)
+    assert frame.find("stress")[0] == pytest.approx(-2 * 1e4 * BAR)
+
+
+def test_free_energy_in_the_text_of_gpaw() -> None:
+    frames = given(2)
+    flaws._gpaw_text(frames, b"Free energy:  -1.25\nFree energy:  -2.25\n", "a.txt")
+    assert [frame.find("free_energy") for frame in frames] == [-1.25, -2.25]
+
+
+def test_cycles_of_gaussian() -> None:
+    frames = given(2)
+    for frame, hartree in zip(frames, (-1.0, -2.0), strict=True):
+        frame.per_structure["energy"] = hartree * HARTREE
+    text = b""" SCF Done:  E(RB3LYP) =  -1.0     A.U. after   12 cycles
+ >>>>>>>>>> Convergence criterion not met.
+ SCF Done:  E(RB3LYP) =  -2.0     A.U. after  129 cycles
+"""
+    flaws._gaussian_unconverged(frames, text, "a.log")
+    assert frames.account.unconverged == [1]
+
+
+def test_cells_that_are_none_or_are_elsewhere(workplace: Path) -> None:
+    frames = given(1, cell=1.0)
+    flaws._placeholder_cell(frames, b"", "a.pdb")
+    assert not frames[0].cell.any() and not frames[0].pbc.any()
+    Path("control").write_text("$periodic 3\n$lattice angs\n")
+    with pytest.raises(flaws.Incomplete, match="periodic calculation of TURBOMOLE"):
+        flaws._turbomole(given(1), b"$coord\n", "coord")
+    frames = given(1, cell=9.0)
+    frames[0].pbc = np.zeros(3, dtype=bool)
+    flaws._always_periodic(frames, b"", "a.con")
+    assert frames[0].pbc.all()
+
+
+def test_dispersion_of_castep() -> None:
+    """ASE gives the energy without the correction that the forces have."""
+    frames = given(1, energy_with_dispersion_correlation=-1.5, free_energy=-1.1)
+    flaws._castep(frames, b"", "a.castep")
+    assert (frames[0].find("energy"), frames[0].find("free_energy")) == (-1.5, -1.5)

@@ -8,6 +8,7 @@ in :mod:`.settle`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -191,7 +192,10 @@ def _espresso_steps(text: bytes) -> list[_Step]:
             closed = False
         elif match[3]:
             closed = True
-        elif steps:
+        elif closed:  # without an energy of its own
+            steps.append(_Step(math.nan, hybrid=False, wrong=True))
+            closed = False
+        else:
             steps[-1].wrong = True
     return steps
 
