@@ -187,6 +187,10 @@ def test_energies_of_hybrids_and_cycles_of_espresso() -> None:
     assert found[0].find("energy") == pytest.approx(-16.2 * HARTREE / 2)
     assert found[1].find("energy") == pytest.approx(-16.1 * HARTREE / 2)
     assert found.account.unconverged == [1]
+    text = text[: text.index(b"!    total energy              =     -16.1")]
+    found = flaws.Frames(frames)
+    flaws._espresso(found, text + b"     convergence NOT achieved after 9 iterations\n", "a.out")
+    assert found.account.unconverged == [1]  # that step has no energy of its own
 
 
 def test_outcar_that_ase_cannot_read() -> None:

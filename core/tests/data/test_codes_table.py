@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from helpers.code_files import CODES, CodeFile, abinit, agrees, pinned, table
 
-from atomtrain.data import Files
+from atomtrain.data import Files, Frame
+from atomtrain.data.readers import Frames, flaws
+from atomtrain.data.readers.whole import Incomplete
 from atomtrain.errors import DataError
 
 HERE = [one for one in CODES if one.reader is None]
@@ -69,3 +71,38 @@ def test_json_of_pymatgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     with pytest.raises(DataError, match="is an output of pymatgen, which ASE does not read"):
         Files().structures("a.json", None, "here")
+
+
+def test_cells_of_onetep() -> None:
+    """ASE makes one of ones of a block in lower case."""
+
+    def read(text: bytes) -> Frames:
+        made = Frames(
+            [Frame(np.array([6]), np.zeros((1, 3)), np.ones((3, 3)), np.zeros(3, dtype=bool))]
+        )
+        (remedy,) = flaws.KNOWN["onetep-out"].remedies
+        remedy(made, text, "a.out")
+        return made
+
+    text = b"%block lattice_cart\n10.0 0 0\n0 10.0 0\n0 0 10.0\n%endblock lattice_cart\n"
+    (frame,) = read(text)
+    np.testing.assert_allclose(frame.cell, np.eye(3) * 5.29177211, rtol=1e-7)
+    assert frame.pbc.all()
+    (frame,) = read(text.replace(b"cart\n10", b"cart\nang\n10"))
+    np.testing.assert_allclose(frame.cell, np.eye(3) * 10)
+    with pytest.raises(Incomplete, match="lattice_cart"):
+        read(b"nothing")
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [("  www.bigdft.org", "BigDFT"), ("  (CHARMM) - Free Version", "CHARMM"),
+     (" PROGRAM CPMD STARTED AT: ", "CPMD"), (" This copy of MOLCAS is licensed", "Molcas")],
+)  # fmt: skip
+def test_codes_that_nothing_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, code: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.out").write_text(f"\n{head}\n")
+    with pytest.raises(DataError, match=f"is an output of {code}"):
+        Files().structures("a.out", None, "here")

@@ -142,7 +142,7 @@ def test_several_calculations_in_a_file() -> None:
     assert "read dynamics as cp2k/aimd_output" in problem(path)
     path = code_files.psi4()
     change(path, "## Total Gradient", "## Gradient")
-    assert "no finished calculation" in problem(path)
+    assert "has no line '## Total Gradient'" in problem(path)
 
 
 def test_orca_that_did_not_converge() -> None:
@@ -182,6 +182,21 @@ def test_openmx_that_did_not_converge() -> None:
     path = code_files.openmx()
     change("water.md", "scf_conv=1", "scf_conv=0", 1)
     assert "1 of 2 structures did not converge (frame 0)" in problem(path)
+
+
+def test_openmx_that_was_run_again() -> None:
+    path = code_files.openmx()
+    Path("water.md").write_text(Path("water.md").read_text() * 2)
+    account = read(path).account
+    assert account is not None and "begins again 1 times" in account.warnings[0]
+
+
+def test_cp2k_without_forces_in_the_log() -> None:
+    path = code_files.cp2k_dynamics()
+    change("dynamics/cp2k.log", "ATOMIC FORCES in", "ATOMIC FORCES OF")
+    assert "has no forces in 'cp2k.log'" in problem(path)
+    Path("dynamics/cp2k.log").unlink()
+    assert "needs the log of CP2K" in problem(path, format="cp2k/aimd_output")
 
 
 def test_dftb_crystals() -> None:

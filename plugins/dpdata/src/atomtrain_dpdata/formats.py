@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,22 @@ class Format:
 
 
 def _once(marker: str, instead: str) -> Remedy:
-    """dpdata takes the last of several calculations, or parts of several: only files with one."""
-    found = re.compile(marker, re.MULTILINE)
+    """dpdata takes the last of several calculations, or parts of several: only files with one.
+
+    ``marker``: what lines of each begin with, by which dpdata knows it.
+    """
+    found = re.compile(rf"^\s*{re.escape(marker)}", re.MULTILINE)
 
     def remedy(run: Run) -> None:
         count = len(found.findall(run.text))
-        if count != 1:
-            many = f"{count} calculations" if count else "no finished calculation"
+        if count == 0:
             raise Unreadable(
-                f"has {many} ('{marker.strip('^ ')}'), and dpdata reads files with exactly one; {instead}"
+                f"has no line '{marker}', by which dpdata finds what it reads: it is of a calculation that did "
+                f"not end, of another kind, or of another version of the code; {instead}"
+            )
+        if count > 1:
+            raise Unreadable(
+                f"has {count} calculations ('{marker}'), and dpdata reads files with exactly one; {instead}"
             )
 
     return remedy
@@ -122,6 +130,19 @@ def _cp2k_converged(run: Run) -> None:
         )
 
 
+def _cp2k_forces(run: Run) -> None:
+    logs, positions = sorted(run.path.glob("*.log")), sorted(run.path.glob("*pos*.xyz"))
+    if not logs or not positions:
+        raise Unreadable(
+            "needs the log of CP2K (*.log) and its trajectory (*pos*.xyz) in one folder"
+        )
+    if "ATOMIC FORCES in" not in run.beside(logs[0]):
+        raise Unreadable(
+            f"has no forces in '{logs[0].name}' ('ATOMIC FORCES in'), where dpdata looks for them; print them "
+            "there (FORCE_EVAL, PRINT, FORCES), or write extended xyz of the trajectories and the cell"
+        )
+
+
 def _cp2k_trajectory(run: Run) -> None:
     """dpdata turns cells but not atoms, in single precision, and takes kinds for elements."""
     log = run.beside(next(iter(sorted(run.path.glob("*.log")))))
@@ -189,6 +210,17 @@ def _openmx_converged(run: Run) -> None:
     steps = re.findall(r"time=.*", run.beside(Path(f"{run.path}.md")))
     found = [re.search(r"scf_conv=\s*(\d)", step) for step in steps]
     run.mark([match is not None and match[1] == "0" for match in found], "steps")
+
+
+def _openmx_runs(run: Run) -> None:
+    """OpenMX appends to what an earlier run has left."""
+    times = re.findall(r"time=\s*(\S+)", run.beside(Path(f"{run.path}.md")))
+    again = sum(float(b) <= float(a) for a, b in pairwise(times))
+    if again:
+        run.account.warnings.append(
+            f"'{run.path.name}.md' begins again {again} times: it has several runs, or iterations that did not "
+            "converge, one after the other; keep what belongs together"
+        )
 
 
 # SIESTA
@@ -298,21 +330,22 @@ FORMATS: dict[str, Format] = {
     "cp2k/output": Format(
         "the output of one calculation",
         "ENERGY| Total FORCE_EVAL",
-        (_cp2k_converged, _once("ENERGY\\| Total FORCE_EVAL", "read dynamics as cp2k/aimd_output")),
+        (_cp2k_converged, _once("ENERGY| Total FORCE_EVAL", "read dynamics as cp2k/aimd_output")),
         (_failed("SCF run NOT converged|outer SCF loop FAILED"),),
     ),
     "cp2k/aimd_output": Format(
         "the folder of the run, with *pos*.xyz and a .log",
         "POTENTIAL ENERGY",
-        after=(_cp2k_trajectory,),
+        (_cp2k_forces,),
+        (_cp2k_trajectory,),
     ),
     "pwmat/movement": Format("a file MOVEMENT or OUT.MLMD", "Ep", after=(_pwmat_virial,)),
     "pwmat/atom.config": Format("a file atom.config", labels=False),
-    "openmx/md": Format("NAME of NAME.dat and NAME.md", "Energy", after=(_openmx_converged,)),
+    "openmx/md": Format("NAME of NAME.dat and NAME.md", "Energy", after=(_openmx_converged, _openmx_runs)),
     "siesta/output": Format(
         "the output of one calculation",
         "E_KS",
-        (_once("outcoor: Atomic coordinates \\(Ang\\)", "read steps as siesta/aimd_output, with "
+        (_once("outcoor: Atomic coordinates (Ang)", "read steps as siesta/aimd_output, with "
                "AtomCoorFormatOut Ang in the input"),),
         (_siesta_virial, _siesta_energies, _siesta_converged),
     ),
@@ -324,12 +357,12 @@ FORMATS: dict[str, Format] = {
     "psi4/out": Format(
         "the output of one gradient",
         "Total Energy",
-        (_once("^  ## Total Gradient", "split it by calculations"), _psi4_correlated),
+        (_once("## Total Gradient", "write results as extended xyz"), _psi4_correlated),
     ),
     "orca/spout": Format(
         "the output of one calculation with gradient",
         "FINAL SINGLE POINT ENERGY",
-        (_once("^FINAL SINGLE POINT ENERGY", "leave the reader out: ASE reads several"),),
+        (_once("FINAL SINGLE POINT ENERGY", "leave the reader out: ASE reads several"),),
         (_failed("SCF NOT CONVERGED"),),
     ),
     "qe/cp/traj": Format(

@@ -8,6 +8,7 @@ in :mod:`.settle`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -191,7 +192,10 @@ def _espresso_steps(text: bytes) -> list[_Step]:
             closed = False
         elif match[3]:
             closed = True
-        elif steps:
+        elif closed:  # without an energy of its own
+            steps.append(_Step(math.nan, hybrid=False, wrong=True))
+            closed = False
+        else:
             steps[-1].wrong = True
     return steps
 
@@ -302,6 +306,26 @@ def _no_units(frames: Frames, text: bytes, path: str) -> None:
 
 def _all_zero(value: Any) -> bool:
     return value is not None and not np.any(np.asarray(value))
+
+
+def _onetep(frames: Frames, text: bytes, path: str) -> None:
+    """ASE makes a cell of ones where it does not know how the block of the cell is written."""
+    if all((frame.cell == 1).all() for frame in frames):
+        block = re.search(
+            rb"^\s*%block\s+lattice_cart\s*\n(.*?)%endblock", text, re.I | re.M | re.S
+        )
+        words = block[1].split() if block else []
+        angstrom = bool(words) and words[0].lower().startswith(b"ang")
+        numbers = [word for word in words if re.match(rb"[-+.\d]", word)]
+        if len(numbers) != 9:
+            raise Incomplete(
+                "is of ONETEP, but its cell (lattice_cart) is not in it; write it as extended xyz with its cell"
+            )
+        cell = np.array([_float(word) for word in numbers]).reshape(3, 3)
+        for frame in frames:
+            frame.cell = cell * (1.0 if angstrom else BOHR)
+        frames.account.notes.append("the cell is that of lattice_cart in the input it begins with")
+    _always_periodic(frames, text, path)
 
 
 def _abinit(frames: Frames, text: bytes, path: str) -> None:
@@ -447,7 +471,7 @@ KNOWN: dict[str, Known] = {
     "gpaw-out": Known({"energy": "Extrapolated"}, (_gpaw_text,)),
     "qbox": Known({"energy": "etotal"}, (_qbox,)),
     "eon": Known(remedies=(_always_periodic,)),
-    "onetep-out": Known({"energy": "Total"}, (_always_periodic,)),
+    "onetep-out": Known({"energy": "Total"}, (_onetep,)),
     "turbomole": Known(remedies=(_turbomole,)),
     "turbomole-gradient": Known({"energy": "SCF energy"}, (_turbomole,)),
     "proteindatabank": Known(remedies=(_placeholder_cell,)),

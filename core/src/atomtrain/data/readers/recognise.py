@@ -72,6 +72,10 @@ CODES: tuple[Code, ...] = (
     Code(
         "AMS or ADF", _words(rb"\bAMS 20\d\d|Amsterdam Modeling Suite|Amsterdam Density Functional")
     ),
+    Code("BigDFT", _words(rb"www\.bigdft\.org")),
+    Code("CHARMM", _words(rb"\(CHARMM\) - |^\s*CHARMM>")),
+    Code("CPMD", _words(rb"PROGRAM CPMD STARTED")),
+    Code("Molcas", _words(rb"copy of MOLCAS|This run of MOLCAS|OpenMolcas")),
     Code("pymatgen", _words(rb'"@module":\s*"pymatgen')),
     Code("phonopy", _words(rb"<generator>\s*<i name=\"program\"[^>]*>\s*phonopy")),
 )
