@@ -215,7 +215,8 @@ def test_checkpoint_of_a_newer_architecture(trained: Path, workplace: Path) -> N
 
 def test_model_where_a_checkpoint_belongs(trained: Path, workplace: Path) -> None:
     (workplace / "m.ckpt").write_bytes((trained / "model.pt").read_bytes())
-    assert "is an exported model, not a checkpoint" in failing(workplace, "export", "m.ckpt")
+    arguments = ("train", "options.yaml", "--restart", "m.ckpt")
+    assert "is an exported model, not a checkpoint" in failing(workplace, *arguments)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def test_the_whole_way_without_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.predictions["energy"].shape == (12, 1) and result.output is None
     assert result.errors["energy"]["rmse"] > 0
     calls = []
-    systems = evaluation._systems
-    monkeypatch.setattr(evaluation, "_systems", lambda *a: calls.append(1) or systems(*a))
+    systems = evaluation.systems_of
+    monkeypatch.setattr(evaluation, "systems_of", lambda *a: calls.append(1) or systems(*a))
     for warm_up, n in ((True, 5), (False, 3)):
         calls.clear()
         atomtrain.evaluate("again.pt", section, output=None, batch_size=4, warm_up=warm_up)

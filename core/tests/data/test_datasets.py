@@ -215,9 +215,11 @@ def test_a_target_that_is_not_validated_is_warned_of(twenty: Path) -> None:
 
 
 def test_validation_without_labels(twenty: Path) -> None:
-    other = {"systems": "a.xyz", "targets": {"mtt::gap": {"key": "energy"}}}
+    frames = [Atoms("Si", cell=[3, 3, 3], pbc=True) for _ in range(3)]
+    frames[0].info["e"] = 1.0
+    ase.io.write("some.xyz", frames)
     with pytest.raises(DataError, match=r"the validation set has no label of any target .*energy"):
-        build(section("a.xyz"), other)
+        build(section("some.xyz", key="e", allow_missing=True), {"indices": [1, 2]})
 
 
 def test_elements(twenty: Path) -> None:
