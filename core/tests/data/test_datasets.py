@@ -220,6 +220,9 @@ def test_validation_without_labels(twenty: Path) -> None:
     ase.io.write("some.xyz", frames)
     with pytest.raises(DataError, match=r"the validation set has no label of any target .*energy"):
         build(section("some.xyz", key="e", allow_missing=True), {"indices": [1, 2]})
+    other = {**section("some.xyz", key="e", allow_missing=True), "indices": [1, 2]}
+    with pytest.raises(DataError, match="has no 'e' in any structure of this section"):
+        build(section("a.xyz"), other)
 
 
 def test_elements(twenty: Path) -> None:

@@ -331,6 +331,8 @@ class _Source:
         also = also if words else ""
         if not known:
             return f"; the file has no other values{format}{also}"
+        if self.key in known:
+            return f" in any structure of this section, only in others{format}"
         near = nearest(self.key, known)
         hint = f"; did you mean '{near}'?" if near else ";"
         return f"{hint} the file has: {', '.join(known)}{format}{also}"
