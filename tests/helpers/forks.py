@@ -44,6 +44,7 @@ def _run(command: Any, job: dict[str, Any]) -> int:
     """One run, in the child; its exit status."""
     signal.alarm(TIMEOUT)
     os.chdir(job["folder"])
+    sys.path[:0] = job["site"]
     os.environ.clear()
     os.environ.update(job["environment"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

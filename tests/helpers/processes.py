@@ -23,8 +23,8 @@ def atomtrain(
     imported torch (see ``forks``), which takes a tenth of the time to begin.
     """
     surroundings = environment(*filter(None, [site]), **env)
-    if not fresh and site is None:
-        return _forked(folder, arguments, surroundings)
+    if not fresh:
+        return _forked(folder, arguments, site, surroundings)
     return subprocess.run(
         [sys.executable, "-m", "atomtrain", *arguments],
         cwd=folder,
@@ -36,7 +36,7 @@ def atomtrain(
 
 
 def _forked(
-    folder: Path, arguments: tuple[str, ...], surroundings: dict[str, str]
+    folder: Path, arguments: tuple[str, ...], site: Path | None, surroundings: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     server = _server()
     assert server.stdin is not None and server.stdout is not None
@@ -44,6 +44,7 @@ def _forked(
         job = {
             "folder": str(folder),
             "arguments": arguments,
+            "site": [] if site is None else [str(site)],
             "environment": surroundings,
             "stdout": out.name,
             "stderr": errors.name,
