@@ -9,32 +9,15 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from helpers.models import PairsByElement
 from metatomic.torch import unit_conversion_factor
 from metatomic_ase import MetatomicCalculator
-from torch import Tensor
 
 from atomtrain.api import evaluate
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError
-from atomtrain.graph import AtomGraph
-from atomtrain.model import PotentialModel, Predictor
+from atomtrain.model import Predictor
 from atomtrain.model.export import export_predictor, save_model
 from atomtrain.targets import DatasetInfo, TargetInfo
-
-
-class Pairs(PotentialModel):
-    """A pair potential, smooth at the cutoff, with a strength of its own for each element."""
-
-    def __init__(self, dataset_info: DatasetInfo) -> None:
-        super().__init__(dataset_info)
-        self.cutoff = 3.5
-        self.interaction_range = 3.5
-        self.strength = torch.nn.Parameter(torch.linspace(0.5, 1.5, 9))
-
-    def atomic_energies(self, graph: AtomGraph) -> Tensor:
-        strength = self.strength.index_select(0, graph.types)
-        distance = torch.linalg.vector_norm(graph.vectors, dim=1)
-        pairs = strength.index_select(0, graph.neighbors) * (1 - distance / self.cutoff) ** 3
-        return strength * torch.zeros_like(strength).index_add(0, graph.centers, pairs)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +25,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     energy = TargetInfo("energy", quantity="energy", unit="eV", gradients=("forces", "strain"))
     info = DatasetInfo("angstrom", (1, 6, 8), {"energy": energy})
     path = tmp_path_factory.mktemp("model") / "model.pt"
-    save_model(export_predictor(Predictor(Pairs(info).double(), info), {}), path)
+    save_model(export_predictor(Predictor(PairsByElement(info).double(), info), {}), path)
     return path
 
 
@@ -117,7 +100,7 @@ def test_totals_of_the_training_are_totals_here(folder, model_file, caplog):
     energy = TargetInfo("energy", quantity="energy", unit="eV")
     info = DatasetInfo("angstrom", (1, 6, 8), {"energy": energy})
     trained = {"hypers": {"trainer": {"per_structure_targets": ["energy"]}}}
-    exported = export_predictor(Predictor(Pairs(info).double(), info), {"extra": trained})
+    exported = export_predictor(Predictor(PairsByElement(info).double(), info), {"extra": trained})
     save_model(exported, "totals.pt")
     frames = labelled()
     ase.io.write("data.xyz", frames)

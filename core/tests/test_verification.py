@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 from helpers.installing import install
+from helpers.models import PairsByElement
 from helpers.processes import atomtrain
 from helpers.training import write_data
 from torch import Tensor
@@ -18,7 +19,7 @@ from atomtrain.data import StructureStore
 from atomtrain.data.store import offsets_of
 from atomtrain.errors import VerificationError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import PotentialModel, Predictor
+from atomtrain.model import Predictor
 from atomtrain.model.export import export_predictor, load_model, save_model
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.verification import save_verified, unverified, verify
@@ -27,12 +28,11 @@ from atomtrain.verification import save_verified, unverified, verify
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-class Pairs(PotentialModel):
+class Pairs(PairsByElement):
+    """With room for what an export spoils."""
+
     def __init__(self, dataset_info: DatasetInfo) -> None:
         super().__init__(dataset_info)
-        self.cutoff = 3.5
-        self.interaction_range = 3.5
-        self.strength = torch.nn.Parameter(torch.linspace(0.5, 1.5, 9))
         self.exported = False
         self.seen: List[int] = [0]
 
@@ -42,12 +42,6 @@ class Pairs(PotentialModel):
 
     def atomic_energies(self, graph: AtomGraph) -> Tensor:
         return self.spoiled(self.pairs(graph, graph.vectors), graph)
-
-    def pairs(self, graph: AtomGraph, vectors: Tensor) -> Tensor:
-        strength = self.strength.index_select(0, graph.types)
-        distance = torch.linalg.vector_norm(vectors, dim=1)
-        pairs = strength.index_select(0, graph.neighbors) * (1 - distance / self.cutoff) ** 3
-        return strength * torch.zeros_like(strength).index_add(0, graph.centers, pairs)
 
     def spoiled(self, energies: Tensor, graph: AtomGraph) -> Tensor:
         return energies

@@ -15,6 +15,26 @@ def energy_info(types: tuple[int, ...] = (1, 6, 8)) -> DatasetInfo:
     return DatasetInfo("angstrom", types, {"energy": target})
 
 
+class PairsByElement(PotentialModel):
+    """A pair potential, smooth at the cutoff, with a strength of its own for each element up to oxygen."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.cutoff = 3.5
+        self.interaction_range = 3.5
+        self.strength = torch.nn.Parameter(torch.linspace(0.5, 1.5, 9))
+
+    def atomic_energies(self, graph: AtomGraph) -> Tensor:
+        return self.pairs(graph, graph.vectors)
+
+    def pairs(self, graph: AtomGraph, vectors: Tensor) -> Tensor:
+        """Energies of atoms ``[n_atoms]`` with these vectors between them."""
+        strength = self.strength.index_select(0, graph.types)
+        distance = torch.linalg.vector_norm(vectors, dim=1)
+        pairs = strength.index_select(0, graph.neighbors) * (1 - distance / self.cutoff) ** 3
+        return strength * torch.zeros_like(strength).index_add(0, graph.centers, pairs)
+
+
 class Pairwise(PotentialModel):
     """A smooth pair potential: the smallest architecture there is."""
 

@@ -158,25 +158,28 @@ class StructureStore:
 
 
 def concatenated(
-    stores: Sequence[StructureStore], labels: dict[str, Label], extra: dict[str, Label]
+    stores: Sequence[StructureStore],
+    labels: dict[str, Label] | None = None,
+    extra: dict[str, Label] | None = None,
 ) -> StructureStore:
-    """The structures of several stores, all of which know where they came from, with these labels."""
+    """The structures of several stores, with these labels; where they came from, if all of them know it."""
     files: list[str] = []
     origins = []
     for store in stores:
-        assert store.origins is not None
-        origins.append(store.origins + torch.tensor([len(files), 0]))
-        files += store.files
+        if store.origins is not None:
+            origins.append(store.origins + torch.tensor([len(files), 0]))
+            files += store.files
+    known = len(origins) == len(stores)
     return StructureStore(
         positions=torch.cat([s.positions for s in stores]),
         types=torch.cat([s.types for s in stores]),
         cells=torch.cat([s.cells for s in stores]),
         pbc=torch.cat([s.pbc for s in stores]),
         offsets=offsets_of(torch.cat([s.n_atoms for s in stores])),
-        labels=labels,
-        extra=extra,
-        files=files,
-        origins=torch.cat(origins),
+        labels=labels or {},
+        extra=extra or {},
+        files=files if known else [],
+        origins=torch.cat(origins) if known else None,
     )
 
 

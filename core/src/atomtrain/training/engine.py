@@ -197,29 +197,26 @@ class Engine:
         }
         if self.schedule is not None:
             self.schedule.step(loss)
-        return EpochRecord(
-            epoch=self.epoch,
-            num_epochs=self.hypers.num_epochs,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            train_loss=train_loss,
-            validation_loss=loss,
-            validation_errors=errors,
-            score=value,
-            is_best=is_best,
-        )
+        return self._record(train_loss, loss, is_best, validation_errors=errors, score=value)
 
     def _keep_the_last(self, train_loss: float) -> EpochRecord:
         self.best_epoch, self.best_weights = self.epoch, self._validated_weights()
         self.metrics = {"epoch": self.epoch, "train_loss": train_loss, "best_epoch": self.epoch}
         if self.schedule is not None:
             self.schedule.step(train_loss)
+        return self._record(train_loss, math.nan, True)
+
+    def _record(
+        self, train_loss: float, validation_loss: float, is_best: bool, **judged: Any
+    ) -> EpochRecord:
         return EpochRecord(
             epoch=self.epoch,
             num_epochs=self.hypers.num_epochs,
             learning_rate=self.optimizer.param_groups[0]["lr"],
             train_loss=train_loss,
-            validation_loss=math.nan,
-            is_best=True,
+            validation_loss=validation_loss,
+            is_best=is_best,
+            **judged,
         )
 
     def _score(self, loss: float, errors: Errors) -> float:

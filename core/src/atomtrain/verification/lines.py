@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from atomtrain.data import StructureStore
+from atomtrain.data.store import concatenated
 from atomtrain.verification.calls import GRADIENTS, ExportedFile
-from atomtrain.verification.structures import joined, moved
+from atomtrain.verification.structures import moved
 
 STEPS = {"forces": 0.005, "strain": 0.001}
 """Steps along a random direction: angstrom in each coordinate, and strain."""
@@ -46,7 +47,7 @@ class Lines:
             for kind, step in self.steps.items():
                 way = self.ways[kind][self._rows(kind, k)]
                 points += [moved(one, kind, n * step * way) for n in (-2, -1, 1, 2)]
-        many = joined(points)
+        many = concatenated(points)
         found = file.call(many, torch.arange(len(many)), file.energies) if file.energies else {}
         return {name: energies.reshape(-1, 9) for name, energies in found.items()}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atomtrain.data import StructureStore
-from atomtrain.data.store import offsets_of
+from atomtrain.data.store import concatenated, offsets_of
 
 ATOMS = 60
 """Larger structures are cut down to so many atoms: more would find no more."""
@@ -27,7 +27,7 @@ def few_small(structures: StructureStore, angstrom: float) -> StructureStore:
     n = len(few[0].types)
     if n > 1:
         few.append(_cut(few[0], n - 1))
-    return _rattled(joined(few), angstrom)
+    return _rattled(concatenated(few), angstrom)
 
 
 def _cut(one: StructureStore, n: int) -> StructureStore:
@@ -71,14 +71,3 @@ def moved(one: StructureStore, kind: str, way: Tensor) -> StructureStore:
         return replace(one, positions=one.positions + way)
     strain = torch.eye(3, dtype=torch.float64) + way
     return replace(one, positions=one.positions @ strain, cells=one.cells @ strain)
-
-
-def joined(stores: list[StructureStore]) -> StructureStore:
-    """Structures one after the other, without labels."""
-    return StructureStore(
-        positions=torch.cat([s.positions for s in stores]),
-        types=torch.cat([s.types for s in stores]),
-        cells=torch.cat([s.cells for s in stores]),
-        pbc=torch.cat([s.pbc for s in stores]),
-        offsets=offsets_of(torch.cat([s.n_atoms for s in stores])),
-    )

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from atomtrain.graph import AtomGraph
+from atomtrain_density.pairs import group_of
 
 
 def kinds_of_pairs(graph: AtomGraph, species: Tensor, n_species: int) -> Tensor:
     """``[n_pairs]``: element of the center times ``n_species`` plus that of the neighbour."""
-    of_centers = species.index_select(0, graph.centers) * n_species
-    return of_centers + species.index_select(0, graph.neighbors)
+    of_centers = species.index_select(0, graph.centers)
+    return group_of(of_centers, graph.neighbors, species, n_species)
 
 
 def softened(graph: AtomGraph, species: Tensor, inner: Tensor) -> AtomGraph:

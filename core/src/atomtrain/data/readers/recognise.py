@@ -15,13 +15,13 @@ from pathlib import Path
 class Code:
     """A code whose files are known by their beginning, and ASE's name of the format.
 
-    Without a format ASE has no reader; ``dpdata``: whether dpdata has one.
+    Without a format ASE has no reader; ``dpdata``: dpdata's name of it, for instance, where that has one.
     """
 
     name: str
     words: re.Pattern[bytes]
     format: str = ""
-    dpdata: bool = False
+    dpdata: str = ""
 
 
 def _words(pattern: bytes) -> re.Pattern[bytes]:
@@ -44,22 +44,24 @@ CODES: tuple[Code, ...] = (
     ),
     Code("Quantum ESPRESSO", _words(rb"^\s*&(?:control|CONTROL|system|SYSTEM)\b"), "espresso-in"),
     Code("Quantum ESPRESSO", _words(rb"Program PWSCF"), "espresso-out"),
-    Code("cp.x of Quantum ESPRESSO", _words(rb"Program CP v"), dpdata=True),
-    Code("ABACUS", _words(rb"\bABACUS\b|Atomic-orbital Based Ab-initio"), dpdata=True),
-    Code("ABACUS", _words(rb"^ATOMIC_SPECIES\b[^&]*^LATTICE_CONSTANT\b"), dpdata=True),
+    Code("cp.x of Quantum ESPRESSO", _words(rb"Program CP v"), dpdata="qe/cp/traj"),
+    Code("ABACUS", _words(rb"\bABACUS\b|Atomic-orbital Based Ab-initio"), dpdata="abacus/scf"),
+    Code("ABACUS", _words(rb"^ATOMIC_SPECIES\b[^&]*^LATTICE_CONSTANT\b"), dpdata="abacus/scf"),
     Code(
         "PWmat",
         _words(rb"atoms,\s*Iteration \(fs\)|\A\s*\d+(?: atoms)?\s*\n\s*[Ll]attice vector"),
-        dpdata=True,
+        dpdata="pwmat/movement",
     ),
-    Code("CP2K", _words(rb"^\s*(?:DBCSR|CP2K)\|"), dpdata=True),
-    Code("SIESTA", _words(rb"S I E S T A|Welcome to SIESTA|^Siesta Version"), dpdata=True),
+    Code("CP2K", _words(rb"^\s*(?:DBCSR|CP2K)\|"), dpdata="cp2k/output"),
+    Code(
+        "SIESTA", _words(rb"S I E S T A|Welcome to SIESTA|^Siesta Version"), dpdata="siesta/output"
+    ),
     Code(
         "OpenMX",
         _words(rb"Welcome to OpenMX|This calculation was performed by OpenMX"),
-        dpdata=True,
+        dpdata="openmx/md",
     ),
-    Code("Psi4", _words(rb"Psi4: An Open-Source"), dpdata=True),
+    Code("Psi4", _words(rb"Psi4: An Open-Source"), dpdata="psi4/out"),
     Code("CRYSTAL", _words(rb"\*\s+CRYSTAL(?:\d\d|\s*\*)")),
     Code("TURBOMOLE", _words(rb"\bTURBOMOLE\b")),
     Code("Elk", _words(rb"\| *Elk (?:code )?version|^elk\b")),
@@ -91,20 +93,9 @@ def remedy(code: Code) -> str:
     if code.dpdata:
         return (
             "install atomtrain-dpdata and write reader: dpdata (with its name of the format, for instance "
-            f"format: {_DPDATA.get(code.name, '...')})"
+            f"format: {code.dpdata})"
         )
     return "write its structures and results as extended xyz, or name a format with format:"
-
-
-_DPDATA = {
-    "cp.x of Quantum ESPRESSO": "qe/cp/traj",
-    "ABACUS": "abacus/scf",
-    "CP2K": "cp2k/output",
-    "PWmat": "pwmat/movement",
-    "SIESTA": "siesta/output",
-    "OpenMX": "openmx/md",
-    "Psi4": "psi4/out",
-}
 
 
 _FOLDERS = (
