@@ -70,3 +70,18 @@ def first_line(error: BaseException, *, typed: bool = False) -> str:
     if not lines:
         return kind
     return f"{kind}: {lines[0]}" if typed else lines[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one it came from, is that memory ran out, of the machine or of a GPU."""
+    seen: BaseException | None = error
+    while seen is not None:
+        name, text = type(seen).__name__, str(seen)
+        if (
+            isinstance(seen, MemoryError)
+            or name == "OutOfMemoryError"
+            or "not enough memory" in text
+        ):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

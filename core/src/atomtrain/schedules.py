@@ -38,14 +38,14 @@ class EpochSchedule:
             self._schedule.best = self._schedule.mode_worse
             self._schedule.num_bad_epochs = 0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a restart needs, as plain data."""
         plain = (bool, int, float, str, list, type(None))
         kept = {k: v for k, v in self._schedule.state_dict().items() if isinstance(v, plain)}
         return {"schedule": kept, "factor": self.factor}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
         self._schedule.load_state_dict(state["schedule"])
         self._own.param_groups[0]["lr"] = state["factor"]
 

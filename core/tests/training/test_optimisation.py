@@ -30,9 +30,8 @@ def test_averaged_weights() -> None:
     average = AveragedWeights([weight], 0.9)
     weight.data.fill_(1.0)
     average.update()
-    average.swap()
-    assert float(weight.detach()) == pytest.approx(0.1)
-    average.swap()
+    with average.shown():
+        assert float(weight.detach()) == pytest.approx(0.1)
     assert float(weight.detach()) == 1.0
 
 

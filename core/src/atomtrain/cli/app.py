@@ -79,7 +79,8 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks (also: ATOMTRAIN_DEBUG=1).")
+        bool,
+        typer.Option("--traceback", "--debug", help="Show tracebacks (also: ATOMTRAIN_DEBUG=1)."),
     ] = False,
 ) -> None:
     if debug:

@@ -13,7 +13,7 @@ import pluggy
 
 from atomtrain.contract import catalog
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
-from atomtrain.contract.loading import import_plugin
+from atomtrain.contract.loading import import_plugin, mistaken_hooks
 from atomtrain.errors import PluginError, nearest
 
 
@@ -101,8 +101,11 @@ def _ask(hook: str, searched: Hashable) -> _Offered:
             manager = pluggy.PluginManager(PROJECT)
             manager.add_hookspecs(ArchitectureHooks)
             manager.add_hookspecs(ComponentHooks)
-            manager.register(import_plugin(installed), installed.name)
-            manager.check_pending()
+            module = import_plugin(installed)
+            mistakes = mistaken_hooks(module)
+            if mistakes:
+                raise PluginError("; ".join(mistakes))
+            manager.register(module, installed.name)
             # a generator raises only when it is consumed: do that inside the guard
             specs = [spec for answer in getattr(manager.hook, hook)() for spec in answer]
             names = [spec.name for spec in specs]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+import inspect
+from types import FunctionType, ModuleType
+from typing import Any
 
 from atomtrain._version import __version__
 from atomtrain.contract import catalog
-from atomtrain.errors import PluginError
+from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
+from atomtrain.errors import PluginError, did_you_mean
 
 
 def import_plugin(installed: catalog.Installed) -> ModuleType:
@@ -26,6 +29,41 @@ def import_plugin(installed: catalog.Installed) -> ModuleType:
             f"'{installed.value}' is a {type(module).__name__}"
         )
     return module
+
+
+def mistaken_hooks(module: ModuleType) -> list[str]:
+    """What is wrong with the hooks of a plugin's module, each with its file and line.
+
+    A function with a hook's name but without ``@hookimpl`` would never be asked; pluggy names neither place nor remedy
+    for names and arguments that do not exist.
+    """
+    hooks = {
+        name: [p for p in inspect.signature(spec).parameters if p != "self"]
+        for hooks in (ArchitectureHooks, ComponentHooks)
+        for name, spec in vars(hooks).items()
+        if not name.startswith("_")
+    }
+    found = []
+    for name, function in vars(module).items():
+        if not isinstance(function, FunctionType):
+            continue
+        marked: dict[str, Any] | None = getattr(function, f"{PROJECT}_impl", None)
+        where = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+        if marked is None:
+            if name in hooks:
+                found.append(
+                    f"'{name}' is a hook but lacks @hookimpl, and would never be asked; mark it, or rename it ({where})"
+                )
+            continue
+        hook = marked.get("specname") or name
+        if hook not in hooks:
+            found.append(f"there is no hook '{hook}'{did_you_mean(hook, hooks)} ({where})")
+            continue
+        for argument in inspect.signature(function).parameters:
+            if argument not in hooks[hook]:
+                hint = did_you_mean(argument, hooks[hook], "it has")
+                found.append(f"the hook '{hook}' has no argument '{argument}'{hint} ({where})")
+    return found
 
 
 def _check_core_version(installed: catalog.Installed) -> None:

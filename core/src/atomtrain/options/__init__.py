@@ -18,7 +18,9 @@ from atomtrain.options.options import load_eval_options as load_eval_options
 from atomtrain.options.options import load_options as load_options
 from atomtrain.options.options import read_indices as read_indices
 from atomtrain.options.options import target_info as target_info
+from atomtrain.options.trainer import BaseTrainerHypers as BaseTrainerHypers
 from atomtrain.options.trainer import Finetune as Finetune
 from atomtrain.options.trainer import TrainerHypers as TrainerHypers
+from atomtrain.options.trainer import finetuning as finetuning
 from atomtrain.sections import Section as Section
 from atomtrain.sections import validate as validate

@@ -1,4 +1,7 @@
-"""The hypers of the core's engine. Architectures use them as they are or with other defaults."""
+"""The hypers of trainings: what all have, and what the core's engine has beside.
+
+Architectures use the engine's as they are or with other defaults.
+"""
 
 from __future__ import annotations
 
@@ -98,8 +101,11 @@ class Finetune(Section):
     """Learning rate of the encoder. Absent: that of the heads."""
 
 
-class TrainerHypers(Section):
-    """How a model is trained (``architecture.training``)."""
+class BaseTrainerHypers(Section):
+    """What every training has, whichever way it finds its weights (``architecture.training``).
+
+    For trainings of one's own: a subclass adds what it has, and nothing else is accepted.
+    """
 
     distributed: bool | None = None
     """Train with several processes (torchrun or Slurm tasks). Absent: if several were started."""
@@ -107,41 +113,11 @@ class TrainerHypers(Section):
     """Port on which Slurm tasks find each other."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Structures in a batch, shared out among the processes."""
-    batch_atom_bounds: Annotated[
-        list[Bound], Field(json_schema_extra={"minItems": 2, "maxItems": 2})
-    ] = [None, None]
-    """Least and most atoms of a training batch of ``batch_size`` structures, each a number or
-    ``null``; batches outside are skipped. ``max_atoms_per_batch`` wastes fewer structures."""
     max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Pack structures greedily into batches of up to this many atoms (``batch_size`` then does not
-    count). Larger structures are not trained on; in validation they are batches of their own."""
-    min_atoms_per_batch: Annotated[int, Field(ge=0)] = 0
-    """Packed training batches of fewer atoms are skipped (with ``max_atoms_per_batch`` only)."""
-    num_epochs: Annotated[int, Field(ge=0)] = 100
-    """How often every structure is seen."""
-    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Part of all steps in which the learning rate rises from 0."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Learning rate after the warmup."""
-    optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    """Which optimiser. ``muon``: matrices by their orthogonalised momentum, all else by AdamW, in
-    steps of the same size; often half the error of Adam after the same number of epochs."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay of the optimiser."""
-    scheduler: Literal["cosine", "constant"] | dict[str, dict[str, Any]] = "cosine"
-    """How the learning rate goes on after the warmup: down to 0 on a cosine, as it is, or by one of
-    torch's schedulers, stepped every epoch, with its arguments: ``{StepLR: {step_size: 30}}``."""
-    grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
-    """Clip the norm of all gradients together to this. Absent: no clipping."""
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Validate and export an exponential moving average of the weights with this decay (0.999, for
-    instance). Absent: the weights themselves."""
-    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many epochs without a better model, which takes a validation set. Absent: never."""
-    log_interval: Annotated[int, Field(ge=1)] = 5
-    """Epochs between lines of the log."""
+    count). Larger structures are not trained on; where all are gone through, they are batches of their own."""
     checkpoint_interval: Annotated[int, Field(ge=0)] = 25
-    """Epochs between checkpoints; 0 for none but the last."""
+    """Epochs, or other stages of a training, between checkpoints; 0 for none but the last."""
     atomic_baseline: dict[str, float | ByType[float]] | str = {}
     """The composition: what each atom contributes to a target whatever its surroundings. By target a
     number (0: none) or ``{type: number}``, types as numbers or symbols; types that are not named are
@@ -178,47 +154,9 @@ class TrainerHypers(Section):
     ``shift_agnostic_mse``). Labels that are the same everywhere do not count."""
     loss: Losses = LossSpec()
     """The loss: one name or section for all targets and their gradients, or one for each target."""
-    finetune: Annotated[Finetune | None, BeforeValidator(peer.no_finetuning)] = None
-    """Start from another training's weights."""
-
-    @field_validator("batch_atom_bounds")
-    @classmethod
-    def _two_bounds(cls, value: list[int | None]) -> list[int | None]:
-        if len(value) != 2:
-            raise ValueError("expected two bounds, [minimum, maximum], each a number or null")
-        low, high = value
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"the minimum {low} is larger than the maximum {high}")
-        return value
-
-    @field_validator("scheduler")
-    @classmethod
-    def _one_scheduler(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            if len(value) != 1:
-                raise ValueError("expected one scheduler with its arguments")
-            from atomtrain.schedules import check_scheduler  # torch
-
-            check_scheduler(*next(iter(value.items())))
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_today(cls, data: Any) -> Any:
-        for old, today in peer.OLDER_HYPERS.items():
-            if isinstance(data, dict) and old in data:
-                raise Problems.at(old, f"is called '{today}' today")
-        return data
 
     @model_validator(mode="after")
-    def _agree(self) -> TrainerHypers:
-        largest = self.max_atoms_per_batch
-        if largest is not None and self.batch_atom_bounds != [None, None]:
-            problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
-            raise Problems.at("batch_atom_bounds", problem)
-        if largest is not None and self.min_atoms_per_batch > largest:
-            problem = f"must be at most max_atoms_per_batch ({largest})"
-            raise Problems.at("min_atoms_per_batch", problem)
+    def _agree(self) -> BaseTrainerHypers:
         fixed, baseline = self.fixed_scaling_weights, self.atomic_baseline
         if isinstance(fixed, str) and not isinstance(baseline, str):
             problem = (
@@ -243,8 +181,6 @@ class TrainerHypers(Section):
             named["atomic_baseline",] = self.atomic_baseline
         if isinstance(self.fixed_scaling_weights, str):
             named["fixed_scaling_weights",] = self.fixed_scaling_weights
-        if self.finetune is not None:
-            named["finetune", "read_from"] = self.finetune.read_from
         return named
 
     def loss_for(self, target: TargetInfo) -> LossSpec:
@@ -339,3 +275,92 @@ class TrainerHypers(Section):
                 what = "of atoms with remove_mean" if target.per_atom else "of structures"
                 problem = f"a target {what} has one scale for all types: give a number"
                 yield ("fixed_scaling_weights", name), problem
+
+
+class TrainerHypers(BaseTrainerHypers):
+    """How the core's engine trains: epochs of steps along gradients."""
+
+    num_epochs: Annotated[int, Field(ge=0)] = 100
+    """How often every structure is seen."""
+    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Part of all steps in which the learning rate rises from 0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate after the warmup."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """Which optimiser. ``muon``: matrices by their orthogonalised momentum, all else by AdamW, in
+    steps of the same size; often half the error of Adam after the same number of epochs."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of the optimiser."""
+    scheduler: Literal["cosine", "constant"] | dict[str, dict[str, Any]] = "cosine"
+    """How the learning rate goes on after the warmup: down to 0 on a cosine, as it is, or by one of
+    torch's schedulers, stepped every epoch, with its arguments: ``{StepLR: {step_size: 30}}``."""
+    grad_clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Clip the norm of all gradients together to this. Absent: no clipping."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and export an exponential moving average of the weights with this decay (0.999, for
+    instance). Absent: the weights themselves."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many epochs without a better model, which takes a validation set. Absent: never."""
+    batch_atom_bounds: Annotated[
+        list[Bound], Field(json_schema_extra={"minItems": 2, "maxItems": 2})
+    ] = [None, None]
+    """Least and most atoms of a training batch of ``batch_size`` structures, each a number or
+    ``null``; batches outside are skipped. ``max_atoms_per_batch`` wastes fewer structures."""
+    min_atoms_per_batch: Annotated[int, Field(ge=0)] = 0
+    """Packed training batches of fewer atoms are skipped (with ``max_atoms_per_batch`` only)."""
+    log_interval: Annotated[int, Field(ge=1)] = 5
+    """Epochs between lines of the log."""
+    finetune: Annotated[Finetune | None, BeforeValidator(peer.no_finetuning)] = None
+    """Start from another training's weights."""
+
+    @field_validator("batch_atom_bounds")
+    @classmethod
+    def _two_bounds(cls, value: list[int | None]) -> list[int | None]:
+        if len(value) != 2:
+            raise ValueError("expected two bounds, [minimum, maximum], each a number or null")
+        low, high = value
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"the minimum {low} is larger than the maximum {high}")
+        return value
+
+    @field_validator("scheduler")
+    @classmethod
+    def _one_scheduler(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if len(value) != 1:
+                raise ValueError("expected one scheduler with its arguments")
+            from atomtrain.schedules import check_scheduler  # torch
+
+            check_scheduler(*next(iter(value.items())))
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_today(cls, data: Any) -> Any:
+        for old, today in peer.OLDER_HYPERS.items():
+            if isinstance(data, dict) and old in data:
+                raise Problems.at(old, f"is called '{today}' today")
+        return data
+
+    @model_validator(mode="after")
+    def _batches_agree(self) -> TrainerHypers:
+        largest = self.max_atoms_per_batch
+        if largest is not None and self.batch_atom_bounds != [None, None]:
+            problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
+            raise Problems.at("batch_atom_bounds", problem)
+        if largest is not None and self.min_atoms_per_batch > largest:
+            problem = f"must be at most max_atoms_per_batch ({largest})"
+            raise Problems.at("min_atoms_per_batch", problem)
+        return self
+
+    def named_checkpoints(self) -> dict[tuple[str, ...], str]:
+        """See :meth:`BaseTrainerHypers.named_checkpoints`."""
+        named = super().named_checkpoints()
+        if self.finetune is not None:
+            named["finetune", "read_from"] = self.finetune.read_from
+        return named
+
+
+def finetuning(hypers: BaseTrainerHypers) -> Finetune | None:
+    """The weights a training begins with; None for one from scratch, and where a trainer knows no such thing."""
+    return hypers.finetune if isinstance(hypers, TrainerHypers) else None

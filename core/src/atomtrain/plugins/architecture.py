@@ -6,6 +6,7 @@ names the distribution that did it and what to do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -14,8 +15,14 @@ import pluggy
 from atomtrain.contract import catalog
 from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
-from atomtrain.contract.loading import import_plugin
-from atomtrain.errors import AtomtrainError, CheckpointError, PluginError
+from atomtrain.contract.loading import import_plugin, mistaken_hooks
+from atomtrain.errors import (
+    AtomtrainError,
+    CheckpointError,
+    PluginError,
+    first_line,
+    out_of_memory,
+)
 from atomtrain.plugins import defaults
 
 if TYPE_CHECKING:
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from atomtrain.targets import DatasetInfo
     from atomtrain.training.run import TrainingOutcome, TrainingRun
 
+log = logging.getLogger("atomtrain")
 T = TypeVar("T")
 
 
@@ -59,23 +67,20 @@ class Architecture:
         manager.add_hookspecs(ArchitectureHooks)
         manager.add_hookspecs(ComponentHooks)
         manager.register(defaults, "atomtrain defaults")
-        try:
-            manager.register(module, installed.name)
-            manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise PluginError(
-                f"{self._who} implements a hook that does not exist, or with arguments it does "
-                f"not have: {error}. Compare it with atomtrain.contract.hookspecs"
-            ) from error
+        mistakes = mistaken_hooks(module)
+        if mistakes:
+            raise PluginError(f"{self._who}: {'; '.join(mistakes)}")
+        manager.register(module, installed.name)
         self._hooks = manager.hook
-        # pluggy takes an answer of None for no answer and asks the next: an upgrade that forgets
-        # its return must not fall through to the default
-        own = [i for i in self._hooks.upgrade_checkpoint.get_hookimpls() if i.plugin is module]
-        self._upgrade = (
-            manager.subset_hook_caller("upgrade_checkpoint", [defaults])
-            if own
-            else self._hooks.upgrade_checkpoint
-        )
+        # pluggy takes an answer of None for no answer and asks the next: a hook that forgets its return must not
+        # fall through to the default, which would train a second time on top of a fit
+        self._own = {
+            name
+            for name in vars(ArchitectureHooks)
+            if not name.startswith("_")
+            and any(i.plugin is module for i in getattr(self._hooks, name).get_hookimpls())
+        }
+        self._manager = manager
         info = self._ask("describe_architecture", lambda: self._hooks.describe_architecture())
         if not isinstance(info, ArchitectureInfo):
             raise PluginError(
@@ -169,17 +174,27 @@ class Architecture:
         return model
 
     def train_model(self, model: Model, run: TrainingRun) -> TrainingOutcome:
-        """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.train_model`. Errors pass unchanged."""
-        outcome: TrainingOutcome = self._hooks.train_model(model=model, run=run)
-        if outcome is None:
-            raise PluginError(f"{self._who}: train_model returned nothing")
+        """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.train_model`.
+
+        Raises PluginError where it fails, or where what comes back is not what a training leaves behind.
+        """
+        from atomtrain.training.outcome import Entry, mistake_in  # torch
+
+        entry = Entry.of(run)
+        outcome: TrainingOutcome = self._call(
+            "train_model", lambda: self._caller("train_model")(model=model, run=run)
+        )
+        if "train_model" in self._own:
+            mistake = mistake_in(outcome, run, entry)
+            if mistake:
+                raise PluginError(f"{self._who}: {mistake}")
         return outcome
 
     def export_model(self, predictor: Predictor, metadata: dict[str, Any]) -> Any:
         """See :meth:`atomtrain.contract.hookspecs.ArchitectureHooks.export_model`."""
         return self._ask(
             "export_model",
-            lambda: self._hooks.export_model(predictor=predictor, metadata=metadata),
+            lambda: self._caller("export_model")(predictor=predictor, metadata=metadata),
         )
 
     def upgrade_checkpoint(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +217,9 @@ class Architecture:
             while version < current:
                 step, before = version, checkpoint
                 try:
-                    upgraded = self._upgrade(checkpoint=before, part=part, from_version=step)
+                    upgraded = self._caller("upgrade_checkpoint")(
+                        checkpoint=before, part=part, from_version=step
+                    )
                 except AtomtrainError as error:
                     raise CheckpointError(
                         f"{self._who} cannot upgrade version {step} of the {part} (installed: "
@@ -233,15 +250,28 @@ class Architecture:
         model = self.model_hypers(upgraded).model_dump(mode="json")
         return {**upgraded, "hypers": {**upgraded["hypers"], "model": model}}
 
+    def _caller(self, hook: str) -> Callable[..., Any]:
+        """A hook that has a default: the architecture's own answer alone where it has one."""
+        if hook in self._own:
+            return self._manager.subset_hook_caller(hook, [defaults])
+        caller: Callable[..., Any] = getattr(self._hooks, hook)
+        return caller
+
     def _call(self, hook: str, function: Callable[[], T]) -> T:
         try:
             return function()
         except AtomtrainError:
             raise  # already says what is wrong, in the author's words
         except Exception as error:
+            log.debug(f"{self._who}, {hook}:", exc_info=True)  # for the file of the log
+            remedy = (
+                f"Report it to the authors, or try another version of {self.installed.distribution}"
+            )
+            if out_of_memory(error):
+                remedy = "There is not enough memory for it: try smaller hypers, batches or data"
             raise PluginError(
-                f"{self._who} failed in {hook}: {type(error).__name__}: {error}. Report it to the "
-                f"authors, or try another version of {self.installed.distribution}"
+                f"{self._who} failed in {hook}: {first_line(error, typed=True)}. {remedy}; the traceback is in the "
+                "log of the run, and shown by 'atomtrain --traceback'"
             ) from error
 
     def _ask(self, hook: str, function: Callable[[], Any]) -> Any:

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from atomtrain.training.observers import EpochRecord, Errors, Observer
+from atomtrain.training.observers import EpochRecord, Errors, Observer, StartInfo
 from atomtrain.training.units import errors_line, numbers, quantities
 
 if TYPE_CHECKING:
-    from atomtrain.options import TrainerHypers
+    from atomtrain.options import BaseTrainerHypers
     from atomtrain.targets import DatasetInfo
     from atomtrain.training.run import TrainingOutcome, TrainingRun
 
 log = logging.getLogger("atomtrain")
+EVERY = 20.0
+"""seconds between lines of something that takes long"""
 FORMAT = logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -34,7 +36,7 @@ def logging_to(file: Path | None, console: Console, quiet: bool = False) -> Iter
     if file is not None:
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     level = log.level
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)  # tracebacks of plugins are for the file
     for handler in handlers:
         handler.setFormatter(FORMAT)
         log.addHandler(handler)
@@ -62,17 +64,18 @@ class _ConsoleHandler(logging.Handler):
 
 
 class ConsoleObserver(Observer):
-    """A progress bar on terminals and a line of the log every few epochs."""
+    """A progress bar on terminals, a line of the log every few epochs, and of what else takes long."""
 
-    def __init__(self, info: DatasetInfo, console: Console, hypers: TrainerHypers) -> None:
+    def __init__(self, info: DatasetInfo, console: Console, hypers: BaseTrainerHypers) -> None:
         self.info = info
         self.kinds = ("rmse", "mae") if hypers.log_mae else ("rmse",)
         self.totals = hypers.per_structure_targets
         self.console = console
         self.progress: Progress | None = None
         self.task: Any = None
+        self.label, self.label_began, self.last_line = "", 0.0, 0.0
 
-    def on_start(self, run: TrainingRun, info: dict[str, Any]) -> None:
+    def on_start(self, run: TrainingRun, info: StartInfo) -> None:
         n, dtype = len(run.train), str(run.dtype).removeprefix("torch.")
         log.info(
             f"training {info['n_parameters']:,} parameters on {n} structures "
@@ -92,47 +95,66 @@ class ConsoleObserver(Observer):
                 "their batch has too few or too many atoms (batch_atom_bounds, "
                 "min_atoms_per_batch); the number differs between epochs"
             )
-        if info["first_epoch"]:
-            log.info(f"going on after epoch {info['first_epoch']} of {info['num_epochs']}")
-        if self.console.is_terminal:
+        first, total = info["first_epoch"], info["num_epochs"]
+        if first:
+            log.info(
+                f"going on after epoch {first} of {total}" if total else f"{first} stages are done"
+            )
+        self.n_steps = max(1, info["n_steps"])
+        if info["n_steps"]:
+            self._bar("Epoch", first * self.n_steps, total * self.n_steps)
+
+    def _bar(self, description: str, done: int, total: int) -> None:
+        """Show how far something is, on a terminal; a new description begins anew."""
+        if not self.console.is_terminal:
+            return
+        if self.progress is None:
             self.progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:3.0f}% {task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[left]}"),
                 console=self.console,
             )
-            self.n_steps = max(1, info["n_steps"])
             self.task = self.progress.add_task(
-                "Epoch",
-                total=info["num_epochs"] * self.n_steps,
-                completed=info["first_epoch"] * self.n_steps,
-                rate="",
-                left="",
+                description, total=total, completed=done, rate="", left=""
             )
             self.progress.start()
+        self.progress.update(self.task, description=description, completed=done, total=total)
 
     def on_step(self, epoch: int, step: int, n_steps: int) -> None:
         if self.progress is not None:
-            self.progress.update(
-                self.task, completed=epoch * n_steps + step, description=f"Epoch {epoch}"
-            )
+            done = epoch * n_steps + step
+            self.progress.update(self.task, completed=done, description=f"Epoch {epoch}")
+
+    def on_progress(self, label: str, done: int, total: int, unit: str) -> None:
+        now = time.monotonic()
+        if label != self.label:
+            self.label, self.label_began, self.last_line = label, now, now
+            if self.progress is not None:
+                self.progress.reset(self.task, total=total)
+        self._bar(f"{label}, {done}/{total} {unit}", done, total)
+        if done >= total:
+            log.info(f"{label}: {total} {unit} in {now - self.label_began:.1f} s")
+            self.label = ""
+        elif now - self.last_line > EVERY and not self.console.is_terminal:
+            self.last_line = now
+            log.info(f"{label}: {done}/{total} {unit}")
 
     def on_epoch(self, record: EpochRecord) -> None:
         if self.progress is not None:
             self.progress.update(
                 self.task,
-                rate=f"{record.structures_per_second:.0f} structures/s",
+                rate=_rate(record),
                 left=f"{_duration(record.seconds_left)} left",
             )
         if not record.to_be_logged:
             return
-        parts = [
-            f"Epoch {record.epoch:>4}/{record.num_epochs}",
-            f"learning rate {record.learning_rate:.2e}",
-            f"training loss {record.train_loss:.4g}",
-        ]
+        parts = [record.stage or f"Epoch {record.epoch:>4}/{record.num_epochs}"]
+        if not math.isnan(record.learning_rate):
+            parts.append(f"learning rate {record.learning_rate:.2e}")
+        parts.append(f"training loss {record.train_loss:.4g}")
         if record.train_errors:
             parts.append(f"training {self._errors(record.train_errors)}")
         if record.validation_errors:
@@ -140,10 +162,10 @@ class ConsoleObserver(Observer):
                 f"validation loss {record.validation_loss:.4g}",
                 f"validation {self._errors(record.validation_errors)}",
             ]
-        parts += [
-            f"{record.structures_per_second:.0f} structures/s",
-            f"{_duration(record.seconds_left)} left",
-        ]
+        if not record.stage:
+            parts += [_rate(record), f"{_duration(record.seconds_left)} left"]
+        elif record.is_best:
+            parts.append("the best so far")
         log.info(" | ".join(parts))
 
     def _errors(self, errors: Errors) -> str:
@@ -156,34 +178,76 @@ class ConsoleObserver(Observer):
         if self.progress is not None:
             self.progress.stop()
 
+    def on_failure(self, error: BaseException) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
 
 class CsvObserver(Observer):
-    """``train.csv``: a row per epoch, units in the header; flushed, so that it can be watched."""
+    """``train.csv``: a row per epoch, units in the header; flushed, so that it can be watched.
 
-    def __init__(self, path: Path, info: DatasetInfo, hypers: TrainerHypers) -> None:
+    Where stages are no epochs a row says what each was, and what was gone through before the first is a row of its
+    own, written with it.
+    """
+
+    def __init__(self, path: Path, info: DatasetInfo, hypers: BaseTrainerHypers) -> None:
         self.path = path
         self.quantities = quantities(info, hypers.per_structure_targets)
         self.columns: list[str] = []
+        self.passes: list[dict[str, Any]] = []
+        self.label, self.began = "", 0.0
+
+    def on_progress(self, label: str, done: int, total: int, unit: str) -> None:
+        if label != self.label:
+            self.label, self.began = label, time.monotonic()
+        if done >= total:
+            seconds = round(time.monotonic() - self.began, 4)
+            row = {"stage": f"{label}, {total} {unit}", "seconds": seconds, "time": _now()}
+            self.label = ""
+            if self.columns:
+                self._write(row)
+            else:
+                self.passes.append(row)
+
+    def on_end(self, outcome: TrainingOutcome) -> None:
+        if not self.columns and self.passes:
+            self.columns = list(self.passes[0])
+            self._write()
 
     def on_epoch(self, record: EpochRecord) -> None:
+        named = {"stage": record.stage} if record.stage else {}
+        rate = {} if math.isnan(record.learning_rate) else {"learning rate": record.learning_rate}
         row: dict[str, Any] = {
             "epoch": record.epoch,
-            "learning rate": record.learning_rate,
+            **named,
+            **rate,
             "training loss": record.train_loss,
             **({"validation loss": record.validation_loss} if record.validation_errors else {}),
             "seconds": round(record.seconds, 4),
-            "time": round(time.time(), 3),
+            "time": _now(),
         }
         for name, value in numbers(record, self.quantities).items():
             row[name] = "" if math.isnan(value) else value
         # which columns there are must not depend on which metrics a later epoch has
         self.columns = self.columns or list(row)
+        self._write(row)
+
+    def _write(self, *rows: dict[str, Any]) -> None:
         new = not self.path.exists()
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             if new:
                 writer.writeheader()
-            writer.writerow(row)
+            writer.writerows([*self.passes, *rows])
+        self.passes = []
+
+
+def _now() -> float:
+    return round(time.time(), 3)
+
+
+def _rate(record: EpochRecord) -> str:
+    return f"{record.structures_per_second:.0f} structures/s"
 
 
 def _duration(seconds: float) -> str:

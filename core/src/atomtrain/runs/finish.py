@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atomtrain.errors import VerificationError
+from atomtrain.errors import AtomtrainError, VerificationError
 from atomtrain.model.export import describe_checkpoint
 from atomtrain.report.classification import (
     Classified,
@@ -66,14 +66,18 @@ def finish(
         deliver(unverified(directory / "model.pt"), unverified(output))
         log.info(f"the checkpoint is right: {checkpoint}")
         raise
+    except AtomtrainError:
+        log.info(f"nothing is lost: the checkpoint is whole, {checkpoint}")
+        raise
     deliver(directory / "model.pt", output)
     errors: dict[str, Errors] = {}
     pictures: list[Path] = []
     if prepared.plan.options.final_eval:
         errors, pictures = _evaluate(prepared)
     early = " (stopped early)" if outcome.stopped_early else ""
-    last = "" if prepared.data.validated else ", the last: there is no validation set"
-    log.info(f"done{early}; best epoch {outcome.checkpoint['trainer']['best_epoch']}{last}")
+    log.info(
+        f"done{early}; {_best(outcome)}{'' if prepared.data.validated else ', the last: there is no validation set'}"
+    )
     log.info(f"  model       {output} (for ASE, LAMMPS, i-PI, torch-sim)")
     log.info(f"  checkpoint  {checkpoint} (for restart, fine-tuning, export)")
     log.info(f"  run         {directory} (log, train.csv, options, splits, checkpoints)")
@@ -81,6 +85,15 @@ def finish(
         log.info(f"  pictures    {', '.join(map(str, pictures))}")
     log.info(f"next: atomtrain show {output}; atomtrain eval {output} eval.yaml")
     return TrainingResult(output, checkpoint, directory, errors)
+
+
+def _best(outcome: TrainingOutcome) -> str:
+    """Which epoch or stage the model is of."""
+    found = outcome.checkpoint["trainer"]["best_epoch"]
+    if found < 0:
+        return "nothing was trained"
+    label = outcome.checkpoint["metrics"].get("best", "")
+    return f"best stage {found} ({label})" if label else f"best epoch {found}"
 
 
 def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path | None) -> None:

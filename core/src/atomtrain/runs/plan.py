@@ -20,9 +20,9 @@ from atomtrain.errors import (
 )
 from atomtrain.model.heads import split_targets
 from atomtrain.options import (
+    BaseTrainerHypers,
     DatasetSection,
     Options,
-    TrainerHypers,
     check_units,
     complete,
     load_options,
@@ -46,7 +46,7 @@ class Plan:
     options: Options
     architecture: Architecture
     model_hypers: BaseModel
-    hypers: TrainerHypers
+    hypers: BaseTrainerHypers
     checkpoints: Checkpoints
     observers: list[Observer]
 
@@ -88,17 +88,17 @@ def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         ("architecture", "training"),
         loaded.source,
     )
-    if not isinstance(hypers, TrainerHypers):
+    if not isinstance(hypers, BaseTrainerHypers):
         raise PluginError(
             f"architecture '{architecture.info.name}' ({architecture.installed.origin}): trainer_hypers "
-            f"gives {type(hypers).__name__}, which is no subclass of atomtrain.options.TrainerHypers"
+            f"gives {type(hypers).__name__}, which is no subclass of atomtrain.options.BaseTrainerHypers"
         )
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
     _check_targets(architecture, loaded, hypers)
     return Plan(loaded, architecture, model, hypers, Checkpoints(), _make_observers(loaded))
 
 
-def _check_targets(architecture: Architecture, options: Options, hypers: TrainerHypers) -> None:
+def _check_targets(architecture: Architecture, options: Options, hypers: BaseTrainerHypers) -> None:
     """Raise OptionsError or TargetError unless architecture and hypers suit the targets."""
     targets: dict[str, TargetInfo] = {}
     extra_data: set[str] = set()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atomtrain._version import __version__
 from atomtrain.data import Datasets, build_datasets
-from atomtrain.errors import OptionsError
+from atomtrain.errors import AtomtrainError, OptionsError, PluginError, first_line
+from atomtrain.model.export import describe_checkpoint, save_model
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
 from atomtrain.runs.plan import Plan
@@ -32,7 +36,24 @@ class Prepared:
 
     def train(self) -> TrainingOutcome:
         """Train, in the architecture's own way or by the core's engine."""
-        return self.plan.architecture.train_model(self.run.predictor.model, self.run)
+        run = self.run
+        run.predictor.to(device=run.device, dtype=run.dtype)
+        run.rehearse = self._rehearse
+        return self.plan.architecture.train_model(run.predictor.model, run)
+
+    def _rehearse(self, checkpoint: dict[str, Any]) -> None:
+        """Export what there is so far; PluginError where that fails."""
+        architecture = self.plan.architecture
+        metadata = describe_checkpoint(checkpoint, architecture.info)
+        try:
+            exported = architecture.export_model(copy.deepcopy(self.run.predictor), metadata)
+            with tempfile.TemporaryDirectory() as folder:
+                save_model(exported, Path(folder) / "model.pt")
+        except Exception as error:
+            raise PluginError(
+                "the training was stopped because its model could not be exported: "
+                f"{error if isinstance(error, AtomtrainError) else first_line(error, typed=True)}"
+            ) from error
 
 
 def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> Prepared:
@@ -47,7 +68,8 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     if found is None:
         plan.open_checkpoints()
     data = build_datasets(options, plan.architecture.info.default_kind)
-    if not data.validated and plan.hypers.early_stopping_patience is not None:
+    patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
+    if not data.validated and patience is not None:
         where = options.source.where(("architecture", "training", "early_stopping_patience"))
         raise OptionsError(
             f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
@@ -87,6 +109,8 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         header=header,
         processes=place.processes,
         checkpoint=start.checkpoint,
+        changed_hypers=start.changed_hypers,
+        data_changed=start.data_changed,
         observers=list(plan.observers),
     )
     return Prepared(plan, data, run)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from atomtrain.model.base import Model
 from atomtrain.model.growth import Growth
 from atomtrain.model.heads import retarget, split_targets
 from atomtrain.model.predictor import Predictor
-from atomtrain.options import Finetune
+from atomtrain.options import Finetune, finetuning
 from atomtrain.plugins.restore import Restored, build_model, restore
-from atomtrain.runs.directory import newest_checkpoint
+from atomtrain.runs.directory import INCIDENTAL, newest_checkpoint
 from atomtrain.runs.plan import Plan
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
@@ -40,11 +41,16 @@ SAMPLE = 4000
 
 @dataclass(frozen=True)
 class Start:
-    """A predictor to be trained, the hypers its model has, and the checkpoint to go on from if any."""
+    """A predictor to be trained, the hypers its model has, and the checkpoint to go on from if any.
+
+    ``changed_hypers`` of the trainer, by name what they were and are; ``data_changed``: since that checkpoint.
+    """
 
     predictor: Predictor
     model_hypers: dict[str, Any]
     checkpoint: dict[str, Any] | None = None
+    changed_hypers: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    data_changed: bool = False
 
 
 def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None) -> Start:
@@ -54,7 +60,7 @@ def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None)
         start = from_restart(plan, data, checkpoint)
         log.info(f"restarting from '{path}'")
         return start
-    finetune = plan.hypers.finetune
+    finetune = finetuning(plan.hypers)
     if finetune is not None:
         start = from_finetune(plan, data, finetune)
         log.info(f"fine-tuning '{finetune.read_from}' ({finetune.method})")
@@ -117,7 +123,7 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
     restored = restore(checkpoint, "restart", plan.hypers)
     before = restored.checkpoint["hypers"]["model"]
     now = plan.model_hypers.model_dump(mode="json")
-    tuned = plan.hypers.finetune is not None
+    tuned = finetuning(plan.hypers) is not None
     if before != now and not tuned:
         changed = ", ".join(
             f"{path}: {old!r} in the checkpoint, {new!r} in the options"
@@ -137,12 +143,42 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
     unseen = sorted(set(old.atomic_types) - set(info.atomic_types))
     if unseen:
         log.info(f"the model keeps what it knows of {symbols(unseen)}, which the data do not have")
-    if restored.checkpoint.get("fingerprint") != data.fingerprint:
+    data_changed = restored.checkpoint.get("fingerprint") != data.fingerprint
+    if data_changed:
         log.warning(
             "the data are not those the checkpoint was trained on; compositions and scales "
             "stay those of the checkpoint"
         )
-    return Start(restored.predictor, before, restored.checkpoint)
+    return Start(
+        restored.predictor,
+        before,
+        restored.checkpoint,
+        changed_hypers(plan, restored.checkpoint),
+        data_changed,
+    )
+
+
+def changed_hypers(plan: Plan, checkpoint: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The trainer's hypers that are not what the checkpoint was trained with, but for those of how it runs.
+
+    What they were and are; the log says it.
+    """
+    then = checkpoint["hypers"].get("trainer") or {}
+    now = plan.hypers.model_dump(mode="json")
+    names = [n for n in now if ("architecture", "training", n) not in INCIDENTAL and n in then]
+    # through JSON's eyes: a checkpoint has lists where options have tuples
+    changed = {n: (then[n], now[n]) for n in names if _plain(then[n]) != _plain(now[n])}
+    if changed:
+        said = ", ".join(f"{name}: {old!r} became {new!r}" for name, (old, new) in changed.items())
+        log.warning(
+            f"from here on with other hypers of the training than the checkpoint's ({said})"
+        )
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    """With lists for tuples, and keys as text."""
+    return json.loads(json.dumps(value))
 
 
 def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:

@@ -22,7 +22,7 @@ from atomtrain.model.affine import (
 )
 from atomtrain.model.growth import Growth
 from atomtrain.model.predictor import Predictor
-from atomtrain.options import TrainerHypers
+from atomtrain.options import BaseTrainerHypers
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
@@ -36,7 +36,7 @@ log = logging.getLogger("atomtrain")
 def fit_affines(
     predictor: Predictor,
     store: StructureStore,
-    hypers: TrainerHypers,
+    hypers: BaseTrainerHypers,
     targets: list[str],
     checkpoints: Checkpoints,
 ) -> None:
@@ -109,7 +109,7 @@ def _affine_from(
 def correct_composition(
     predictor: Predictor,
     store: StructureStore,
-    hypers: TrainerHypers,
+    hypers: BaseTrainerHypers,
     targets: list[str],
     checkpoints: Checkpoints,
     errors: Mapping[str, float],
@@ -240,7 +240,9 @@ def _network(predictor: Predictor, store: StructureStore, name: str) -> Tensor:
     return torch.cat(parts).to(torch.float64)
 
 
-def _say_what_is_not_used(hypers: TrainerHypers, targets: Sequence[str], info: DatasetInfo) -> None:
+def _say_what_is_not_used(
+    hypers: BaseTrainerHypers, targets: Sequence[str], info: DatasetInfo
+) -> None:
     """Warn of compositions and scales given for elements that the model does not have."""
     for field in ("atomic_baseline", "fixed_scaling_weights"):
         given = getattr(hypers, field)

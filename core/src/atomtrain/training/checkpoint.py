@@ -166,3 +166,21 @@ def _detached(value: Any) -> Any:
         f"a checkpoint holds tensors and plain data only, not {type(value).__module__}."
         f"{type(value).__qualname__}"
     )
+
+
+def not_plain(value: Any, path: str) -> str:
+    """Where something is that a checkpoint cannot have, and what; empty where all can be saved."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) not in (bool, int, float, str):
+                return f"a key of {path} is {type(key).__qualname__}"
+            found = not_plain(item, f"{path}.{key}")
+            if found:
+                return found
+        return ""
+    if isinstance(value, (list, tuple)):
+        inner = (not_plain(item, f"{path}[{k}]") for k, item in enumerate(value))
+        return next(filter(None, inner), "")
+    if value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str):
+        return ""
+    return f"{path} is {type(value).__module__}.{type(value).__qualname__}"

@@ -34,9 +34,12 @@ class Processes:
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes, in place."""
+        """Sum over all processes, in place; of truth values, whether any is true."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            whole = tensor.to(torch.int64) if tensor.dtype == torch.bool else tensor.contiguous()
+            dist.all_reduce(whole)
+            if whole is not tensor:
+                tensor.copy_(whole)
         return tensor
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -53,6 +56,34 @@ class Processes:
         for p in parameters:
             p.grad = flat[start : start + p.numel()].view_as(p)
             start += p.numel()
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all processes, in the order of their ranks; sizes of the first axis may differ."""
+        if self.size == 1:
+            return [tensor]
+        lengths = [
+            torch.zeros_like(n) for n in (torch.tensor(len(tensor)).to(tensor.device),) * self.size
+        ]
+        dist.all_gather(lengths, torch.tensor(len(tensor)).to(tensor.device))
+        longest = int(max(lengths))
+        padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        # bytes: not every backend knows every type
+        mine = padded.contiguous().view(-1).view(torch.uint8)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine)
+        return [
+            one.view(tensor.dtype).view(padded.shape)[: int(length)]
+            for one, length in zip(found, lengths, strict=True)
+        ]
+
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Make it the main process's, in place; shape and type are the same everywhere."""
+        if self.size > 1:
+            mine = tensor.detach().contiguous().view(-1).view(torch.uint8)
+            dist.broadcast(mine, src=0)
+            tensor.copy_(mine.view(tensor.dtype).view(tensor.shape))
+        return tensor
 
     def broadcast(self, value: str) -> str:
         """The main process's string, in every process."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atomtrain.data import Batch, BatchSource, Limits, Noise, StructureStore, epoch_batches
 from atomtrain.model.predictor import Predictor
-from atomtrain.options import TrainerHypers
+from atomtrain.options import BaseTrainerHypers
 from atomtrain.sections.names import symbols
 from atomtrain.tasks import task_of
 from atomtrain.training.metrics import ErrorSums, block_columns, label_keys, label_variances
@@ -82,7 +82,7 @@ def _of_group(
     return replace(batch, masks=masks)
 
 
-def _groups(store: StructureStore, hypers: TrainerHypers) -> dict[str, tuple[Tensor, Tensor]]:
+def _groups(store: StructureStore, hypers: BaseTrainerHypers) -> dict[str, tuple[Tensor, Tensor]]:
     """Atoms ``[n_atoms]`` and structures ``[n]`` (bool) of each group errors are wanted of."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     if hypers.log_per_element:

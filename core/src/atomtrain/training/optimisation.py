@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -164,10 +165,27 @@ class AveragedWeights:
         """Take in the current weights."""
         torch._foreach_lerp_(self.average, self.parameters, 1.0 - self.decay)
 
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The model has the averages while the block runs."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
     @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange averaged and current weights (call it again to go back)."""
+    def _swap(self) -> None:
         for p, average in zip(self.parameters, self.average, strict=True):
             current = p.clone()
             p.copy_(average)
             average.copy_(current)
+
+    def state_dict(self) -> list[Tensor]:
+        """The averages."""
+        return self.average
+
+    def load_state_dict(self, state: list[Tensor]) -> None:
+        """Go on from :meth:`state_dict`."""
+        for mine, saved in zip(self.average, state, strict=True):
+            mine.copy_(saved)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from atomtrain.data.kept import Kept
 from atomtrain.data.store import StructureStore
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.distributed import Processes
+from atomtrain.training.outcome import TrainingOutcome as TrainingOutcome
+from atomtrain.training.session import Session
 
 if TYPE_CHECKING:
-    from atomtrain.options import TrainerHypers
+    from atomtrain.options import BaseTrainerHypers
     from atomtrain.training.observers import Observer
 
 
@@ -24,16 +26,19 @@ if TYPE_CHECKING:
 class TrainingRun:
     """Everything a trainer is given.
 
-    ``predictor`` wraps the model with its fitted compositions and scales; stores hold labels in
-    physical units, and that for ``validation`` may be empty. ``checkpoint`` is the upgraded checkpoint to
-    go on from, or None. ``header`` is what every checkpoint of this run carries besides the training
+    ``predictor`` wraps the model with its fitted compositions and scales, both on ``device`` and in ``dtype``, with
+    fresh weights, the last ones of ``checkpoint``, or those of the fine-tuned one; stores hold labels in
+    physical units, and that for ``validation`` may be empty. ``hypers`` are of the class that the architecture
+    names. ``checkpoint`` is the upgraded checkpoint to go on from, or None; ``changed_hypers`` are those of its
+    trainer that are others today (by name: then, now), ``data_changed`` whether structures or labels of training are.
+    ``header`` is what every checkpoint of this run carries besides the training
     state (architecture, hypers, dataset info, splits, ...). Only the process with ``processes.is_main``
-    writes files.
+    writes files into ``directory``.
     """
 
     predictor: Predictor
     dataset_info: DatasetInfo
-    hypers: TrainerHypers
+    hypers: BaseTrainerHypers
     train: StructureStore
     validation: StructureStore
     device: torch.device
@@ -43,20 +48,14 @@ class TrainingRun:
     header: dict[str, Any]
     processes: Processes = field(default_factory=Processes)
     checkpoint: dict[str, Any] | None = None
+    changed_hypers: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    data_changed: bool = False
     observers: list[Observer] = field(default_factory=list)
     kept: Kept | None = None
-    """what is kept of whole structures; None: the engine makes one"""
+    """what is kept of whole structures; None: the session makes one"""
+    rehearse: Callable[[dict[str, Any]], None] | None = None
+    """tries the export of a checkpoint; raises where it fails"""
 
-
-@dataclass
-class TrainingOutcome:
-    """What a training ends with.
-
-    ``checkpoint`` is the complete final checkpoint (last and best weights), ``best_weights`` the
-    model's state that is to be exported, ``interrupted`` whether a signal ended it early.
-    """
-
-    checkpoint: dict[str, Any]
-    best_weights: dict[str, Tensor]
-    interrupted: bool = False
-    stopped_early: bool = False
+    def session(self, state: MutableMapping[str, Any] | None = None) -> Session:
+        """A training of these data, to be entered with ``with``; ``state`` is what checkpoints are to have of it."""
+        return Session(self, state)

@@ -1,18 +1,25 @@
-"""The summands of the loss: which loss each label gets, with which weight."""
+"""The loss: its summands, which loss each label gets with which weight, and their sum over a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from atomtrain.data.store import Label
 from atomtrain.losses import Loss
-from atomtrain.options import LossSpec, TrainerHypers
+from atomtrain.options import BaseTrainerHypers, LossSpec
 from atomtrain.options.loss import LOSSES, loss_factory
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
+from atomtrain.training.predict import predict
+
+if TYPE_CHECKING:
+    from atomtrain.data import Batch
+    from atomtrain.training.run import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def build_loss(spec: LossSpec, target: TargetInfo, label: Label | None) -> Loss:
 
 
 def loss_terms(
-    dataset_info: DatasetInfo, hypers: TrainerHypers, labels: Mapping[str, Label] | None = None
+    dataset_info: DatasetInfo, hypers: BaseTrainerHypers, labels: Mapping[str, Label] | None = None
 ) -> list[Term]:
     """The summands of the loss, in the order of the targets, gradients after their target.
 
@@ -66,3 +73,54 @@ def loss_terms(
             in_total = whole and gradient == "strain"
             add(f"{name}:{gradient}", spec.gradients[gradient], target, in_total)
     return terms
+
+
+class Objective:
+    """The loss of a batch, and the predictions it was made of; ``terms`` are its summands."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.terms = loss_terms(run.dataset_info, run.hypers, run.train.labels)
+        self._predictor, self._processes = run.predictor, run.processes
+        self._device, self._dtype = run.device, run.dtype
+
+    def __call__(
+        self, batch: Batch | None, *, create_graph: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This process's part of the batch's loss; the parts of all processes add up to it.
+
+        ``batch`` is this process's share, None where it has none. All processes call this at once.
+        """
+        predictions: dict[str, Tensor] = {}
+        if batch is not None:
+            predictions = predict(self._predictor, batch, create_graph=create_graph)
+        numerators: list[Tensor | None] = []
+        counts: list[Tensor | float] = []
+        for term in self.terms:
+            if batch is None or term.key not in predictions:
+                numerators.append(None)
+                counts.append(0.0)
+                continue
+            numerator, count = term(
+                predictions[term.key],
+                batch.labels[term.key],
+                batch.masks.get(term.key),
+                batch.n_atoms,
+            )
+            numerators.append(numerator)
+            counts.append(count)
+        if self._processes.size > 1:
+            shared = torch.tensor(
+                [float(c) for c in counts], dtype=torch.float64, device=self._device
+            )
+            self._processes.sum_(shared)
+            counts = shared.tolist()
+        loss = torch.zeros((), dtype=self._dtype, device=self._device)
+        for term, part, number in zip(self.terms, numerators, counts, strict=True):
+            if part is None:
+                continue
+            if term.mean:
+                part = part / (
+                    number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
+                )
+            loss = loss + part
+        return loss, predictions
