@@ -22,6 +22,8 @@ from atomtrain_density.products import Products
 
 SEED = 0
 """of the channels"""
+LINEAR, PAIRS, FACTORS, THIRD = 8.0, 20.0, 5.3, 18.0
+"""what makes features of two bodies, and channels of those of more, as large as each other in molecules and crystals"""
 
 
 class Features(nn.Module):
@@ -44,29 +46,30 @@ class Features(nn.Module):
         self.two = Products(degree, n_pairs, 2)
         self.many = Products(degree, n_products, correlation)
         self.first_pair = self.n_columns
+        self.linear = LINEAR
         self.first_many = self.first_pair + (degree + 1) * n_pairs
         self.n_features = self.first_many + (degree + 1) * n_products * (correlation - 2)
         size = torch.exp(-decay * torch.arange(n_radial, dtype=torch.float64))
         size = (size / torch.linalg.vector_norm(size)).repeat(n_species) / math.sqrt(n_species)
         generator = torch.Generator().manual_seed(SEED)
 
-        def channels(n: int) -> Tensor:
+        def channels(n: int, scale: float) -> Tensor:
             shape = (degree + 1, n_species, self.n_columns, n)
             drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-            return (size.unsqueeze(1) * drawn).to(torch.get_default_dtype())
+            return (scale * size.unsqueeze(1) * drawn).to(torch.get_default_dtype())
 
         self.pair: Tensor
         self.factors: Tensor
         self.third: Tensor
-        self.register_buffer("pair", channels(2 * n_pairs))
-        self.register_buffer("factors", channels(2 * n_products))
-        self.register_buffer("third", channels(n_products))
+        self.register_buffer("pair", channels(2 * n_pairs, PAIRS))
+        self.register_buffer("factors", channels(2 * n_products, FACTORS))
+        self.register_buffer("third", channels(n_products, THIRD))
 
     def forward(self, density: List[Tensor], counts: List[int]) -> Tensor:
         """``[n_atoms, n_features]``, atoms by element, of ``[K n_s, Q]`` for each element."""
         linear: List[Tensor] = []
         for part, n in zip(density, counts):  # noqa: B905
-            linear.append(part[:n])
+            linear.append(self.linear * part[:n])
         none = self.pair[:, :, :, :0]
         pairs = self.two.channels_of(density, self.pair, none, counts)
         many = self.many.channels_of(density, self.factors, self.third, counts)
@@ -80,7 +83,7 @@ class Features(nn.Module):
         """Derivatives of each feature of atoms of element ``s`` in their density ``[n, K, Q]``.
 
         In parts: the first of the features, the harmonics they depend on, and ``[n, k, Q, features]``. The features
-        of degree 0, whose derivative is 1, are left out.
+        of degree 0, whose derivative is LINEAR, are left out.
         """
         parts: List[Tuple[int, slice, Tensor]] = []
         m = self.two.channels

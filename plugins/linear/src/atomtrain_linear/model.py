@@ -136,7 +136,7 @@ class Linear(PotentialModel):
         square = third[:, :, :1, :0]
         if of_many.shape[1] > 1:
             square = of_many[:, 1].transpose(0, 1).unsqueeze(2) * by_degree
-        return Readout(w[:, : f.first_pair], quadratic, third, square)
+        return Readout(f.linear * w[:, : f.first_pair], quadratic, third, square)
 
     @torch.jit.ignore
     def structure_outputs(self) -> Dict[str, int]:

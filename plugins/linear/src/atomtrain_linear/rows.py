@@ -79,7 +79,7 @@ class DesignMatrix:
             moves *= there[:, :, None, None, None]
             x = moves.new_zeros(n, width * 3, f.n_features)
             first = t * moves.shape[4]
-            x[:, :, first : first + moves.shape[4]] = moves[:, :, :, 0].flatten(1, 2)
+            x[:, :, first : first + moves.shape[4]] = f.linear * moves[:, :, :, 0].flatten(1, 2)
             for first, k, g in slopes:
                 by_density = g[:, :, t].flatten(1, 2)
                 x[:, :, first : first + g.shape[4]] = torch.bmm(
