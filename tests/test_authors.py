@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import subprocess
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import ase.io
 import pytest
+import torch
+from helpers.installing import install
 from helpers.processes import atomtrain
+from helpers.training import train
 
+from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain_testing import run_check
 from atomtrain_testing.checks import all_checks
 from atomtrain_testing.subject import environment
@@ -150,3 +155,37 @@ def test_the_kit(workplace: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -
     verdicts = [run_check(mine, one.name) for one in all_checks() if one.name != "two_processes"]
     assert [o.message for o in verdicts if o.verdict == "failed"] == []
     assert sum(o.verdict == "passed" for o in verdicts) >= 28
+
+
+PAGE = ROOT / "docs" / "training.md"
+
+
+def test_an_optimiser_over_everything_from_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training of one's own in the docs: trained, stopped and restarted, in fewer than sixty lines."""
+    text = PAGE.read_text(encoding="utf-8")
+    files = re.findall(r'^```python title="([^"]+)"\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    assert len([line for _, code in files for line in code.splitlines() if line.strip()]) < 60
+    site = tmp_path / "site"
+    for name, code in files:
+        install(site, "lbfgs-moments")
+        (site / name).write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(PROJECT / "src"))
+    training = {"num_stages": 4, "batch_size": 4, "checkpoint_interval": 2}
+    section = {"name": "lbfgs-moments", "training": training}
+
+    whole = train(tmp_path, monkeypatch, architecture=section)
+    with open(whole.directory / "train.csv", encoding="utf-8") as file:
+        losses = [float(row["training loss"]) for row in csv.DictReader(file)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.7 * losses[0]
+    restarted = train(
+        tmp_path,
+        monkeypatch,
+        architecture=section,
+        restart=str(whole.directory / "model_2.ckpt"),
+    )
+    ends = [load_checkpoint(r.directory / "model.ckpt")["model"] for r in (whole, restarted)]
+    for which in ("last", "best"):
+        for name, value in ends[0][which].items():
+            assert torch.equal(ends[1][which][name], value), name

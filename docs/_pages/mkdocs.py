@@ -20,7 +20,7 @@ WRITTEN = {
         "api.md",
     ),
     "Concepts": ("concepts.md", "architecture.md"),
-    "For authors": ("authors.md", "conformance.md", "components.md"),
+    "For authors": ("authors.md", "training.md", "conformance.md", "components.md"),
 }
 """what people wrote, in order; a page that is not there (yet) is left out"""
 

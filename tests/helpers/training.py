@@ -30,7 +30,12 @@ def write_data(path: Path) -> None:
 
 
 def train(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str = "", **options: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str = "",
+    *,
+    restart: str | None = None,
+    **options: Any,
 ) -> api.TrainingResult:
     """Train for three epochs in ``folder``.
 
@@ -53,4 +58,4 @@ def train(
         **options,
     }
     (folder / "options.yaml").write_text(yaml.safe_dump(values))
-    return api.train("options.yaml")
+    return api.train("options.yaml", restart=restart)

@@ -154,7 +154,8 @@ class ConsoleObserver(Observer):
         parts = [record.stage or f"Epoch {record.epoch:>4}/{record.num_epochs}"]
         if not math.isnan(record.learning_rate):
             parts.append(f"learning rate {record.learning_rate:.2e}")
-        parts.append(f"training loss {record.train_loss:.4g}")
+        if not math.isnan(record.train_loss):
+            parts.append(f"training loss {record.train_loss:.4g}")
         if record.train_errors:
             parts.append(f"training {self._errors(record.train_errors)}")
         if record.validation_errors:
@@ -215,13 +216,15 @@ class CsvObserver(Observer):
             self._write()
 
     def on_epoch(self, record: EpochRecord) -> None:
+        loss = record.train_loss
+        known = {} if math.isnan(loss) else {"training loss": loss}
         named = {"stage": record.stage} if record.stage else {}
         rate = {} if math.isnan(record.learning_rate) else {"learning rate": record.learning_rate}
         row: dict[str, Any] = {
             "epoch": record.epoch,
             **named,
             **rate,
-            "training loss": record.train_loss,
+            **known,
             **({"validation loss": record.validation_loss} if record.validation_errors else {}),
             "seconds": round(record.seconds, 4),
             "time": _now(),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atomtrain.data import Limits, epoch_batches
 from atomtrain.errors import AtomtrainError, OptionsError
-from atomtrain.options import TrainerHypers
+from atomtrain.options import LossSpec, TrainerHypers
 from atomtrain.schedules import EpochSchedule
 from atomtrain.training.finetune import parameter_groups
 from atomtrain.training.observers import Errors
@@ -30,9 +30,12 @@ from atomtrain.training.outcome import TrainingOutcome
 from atomtrain.training.run import TrainingRun
 
 if TYPE_CHECKING:
+    from atomtrain.data import Batch
     from atomtrain.model.base import Model
 
 log = logging.getLogger("atomtrain")
+OUTWEIGHED = 100.0
+"""how much more of the first loss one target may have than another before it is said"""
 
 
 def train(model: Model, run: TrainingRun, engine: type[Engine] | None = None) -> TrainingOutcome:
@@ -140,6 +143,8 @@ class Engine:
         for batch in session.sources.shares("train", batches, self.epoch):
             self._set_learning_rate()
             loss, predictions = session.objective(batch, create_graph=True)
+            if self.epoch == 0 and state["step_in_epoch"] == 0 and batch is not None:
+                self._compare_targets(predictions, batch)
             self._update(loss)
             loss_sum += loss.detach()
             if with_errors and batch is not None:
@@ -163,6 +168,20 @@ class Engine:
             state["loss_sum"] = total
             session.stop()
         return total / max(state["step_in_epoch"], 1), sums.results() if with_errors else {}
+
+    def _compare_targets(self, predictions: dict[str, Tensor], batch: Batch) -> None:
+        """Say where one target outweighs another so much that the other will not be learnt for long."""
+        if not isinstance(self.hypers.loss, LossSpec):  # weights were thought of
+            return
+        parts = self.session.objective.by_target(predictions, batch)
+        ranked = sorted((value, name) for name, value in parts.items() if value > 0)
+        if len(ranked) > 1 and ranked[-1][0] > OUTWEIGHED * ranked[0][0]:
+            (small, least), (large, most) = ranked[0], ranked[-1]
+            log.warning(
+                f"the loss begins with {large:.3g} of '{most}' and {small:.3g} of '{least}', which will hardly be "
+                "learnt beside it; give each its weight, architecture.training.loss: "
+                f"{{{most}: {{weight: {small / large:.1g}}}}}"
+            )
 
     # -- one step ------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -196,6 +197,25 @@ class Session:
                 self.state[name].zero_()
         return self._passes.get(label, 0)
 
+    def full_gradient(self) -> Tensor:
+        """The mean training loss over all batches; its gradient is added to that of the parameters.
+
+        For optimisers that look at everything at once. Processes share the work and all get the sums.
+        """
+        model, processes = self.run.predictor.model, self.run.processes
+        trained = [p for p in model.parameters() if p.requires_grad]
+        batches = self.sources.in_order("train")
+        total = torch.zeros((), dtype=torch.float64, device=self.run.device)
+        for batch in self.sources.shares("train", batches):
+            if self.asked_to_stop():
+                raise _Stop
+            loss, _ = self.objective(batch, create_graph=True)
+            if loss.requires_grad:
+                (loss / len(batches)).backward(inputs=trained)
+            total += loss.detach() / len(batches)
+        processes.sum_gradients(trained)
+        return processes.sum_(total)
+
     def forget_pass(self, label: str) -> None:
         """Go through a pass of this label anew, though the checkpoint says it was done."""
         self._passes.pop(label, None)
@@ -230,11 +250,11 @@ class Session:
 
     def validated(
         self,
-        train_loss: float,
-        label: dict[str, object] | None = None,
+        train_loss: float = math.nan,
+        label: Mapping[str, object] | None = None,
         *,
         train_errors: Errors | None = None,
-        learning_rate: float = float("nan"),
+        learning_rate: float = math.nan,
         to_be_logged: bool = True,
         structures: int = 0,
     ) -> EpochRecord:
@@ -259,7 +279,7 @@ class Session:
             to_be_logged=to_be_logged,
             seconds=seconds,
             structures_per_second=structures / max(seconds, 1e-9),
-            seconds_left=per_stage * (n - stage - 1) if n else float("nan"),
+            seconds_left=per_stage * (n - stage - 1) if n else math.nan,
             **judged,
         )
         self.stage += 1

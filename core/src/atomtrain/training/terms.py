@@ -13,7 +13,7 @@ from atomtrain.data.store import Label
 from atomtrain.losses import Loss
 from atomtrain.options import BaseTrainerHypers, LossSpec
 from atomtrain.options.loss import LOSSES, loss_factory
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, split_key
 from atomtrain.tasks import task_of
 from atomtrain.training.predict import predict
 
@@ -124,3 +124,18 @@ class Objective:
                 )
             loss = loss + part
         return loss, predictions
+
+    def by_target(self, predictions: Mapping[str, Tensor], batch: Batch) -> dict[str, float]:
+        """What each target, its gradients included, adds to the loss of a batch that no other process shares."""
+        found: dict[str, float] = {}
+        for term in self.terms:
+            if term.key not in predictions:
+                continue
+            mask = batch.masks.get(term.key)
+            part, count = term(
+                predictions[term.key].detach(), batch.labels[term.key], mask, batch.n_atoms
+            )
+            value = float(part) / max(float(count), 1.0) if term.mean else float(part)
+            target = split_key(term.key)[0]
+            found[target] = found.get(target, 0.0) + value
+        return found

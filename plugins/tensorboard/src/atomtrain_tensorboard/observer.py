@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from atomtrain.training.observers import EpochRecord, Observer
+from atomtrain.training.observers import EpochRecord, Observer, StartInfo
 from atomtrain.training.units import numbers, quantities
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TensorboardObserver(Observer):
         self._log_dir = log_dir
         self._flush_seconds = flush_seconds
 
-    def on_start(self, run: TrainingRun, info: dict[str, Any]) -> None:
+    def on_start(self, run: TrainingRun, info: StartInfo) -> None:
         self._quantities = quantities(run.dataset_info, run.hypers.per_structure_targets)
         self._writer = SummaryWriter(
             self._log_dir or str(run.directory / "tensorboard"), flush_secs=self._flush_seconds

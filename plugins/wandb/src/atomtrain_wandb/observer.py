@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import wandb
 
 from atomtrain.errors import did_you_mean
-from atomtrain.training.observers import EpochRecord, Observer
+from atomtrain.training.observers import EpochRecord, Observer, StartInfo
 from atomtrain.training.units import numbers, quantities
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class WandbObserver(Observer):
         self._arguments = arguments
         self._run: Any = None
 
-    def on_start(self, run: TrainingRun, info: dict[str, Any]) -> None:
+    def on_start(self, run: TrainingRun, info: StartInfo) -> None:
         self._quantities = quantities(run.dataset_info, run.hypers.per_structure_targets)
         config = self._arguments.get("config")
         if config is None or isinstance(config, dict):
