@@ -65,10 +65,11 @@ class ClosedForm(nn.Module):
     ) -> Tuple[Tensor, Tensor]:
         """``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0."""
         with torch.no_grad():
-            t, blocks = self.products, self.density.blocks
-            group = group_of(centers, neighbors, species, blocks.n_species)
+            t = self.products
+            n_species = self.density.blocks.n_species
+            group = group_of(centers, neighbors, species, n_species)
             kept = self.density.neighborhoods(vectors, group, species.shape[0])
-            layout = by_species(species, blocks.n_species)
+            layout = by_species(species, n_species)
             counts = layout.counts
             nothing = torch.zeros_like(readout.linear)
             density = by_element(kept.density, layout, t.n_harmonics, nothing)

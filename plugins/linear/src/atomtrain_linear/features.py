@@ -43,6 +43,8 @@ class Features(nn.Module):
         self.degree = degree
         self.n_harmonics = (degree + 1) ** 2
         self.n_columns = n_species * n_radial
+        # more than there are different products of two columns would be the same ones again
+        n_pairs = min(n_pairs, self.n_columns * (self.n_columns + 1) // 2)
         self.two = Products(degree, n_pairs, 2)
         self.many = Products(degree, n_products, correlation)
         self.first_pair = self.n_columns

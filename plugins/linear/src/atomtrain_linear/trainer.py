@@ -25,7 +25,7 @@ log = logging.getLogger("atomtrain")
 LABEL = "rows"
 CLOSEST = 0.9
 """of the shortest distance of two elements: where features stop to believe in distances"""
-RIDGES = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+RIDGES = tuple(10.0**-k for k in range(5, 13))
 
 
 def train(model: Linear, run: TrainingRun) -> TrainingOutcome:
@@ -110,7 +110,7 @@ class Fit:
         store = run.train
         affine = run.predictor.affine_of(self.name)
         common = repr([affine.scale.tolist(), affine.shift.tolist(), self.totals]).encode()
-        parts = store.fingerprints()
+        parts = list(store.fingerprints)
         for kind in self.kinds:
             label = store.labels[self._key(kind)]
             owner = store.offsets if label.per_atom else torch.arange(len(store) + 1)
