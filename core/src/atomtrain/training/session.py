@@ -134,8 +134,11 @@ class Session:
 
     def asked_to_stop(self) -> bool:
         """Whether a signal reached any of the processes, which all call this at once."""
-        flag = torch.tensor(float(self._interruption.requested), device=self.run.device)
-        self._stopping = self._stopping or bool(self.run.processes.sum_(flag) > 0)
+        requested = self._interruption.requested
+        if self.run.processes.size > 1:
+            flag = torch.tensor(float(requested), device=self.run.device)
+            requested = bool(self.run.processes.sum_(flag) > 0)
+        self._stopping = self._stopping or requested
         return self._stopping
 
     def stop(self) -> NoReturn:
