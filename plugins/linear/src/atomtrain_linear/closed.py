@@ -8,6 +8,7 @@ from typing import List, NamedTuple, Tuple
 import torch
 from torch import Tensor, nn
 
+from atomtrain.graph import AtomGraph
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import by_atom, by_element
 from atomtrain_density.elements import by_species
@@ -25,7 +26,7 @@ class Readout(NamedTuple):
     third: Tensor
     """[L + 1, S, Q, C], with the coefficients of ``B . A3``"""
     square: Tensor
-    """[L + 1, S, 1, C]; no columns without products of four"""
+    """[L + 1, S, 1, C]"""
 
 
 @torch.jit.interface
@@ -33,14 +34,7 @@ class EnergiesAndGradients(nn.Module):
     """What TorchScript compiles apart: with what needs gradients it would record derivatives of it."""
 
     def forward(  # type: ignore[empty-body]
-        self,
-        vectors: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        species: Tensor,
-        factors: Tensor,
-        readout: Readout,
-        wanted: bool,
+        self, graph: AtomGraph, species: Tensor, factors: Tensor, readout: Readout, wanted: bool
     ) -> Tuple[Tensor, Tensor]:
         pass
 
@@ -54,21 +48,14 @@ class ClosedForm(nn.Module):
         self.products = products
 
     def forward(
-        self,
-        vectors: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        species: Tensor,
-        factors: Tensor,
-        readout: Readout,
-        wanted: bool,
+        self, graph: AtomGraph, species: Tensor, factors: Tensor, readout: Readout, wanted: bool
     ) -> Tuple[Tensor, Tensor]:
-        """``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0."""
+        """``species [n_atoms]`` counts from 0."""
         with torch.no_grad():
             t = self.products
             n_species = self.density.blocks.n_species
-            group = group_of(centers, neighbors, species, n_species)
-            kept = self.density.neighborhoods(vectors, group, species.shape[0])
+            group = group_of(graph.centers, graph.neighbors, species, n_species)
+            kept = self.density.neighborhoods(graph.vectors, group, species.shape[0])
             layout = by_species(species, n_species)
             counts = layout.counts
             nothing = torch.zeros_like(readout.linear)
@@ -86,7 +73,7 @@ class ClosedForm(nn.Module):
                 energies.append(part.view(t.n_harmonics, n).sum(0) + linear)
             y = torch.cat(energies).unsqueeze(1).index_select(0, layout.ranks)
             if not wanted:
-                return y, vectors
+                return y, graph.vectors
             on_points = t.transform(t.from_points.t(), with_product + squares, counts)
             both = crosswise(on_points, channels.points)
             on_factors = t.unmix(t.transform(t.to_points.t(), both, counts), factors, counts)
@@ -100,8 +87,6 @@ class ClosedForm(nn.Module):
 
     def _scaled(self, product: Tensor, square: Tensor, counts: List[int]) -> Tensor:
         """Each row of ``[n_rows, C]`` times what belongs to its element and degree."""
-        if square.shape[3] == 0:
-            return torch.zeros_like(product)
         scaled = torch.empty_like(product)
         first = 0
         for s, n in enumerate(counts):

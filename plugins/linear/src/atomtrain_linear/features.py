@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain_density.products import Products
+from atomtrain_linear.hypers import ModelHypers
 
 SEED = 0
 """of the channels"""
@@ -29,29 +30,21 @@ LINEAR, PAIRS, FACTORS, THIRD = 8.0, 20.0, 5.3, 18.0
 class Features(nn.Module):
     """``n_features`` of an atom; those of different elements have nothing to do with one another."""
 
-    def __init__(
-        self,
-        n_species: int,
-        n_radial: int,
-        degree: int,
-        n_pairs: int,
-        n_products: int,
-        correlation: int,
-        decay: float,
-    ) -> None:
+    def __init__(self, hypers: ModelHypers, n_species: int) -> None:
         super().__init__()
-        self.degree = degree
+        self.degree = degree = hypers.max_degree
         self.n_harmonics = (degree + 1) ** 2
-        self.n_columns = n_species * n_radial
+        self.n_columns = n_species * hypers.num_radial
         # more than there are different products of two columns would be the same ones again
-        n_pairs = min(n_pairs, self.n_columns * (self.n_columns + 1) // 2)
+        n_pairs = min(hypers.num_pairs, self.n_columns * (self.n_columns + 1) // 2)
+        n_products = hypers.num_products
         self.two = Products(degree, n_pairs, 2)
-        self.many = Products(degree, n_products, correlation)
+        self.many = Products(degree, n_products, 4)
         self.first_pair = self.n_columns
         self.linear = LINEAR
         self.first_many = self.first_pair + (degree + 1) * n_pairs
-        self.n_features = self.first_many + (degree + 1) * n_products * (correlation - 2)
-        size = torch.exp(-decay * torch.arange(n_radial, dtype=torch.float64))
+        self.n_features = self.first_many + 2 * (degree + 1) * n_products
+        size = torch.exp(-hypers.smoothness * torch.arange(hypers.num_radial, dtype=torch.float64))
         size = (size / torch.linalg.vector_norm(size)).repeat(n_species) / math.sqrt(n_species)
         generator = torch.Generator().manual_seed(SEED)
 
@@ -103,7 +96,7 @@ class Features(nn.Module):
         return parts
 
     def _slopes_of_many(self, density: Tensor, s: int) -> List[Tensor]:
-        """The same of ``B . A3`` and, if there are any, ``B . B``: ``[n, K, Q, (L + 1) C]``."""
+        """The same of ``B . A3`` and of ``B . B``: ``[n, K, Q, (L + 1) C]``."""
         t, m, n_degrees = self.many, self.many.channels, self.degree + 1
         n = density.shape[0]
         a, third = self._mix(density, self.factors[:, s]), self._mix(density, self.third[:, s])
@@ -113,7 +106,7 @@ class Features(nn.Module):
         factors = self.factors[:, s].repeat_interleave(rows, 0).unsqueeze(2)  # [K, Q, 1, 2 C]
         by_degree = t.by_degree.t().unsqueeze(2)  # [K, L + 1, 1]
         found: List[Tensor] = []
-        for k, source in enumerate([third, 2.0 * product][: t.correlation - 2]):
+        for k, source in enumerate((third, 2.0 * product)):
             on_product = source.unsqueeze(2) * by_degree  # [n, K, L + 1, C]
             on_points = (t.from_points.t() @ on_product.flatten(2)).unflatten(2, (n_degrees, m))
             slopes: List[Tensor] = []
@@ -132,7 +125,5 @@ class Features(nn.Module):
 
     def _mix(self, density: Tensor, weight: Tensor) -> Tensor:
         """``[n, K, Q]`` and ``[L + 1, Q, m]`` -> ``[n, K, m]``."""
-        parts = [
-            density[:, k * k : (k + 1) ** 2] @ weight[k] for k in range(self.degree + 1)
-        ]
+        parts = [density[:, k * k : (k + 1) ** 2] @ weight[k] for k in range(self.degree + 1)]
         return torch.cat(parts, 1)

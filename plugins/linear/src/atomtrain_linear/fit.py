@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-KINDS = ("values", "forces", "strain")
 BLOCK = 512
 """columns of a Gram matrix that are added at a time: below the diagonal nothing is"""
 CONSTANTS = 1e-6
@@ -24,16 +23,10 @@ class NormalEquations:
 
     def __init__(self, n: int, kinds: list[str], device: torch.device) -> None:
         self.n, self.kinds = n, kinds
-        options = {"dtype": torch.float64, "device": device}
         self.sums: dict[str, Tensor] = {}
         for kind in kinds:
-            self.sums[f"gram of {kind}"] = torch.zeros(n + 1, n + 1, **options)  # type: ignore[arg-type]
-            self.sums[f"number of {kind}"] = torch.zeros(1, **options)  # type: ignore[arg-type]
-
-    def clear(self) -> None:
-        """As if nothing had been added."""
-        for tensor in self.sums.values():
-            tensor.zero_()
+            gram = torch.zeros(n + 1, n + 1, dtype=torch.float64, device=device)
+            self.sums |= {f"gram of {kind}": gram, f"number of {kind}": gram.new_zeros(1)}
 
     def add(self, kind: str, rows: Tensor, labels: Tensor) -> None:
         """Add ``rows [m, n]`` with their ``labels [m]``."""

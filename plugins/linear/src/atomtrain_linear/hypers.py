@@ -30,8 +30,6 @@ class ModelHypers(Section):
     """Products of two channels, for each degree and element of the atom."""
     num_products: Annotated[int, Field(ge=1)] = 80
     """Products of three channels, and as many of four, for each degree and element of the atom."""
-    correlation: Literal[3, 4] = 4
-    """How many neighbours a product looks at together at most, beside the atom itself."""
     smoothness: Annotated[float, Field(ge=0)] = 0.4
     """How much less, as the logarithm of a ratio, each radial function counts than the one before, which
     oscillates less. The larger, the smoother the energy is between the structures of the training set and
@@ -72,5 +70,7 @@ class TrainerHypers(options.BaseTrainerHypers):
             for spec in (loss, *loss.gradients.values()):
                 if spec.type not in FITTED or spec.reduction != "mean":
                     said = f"{spec.type}, reduction {spec.reduction}"
-                    found.append((("loss",), f"least squares are of means of squares (mse), not '{said}'"))
+                    found.append(
+                        (("loss",), f"least squares are of means of squares (mse), not '{said}'")
+                    )
         return found

@@ -3,7 +3,6 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-import math
 from typing import Dict, List
 
 import torch
@@ -18,11 +17,12 @@ from atomtrain_density.elements import by_species
 from atomtrain_density.harmonics import SphericalHarmonics
 from atomtrain_density.pairs import group_of
 from atomtrain_density.potential import with_slopes
+from atomtrain_density.radial import stretched_table
 from atomtrain_density.short_range import softened
 from atomtrain_linear.closed import ClosedForm, EnergiesAndGradients, Readout
 from atomtrain_linear.features import Features
+from atomtrain_linear.fit import Solution
 from atomtrain_linear.hypers import ModelHypers
-from atomtrain_linear.radial import stretched_table
 from atomtrain_linear.rows import DesignMatrix
 
 
@@ -47,15 +47,7 @@ class Linear(PotentialModel):
         radial = stretched_table(hypers.cutoff, hypers.num_radial)
         blocks = DensityBlocks([hypers.num_radial] * (degree + 1), self.n_species, shared=True)
         self.density = ClosedDensity(SphericalHarmonics(degree), radial, blocks)
-        self.features = Features(
-            self.n_species,
-            hypers.num_radial,
-            degree,
-            hypers.num_pairs,
-            hypers.num_products,
-            hypers.correlation,
-            hypers.smoothness,
-        )
+        self.features = Features(hypers, self.n_species)
         self.closed = ClosedForm(self.density, self.features.many)  # type: ignore[assignment]
         n_features = self.features.n_features
         self.weight = nn.Parameter(torch.zeros(self.n_species, n_features), requires_grad=False)
@@ -77,15 +69,7 @@ class Linear(PotentialModel):
         predictions: Dict[str, List[Tensor]] = {}
         if self.energy_name in outputs:
             wanted = graph.vectors.requires_grad
-            y, g = self.closed(
-                graph.vectors.detach(),
-                graph.centers,
-                graph.neighbors,
-                species,
-                self.features.factors,
-                self.readout(),
-                wanted,
-            )
+            y, g = self.closed(graph, species, self.features.factors, self.readout(), wanted)
             y = y + self.constant.index_select(0, species).unsqueeze(1)
             if wanted:
                 y = with_slopes(y, g, graph.vectors, graph.centers)
@@ -97,9 +81,9 @@ class Linear(PotentialModel):
     def uncertainty(self, graph: AtomGraph, species: Tensor) -> Tensor:
         """Standard deviation of each structure's energy, ``[n_structures, 1]``, in the unit of the target.
 
-        The features of a structure are the sums over its atoms, and so the errors of atoms add up as they are correlated.
+        Features of a structure are sums over its atoms, so that errors of atoms add up as they are correlated.
         """
-        n, n_features = n_structures(graph), self.features.n_features
+        n = n_structures(graph)
         with torch.no_grad():
             group = group_of(graph.centers, graph.neighbors, species, self.n_species)
             density = self.density(graph.vectors.detach(), group, species.shape[0])
@@ -133,9 +117,7 @@ class Linear(PotentialModel):
         quadratic = torch.matmul(half, f.pair[..., n_pairs:].transpose(2, 3))
         quadratic = quadratic + quadratic.transpose(2, 3)
         third = f.third * of_many[:, 0].transpose(0, 1).unsqueeze(2) * by_degree
-        square = third[:, :, :1, :0]
-        if of_many.shape[1] > 1:
-            square = of_many[:, 1].transpose(0, 1).unsqueeze(2) * by_degree
+        square = of_many[:, 1].transpose(0, 1).unsqueeze(2) * by_degree
         return Readout(f.linear * w[:, : f.first_pair], quadratic, third, square)
 
     @torch.jit.ignore
@@ -159,14 +141,14 @@ class Linear(PotentialModel):
         return self.species_index.index_select(0, graph.types)
 
     @torch.jit.ignore
-    def set(self, coefficients: Tensor, factor: Tensor, spread: float) -> None:
-        """Take a solution: coefficients ``[n]``, the factor of its equations, a deviation where that gives 1."""
+    def set(self, solution: Solution, spread: float) -> None:
+        """Take a solution; ``spread`` is the deviation in the target's unit where its factor gives 1."""
         with torch.no_grad():
-            self.weight.copy_(coefficients[: -self.n_species].view_as(self.weight))
-            self.constant.copy_(coefficients[-self.n_species :])
+            self.weight.copy_(solution.coefficients[: -self.n_species].view_as(self.weight))
+            self.constant.copy_(solution.coefficients[-self.n_species :])
             self.spread.fill_(spread)
             if self.uncertainty_name:
-                self.factor.copy_(factor)
+                self.factor.copy_(solution.factor)
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:

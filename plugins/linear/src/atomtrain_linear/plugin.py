@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.targets import DatasetInfo
-    from atomtrain.training import TrainingOutcome, TrainingRun
+    from atomtrain.training.run import TrainingOutcome, TrainingRun
     from atomtrain_linear.hypers import ModelHypers
     from atomtrain_linear.model import Linear
 
@@ -69,6 +69,6 @@ def build_model(hypers: ModelHypers, dataset_info: DatasetInfo, context: BuildCo
 @hookimpl
 def train_model(model: Linear, run: TrainingRun) -> TrainingOutcome:
     """Least squares."""
-    from atomtrain_linear.trainer import train
+    from atomtrain_linear.trainer import Fit
 
-    return train(model, run)
+    return Fit(model, run).train()

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
+from atomtrain_density.derivatives import Jacobian
 from atomtrain_density.harmonics import HarmonicsAndGradients
 from atomtrain_density.radial import RadialTable
 from atomtrain_linear.features import Features
 
-ROOM = 1 << 23
+ROOM = 3 << 20
 """numbers in the derivatives of features that are held at a time"""
 
 
@@ -26,33 +27,33 @@ class DesignMatrix:
         self.features, self.radial, self.n_species = features, radial, n_species
         self.harmonics = HarmonicsAndGradients(features.degree)
 
-    def of(
-        self, graph: AtomGraph, species: Tensor, *, gradients: bool = True, strain: bool = False
-    ) -> dict[str, Tensor]:
+    def of(self, graph: AtomGraph, species: Tensor, kinds: list[str]) -> dict[str, Tensor]:
         """Rows of ``values [n_structures, n]``, of ``forces [n_atoms, 3, n]`` and of ``strain [n_structures, 9, n]``.
 
-        Values are sums over atoms; the latter are those of :func:`atomtrain.model.forces_and_strain`.
+        Values are sums over atoms; the latter are those of :func:`atomtrain.model.forces_and_strain`. Of these the
+        ``kinds`` that are asked for, and values in any case.
         """
-        basis = PairDerivatives(graph, species, self)
-        f, n, n_species = self.features, len(species), self.n_species
+        basis = Jacobian(graph, species, self.n_species, self.harmonics, self.radial)
+        f, n, n_species = self.features, n_structures(graph), self.n_species
         width = n_species * (f.n_features + 1)
-        rows = {"values": basis.y.new_zeros(n_structures(graph), width)}
-        if gradients:
-            rows["forces"] = basis.y.new_zeros(n, 3, width)
-        if strain:
-            rows["strain"] = basis.y.new_zeros(n_structures(graph), 9, width)
+        shapes = {"values": (n,), "forces": (len(species), 3), "strain": (n, 9)}
+        rows = {kind: basis.y.new_zeros(*shapes[kind], width) for kind in ("values", *kinds)}
         for s in range(n_species):
             own = slice(s * f.n_features, (s + 1) * f.n_features)
             every = (species == s).nonzero().squeeze(1)
-            counted = sum_over_structures((species == s).to(basis.y), graph.structure, len(rows["values"]))
+            counted = sum_over_structures(
+                (species == s).to(basis.y), graph.structure, len(rows["values"])
+            )
             rows["values"][:, n_species * f.n_features + s] = counted
             for atoms in every.split(max(1, ROOM // (f.n_harmonics * f.n_columns * f.n_features))):
                 density = basis.density[atoms]
                 counts = [len(atoms) if t == s else 0 for t in range(n_species)]
-                every_density = density.transpose(0, 1).flatten(0, 1).split([k * f.n_harmonics for k in counts])
+                every_density = (
+                    density.transpose(0, 1).flatten(0, 1).split([k * f.n_harmonics for k in counts])
+                )
                 values = f(list(every_density), counts)
                 rows["values"][:, own].index_add_(0, graph.structure[atoms], values)
-                if gradients:
+                if "forces" in rows:
                     self._add_gradients(rows, own, atoms, s, density, basis)
         return rows
 
@@ -63,7 +64,7 @@ class DesignMatrix:
         atoms: Tensor,
         s: int,
         density: Tensor,
-        basis: PairDerivatives,
+        basis: Jacobian,
     ) -> None:
         graph, f = basis.graph, self.features
         n = len(atoms)
@@ -93,39 +94,3 @@ class DesignMatrix:
             rows["forces"][:, :, own].index_add_(0, atoms, x.sum(1))
             # a factor of -1 in index_add takes ten times as long
             rows["forces"][:, :, own].index_add_(0, graph.neighbors[pairs[there]], x[there].neg_())
-
-
-class PairDerivatives:
-    """The density of a batch, and its derivatives in the vectors of pairs."""
-
-    def __init__(self, graph: AtomGraph, species: Tensor, design: DesignMatrix) -> None:
-        self.graph = graph
-        n_species, n = design.n_species, len(species)
-        r = torch.linalg.vector_norm(graph.vectors, dim=1)
-        self.directions = graph.vectors / r.unsqueeze(1)
-        self.y, self.dy = design.harmonics.compute(graph.vectors)
-        self.radial = design.radial.values_and_derivatives(r)
-        group = graph.centers * n_species + species[graph.neighbors]
-        each = (self.y.unsqueeze(2) * self.radial[:, :1]).flatten(1)
-        density = each.new_zeros(n * n_species, each.shape[1]).index_add_(0, group, each)
-        density = density.view(n, n_species, self.y.shape[1], -1).transpose(1, 2)
-        self.density = density.flatten(2)  # [n_atoms, K, Q]
-        self.order = torch.argsort(group, stable=True)
-        self.counts = torch.bincount(group, minlength=n * n_species)
-        self.starts = self.counts.cumsum(0) - self.counts
-        self.n_species = n_species
-
-    def of_element(self, atoms: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """Pairs ``[n, width]`` from atoms to neighbours of one element, and which of the places have one."""
-        group = atoms * self.n_species + t
-        counts = self.counts[group].unsqueeze(1)
-        step = torch.arange(int(counts.max()), device=atoms.device)
-        places = self.starts[group].unsqueeze(1) + step
-        return self.order[places.clamp(max=max(len(self.order) - 1, 0))], step < counts
-
-    def at(self, pairs: Tensor) -> Tensor:
-        """Of the density in the vectors, ``[n, 3, K, n_radial]``."""
-        value, slope = self.radial[pairs].unbind(1)
-        turning = self.dy[pairs].unsqueeze(3) * value[:, None, None]
-        along = self.y[pairs].unsqueeze(2) * slope.unsqueeze(1)
-        return turning.addcmul_(self.directions[pairs][:, :, None, None], along.unsqueeze(1))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
-from collections.abc import Iterator
-from hashlib import blake2b
-from itertools import pairwise
+from hashlib import sha256
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atomtrain.data import Batch
+from atomtrain.data import Batch, fingerprint
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.session import Session
 from atomtrain_density.short_range import kinds_of_pairs
@@ -25,12 +22,7 @@ log = logging.getLogger("atomtrain")
 LABEL = "rows"
 CLOSEST = 0.9
 """of the shortest distance of two elements: where features stop to believe in distances"""
-RIDGES = tuple(10.0**-k for k in range(5, 13))
-
-
-def train(model: Linear, run: TrainingRun) -> TrainingOutcome:
-    """Fit ``model``; a restart adds structures, or solves anew where only ridge or weights changed."""
-    return Fit(model, run).train()
+RIDGES = (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 
 
 class Fit:
@@ -39,32 +31,27 @@ class Fit:
     def __init__(self, model: Linear, run: TrainingRun) -> None:
         assert isinstance(run.hypers, TrainerHypers)
         self.model, self.run, self.hypers = model, run, run.hypers
-        self.name = model.energy_name
-        self.target = run.dataset_info.targets[self.name]
-        self.totals = self.name in run.hypers.per_structure_targets
+        target = run.dataset_info.targets[model.energy_name]
+        self.loss = run.hypers.loss_for(target)
+        self.totals = target.name in run.hypers.per_structure_targets
+        self.affine = run.predictor.affine_of(target.name)
+        self.keys = {"values": target.name, **{g: f"{target.name}:{g}" for g in target.gradients}}
         self.design = model.design()
-        self.kinds = ["values", *self.target.gradients]
-        self.equations = NormalEquations(model.n_coefficients, self.kinds, run.device)
-        self.state: dict[str, Any] = {
-            **self.equations.sums,
-            "shortest": torch.full_like(model.inner, torch.inf),
-            "added": [],
-            "adding": [],
-        }
+        self.equations = NormalEquations(model.n_coefficients, list(self.keys), run.device)
+        self.state: dict[str, Any] = {**self.equations.sums, "added": [], "adding": []}
 
     def train(self) -> TrainingOutcome:
         """Sums, then a stage for each ridge."""
-        run = self.run
-        with run.session(self.state) as session:
-            changed = self._add_structures(session)
-            self.model.inner.copy_(self._inner())
-            self.seen = list(self._validation(session))
-            equations = self.equations.weighted(self._weights())
+        with self.run.session(self.state) as session:
+            anew = self._add_structures(session) or bool(self.run.changed_hypers)
+            self.model.inner.copy_(CLOSEST * self._shortest(session))
+            seen = [self._energies(batch) for batch in session.batches("validation")]
+            weights = {g: loss.weight for g, loss in self.loss.gradients.items()}
+            equations = self.equations.weighted({"values": self.loss.weight, **weights})
             ridges = self._ridges(session, equations)
-            anew = changed or bool(run.changed_hypers)
             for stage in session.stages(len(ridges), anew=anew):
                 solution = equations.solve(ridges[stage], self.model.n_species)
-                self._take(solution)
+                self.model.set(solution, self._spread(solution, seen))
                 session.validated(solution.loss, {"ridge": solution.ridge})
                 session.stopped_early = stage > session.judge.best_stage + 1
         return session.outcome()
@@ -73,121 +60,100 @@ class Fit:
 
     def _add_structures(self, session: Session) -> bool:
         """Add the structures that the sums do not have yet; whether any were."""
-        run, state = self.run, self.state
-        names = self._names()
-        today, added = Counter(names), Counter(state["added"])
-        if added - today or (state["adding"] and state["adding"] != list((today - added).elements())):
-            log.info("the checkpoint has structures, labels or scales that are not today's: all are added anew")
+        state, names = self.state, self._names()
+        known = set(state["added"])
+        new = [k for k, name in enumerate(names) if name not in known]
+        adding = [names[k] for k in new]
+        if not known <= set(names) or state["adding"] not in ([], adding):
+            log.info(
+                "structures, labels or scales are not those of the checkpoint: all are added anew"
+            )
             for tensor in self.equations.sums.values():
                 tensor.zero_()
-            state["shortest"].fill_(torch.inf)
-            state["added"], state["adding"], added = [], [], Counter()
-            session.forget_pass(LABEL)
-        new = []
-        for k, name in enumerate(names):
-            if added[name] > 0:
-                added[name] -= 1
-            else:
-                new.append(k)
+            state.update(added=[], adding=[])
+            new, adding = list(range(len(names))), names
+        elif known and new:
+            log.info(f"{len(new)} structures are added to the checkpoint's {len(known)}")
         if not new:
             return False
         if not state["adding"]:
             session.forget_pass(LABEL)
-            state["adding"] = list(Counter(names[k] for k in new).elements())
-            if state["added"]:
-                log.info(f"{len(new)} structures are added to {len(names) - len(new)} of the checkpoint")
-        for batch in session.batches(
-            label=LABEL, sums=list(self.equations.sums), structures=torch.tensor(new)
-        ):
+            state["adding"] = adding
+        sums = list(self.equations.sums)
+        for batch in session.batches(label=LABEL, sums=sums, structures=torch.tensor(new)):
             self._add(batch)
-        state["shortest"] = torch.stack(run.processes.gather(state["shortest"][None])).amin((0, 1))
-        state["added"], state["adding"] = names, []
+        state.update(added=names, adding=[])
         return True
 
     def _names(self) -> list[str]:
-        """A hash of each structure, its labels and what these are measured by."""
-        run = self.run
-        store = run.train
-        affine = run.predictor.affine_of(self.name)
-        common = repr([affine.scale.tolist(), affine.shift.tolist(), self.totals]).encode()
-        parts = list(store.fingerprints)
-        for kind in self.kinds:
-            label = store.labels[self._key(kind)]
-            owner = store.offsets if label.per_atom else torch.arange(len(store) + 1)
-            for k, (first, last) in enumerate(pairwise(owner.tolist())):
-                parts[k] += label.values[first:last].numpy().tobytes()
-                if label.mask is not None:
-                    parts[k] += label.mask[first:last].numpy().tobytes()
-        return [blake2b(part + common, digest_size=12).hexdigest() for part in parts]
-
-    def _key(self, kind: str) -> str:
-        return self.name if kind == "values" else f"{self.name}:{kind}"
+        """A name for each structure with its labels, and what these are measured by."""
+        store, times = self.run.train, Counter[str]()
+        units = [self.affine.scale.tolist(), self.affine.shift.tolist(), self.totals]
+        names = []
+        for k in range(len(store)):
+            one = fingerprint(store.select(torch.tensor([k])))
+            times[one] += 1  # of one that is there twice each is another
+            names.append(sha256(f"{one} {times[one]} {units}".encode()).hexdigest()[:24])
+        return names
 
     @torch.no_grad()
     def _add(self, batch: Batch) -> None:
-        species = self.model.species_of(batch.graph)
-        gradients = self.kinds[1:]
-        rows = self.design.of(batch.graph, species, gradients=bool(gradients), strain="strain" in gradients)
-        for kind in self.kinds:
-            x, label = rows[kind].flatten(0, -2), batch.labels[self._key(kind)].flatten()
-            if kind != "forces":
-                x, label = self._per_atom(x, label, batch)
-            mask = batch.masks.get(self._key(kind))
-            if mask is not None:
-                x, label = x[mask.flatten()], label[mask.flatten()]
-            self.equations.add(kind, x, label)
-        kinds = kinds_of_pairs(batch.graph, species, self.model.n_species)
-        r = torch.linalg.vector_norm(batch.graph.vectors, dim=1)
-        self.state["shortest"].view(-1).scatter_reduce_(0, kinds, r, "amin")
+        graph, species = batch.graph, self.model.species_of(batch.graph)
+        rows = self.design.of(graph, species, list(self.keys))
+        for kind, key in self.keys.items():
+            x, label, mask = (
+                rows[kind].flatten(0, -2),
+                batch.labels[key].flatten(),
+                batch.masks.get(key),
+            )
+            if kind != "forces":  # as they enter the loss: per atom, or as totals
+                n = batch.n_atoms.repeat_interleave(len(label) // len(batch.n_atoms))
+                x, label = (x, label * n) if self.totals else (x / n.unsqueeze(1), label)
+            there = slice(None) if mask is None else mask.flatten()
+            self.equations.add(kind, x[there], label[there])
 
-    def _per_atom(self, x: Tensor, label: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Rows of sums, and their labels, as they enter the loss: per atom, or as totals."""
-        n = batch.n_atoms.repeat_interleave(len(label) // len(batch.n_atoms))
-        return (x, label * n) if self.totals else (x / n.unsqueeze(1), label)
-
-    def _inner(self) -> Tensor:
-        """Where the features stop to believe in distances; 0 of pairs that are not there."""
-        shortest: Tensor = self.state["shortest"]
-        return torch.where(shortest < torch.inf, CLOSEST * shortest, 0.0)
+    def _shortest(self, session: Session) -> Tensor:
+        """The shortest distance of each two elements, ``[S, S]``; 0 where there is none."""
+        found = torch.full_like(self.model.inner, torch.inf)
+        for batch in session.batches():
+            species = self.model.species_of(batch.graph)
+            kinds = kinds_of_pairs(batch.graph, species, self.model.n_species)
+            r = torch.linalg.vector_norm(batch.graph.vectors, dim=1)
+            found.view(-1).scatter_reduce_(0, kinds, r, "amin")
+        found = torch.cat(self.run.processes.gather(found[None])).amin(0)
+        return torch.where(found < torch.inf, found, 0.0)
 
     # -- coefficients --------------------------------------------------------------------------
 
-    def _weights(self) -> dict[str, float]:
-        loss = self.hypers.loss_for(self.target)
-        return {"values": loss.weight, **{kind: s.weight for kind, s in loss.gradients.items()}}
-
     def _ridges(self, session: Session, equations: Weighted) -> list[float]:
         """Those to be tried, from the largest on."""
-        ridge = self.hypers.ridge
-        if isinstance(ridge, float):
-            return [ridge]
-        if ridge == "validation" and session.judge.validates:
+        if isinstance(self.hypers.ridge, float):
+            return [self.hypers.ridge]
+        if self.hypers.ridge == "validation" and session.judge.validates:
             return list(RIDGES)
-        best, most = RIDGES[0], -math.inf
-        for k, tried in enumerate(RIDGES):
-            evidence = equations.solve(tried, self.model.n_species).evidence
+        found = {}
+        for k, ridge in enumerate(RIDGES):
+            found[ridge] = equations.solve(ridge, self.model.n_species).evidence
             session.progress("evidence", k + 1, len(RIDGES), "ridges")
-            if evidence > most:
-                best, most = tried, evidence
-        return [best]
+        return [max(found, key=found.__getitem__)]
 
-    def _validation(self, session: Session) -> Iterator[tuple[Tensor, Tensor]]:
-        """Energies of the validation set, as rows and labels of whole structures (float64)."""
-        for batch in session.batches("validation"):
-            species = self.model.species_of(batch.graph)
-            rows = self.design.of(batch.graph, species, gradients=False)["values"]
-            label = batch.labels[self.name].flatten() * (1.0 if self.totals else batch.n_atoms)
-            mask = batch.masks.get(self.name)
-            there = torch.ones_like(label, dtype=torch.bool) if mask is None else mask.flatten()
-            yield rows[there].to(torch.float64), label[there].to(torch.float64)
+    def _energies(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Rows and labels of whole structures, float64; zero where there is no label."""
+        rows = self.design.of(batch.graph, self.model.species_of(batch.graph), ["values"])["values"]
+        mask = batch.masks.get(self.keys["values"])
+        label = batch.labels[self.keys["values"]] * (1.0 if self.totals else batch.n_atoms[:, None])
+        there = torch.ones_like(label) if mask is None else mask.to(label)
+        return (rows * there).to(torch.float64), (label * there).to(torch.float64)
 
-    def _take(self, solution: Solution) -> None:
-        """Give the model a solution, whose errors on the validation set are what uncertainties are measured by."""
+    def _spread(self, solution: Solution, seen: list[tuple[Tensor, Tensor]]) -> float:
+        """What the factor's 1 is, in the target's unit: as errors on the validation set say, if there is one."""
         spread = solution.spread
-        if self.seen and self.model.uncertainty_name:
-            x, y = (torch.cat(part) for part in zip(*self.seen, strict=True))
-            known = torch.linalg.solve_triangular(solution.factor, x.t(), upper=False)
-            errors = (x @ solution.coefficients - y) / torch.linalg.vector_norm(known, dim=0)
-            spread = float(errors.square().mean().sqrt())
-        scale = float(self.run.predictor.affine_of(self.name).scale[0, 0])
-        self.model.set(solution.coefficients, solution.factor, spread * scale)
+        if seen:
+            x, y = (torch.cat(part) for part in zip(*seen, strict=True))
+            errors = (x @ solution.coefficients - y.squeeze(1)).square()
+            known = (
+                torch.linalg.solve_triangular(solution.factor, x.t(), upper=False).square().sum(0)
+            )
+            there = known > 0
+            spread = float((errors[there] / known[there]).mean().sqrt()) if there.any() else spread
+        return spread * float(self.affine.scale[0, 0])
