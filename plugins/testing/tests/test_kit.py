@@ -15,7 +15,6 @@ from atomtrain.plugins import Architecture
 from atomtrain_testing import (
     CHECKS,
     ArchitectureTests,
-    Example,
     Outcome,
     Subject,
     all_checks,
@@ -237,11 +236,8 @@ def test_every_kind_of_target(
 ) -> None:
     """An architecture that describes atoms and declares every kind, or classes alone."""
     declared = ('("scalar", "cartesian")', f'{kinds}, default_kind="{kinds[0]}"')
-    subject = plugin("Level1", declared)
-    if "spherical" in kinds:  # degree 1 is all it has
-        vector = {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1}]}}
-        label = Example("mtt::tensor", {"key": "dipole", "type": vector}, lambda a: a.positions[0])
-        subject.examples = {"spherical": [label]}
+    # degree 1 is all it has: of spherical tensors the kit's vector is what it takes
+    subject = plugin("Level1" if "spherical" in kinds else "Level1Scalars", declared)
     for name in ("picklable", "fits", "two_processes"):
         subject.outcomes[name] = Outcome(CHECKS[name], "passed")
     outcomes = {o.check.name: o for o in run_all(subject)}
@@ -284,6 +280,25 @@ def test_what_needs_a_failed_check_is_skipped(plugin: Callable[..., Subject]) ->
     assert run_check(subject, "ase_calculator").message == "needs 'builds', which failed"
     plugin_outcome = run_check(Subject("no-such-architecture"), "rotation")
     assert plugin_outcome.message == "needs 'description', which failed"
+
+
+@pytest.mark.parametrize("kinds", [("cartesian",), ("spherical",), ("scalar", "spherical")])
+def test_a_model_of_degree_1_declares_what_it_can(
+    plugin: Callable[..., Subject], kinds: tuple[str, ...]
+) -> None:
+    default = f'{kinds}, default_kind="{kinds[0]}"'
+    subject = plugin("Level1", ('("scalar", "cartesian")', default))
+    first = {"cartesian": "mtt::dipole", "spherical": "mtt::vector", "scalar": "energy"}
+    assert subject.main.name == first[kinds[0]]
+    outcome = run_check(subject, "target_kinds")
+    assert outcome.verdict == "passed", outcome.message
+
+
+def test_vectors_that_no_kind_declares(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("Level1", ('("scalar", "cartesian")', '("scalar", "classes")'))
+    message = run_check(subject, "builds").message
+    assert "gives equivariant features (degrees={1: 4}), but describe_architecture" in message
+    assert "add 'cartesian' or 'spherical' to target_kinds, or leave out degrees" in message
 
 
 def test_kinds_the_kit_does_not_know(plugin: Callable[..., Subject]) -> None:

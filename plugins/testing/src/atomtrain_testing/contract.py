@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model
+from atomtrain.model.features import check_declared
 from atomtrain.targets import DatasetInfo
 from atomtrain_testing import structures
 from atomtrain_testing.checks import ConformanceError, check, expect_equal, require
@@ -129,6 +130,7 @@ def builds(subject: Subject) -> None:
     info = subject.info(subject.main)
     model = subject.build(info)
     require(isinstance(model, Model), f"build_model returns {type(model).__name__}, no Model")
+    check_declared(model, subject.architecture.info.target_kinds, subject.name)
     for name in ("cutoff", "interaction_range"):
         value = getattr(model, name, None)
         require(
