@@ -298,6 +298,32 @@ class CannotLearnElements(Tiny):
         return self.embedding(graph.types) + 0.0 * self.of_element.sum()
 
 
+class NewElementsStartAtZero(Tiny):
+    """What is learnt of an element begins with nothing, as in a linear model. Without a fault."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.register_buffer("types", torch.tensor(dataset_info.atomic_types))
+        self.of_element = nn.Parameter(torch.zeros(len(dataset_info.atomic_types)))
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        index = torch.searchsorted(self.types, graph.types)
+        return values * self.of_element.index_select(0, index).unsqueeze(1)
+
+
+class ZerosInFloat32(Tiny):
+    """Untrained it says zero, in the precision that torch gives it. Without a fault."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.strength = nn.Parameter(torch.zeros(1))
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        if not bool(self.strength.detach().any()):
+            return torch.zeros(values.shape)
+        return values * self.strength
+
+
 class Level1Scalars(FeatureModel):
     """Describes atoms by scalars, and leaves every target to the core."""
 

@@ -154,8 +154,9 @@ def check_declared(model: Model, kinds: Iterable[str], architecture: str) -> Non
     if isinstance(model, FeatureModel) and model.degrees and all(map(_of_scalars, kinds)):
         raise PluginError(
             f"architecture '{architecture}': {type(model).__name__} gives equivariant features "
-            f"(degrees={model.degrees}), but describe_architecture declares no target made of them (target_kinds={kinds}); its author must "
-            "add 'cartesian' or 'spherical' to target_kinds, or leave out degrees"
+            f"(degrees={model.degrees}), but describe_architecture declares no target made of them "
+            f"(target_kinds={kinds}); its author must add 'cartesian' or 'spherical' to target_kinds, or "
+            "leave out degrees"
         )
 
 
