@@ -67,7 +67,7 @@ def _report(outcomes: Iterable[Outcome]) -> bool:
     """Print passed and failed checks as they come, and then what there is to know; whether nothing failed."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     styles = {"failed": "bold red", "passed": "green", "skipped": "yellow"}
     found: dict[str, list[Outcome]] = {verdict: [] for verdict in styles}
     for outcome in outcomes:
