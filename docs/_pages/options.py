@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from _pages.text import code, line, markdown, table
 from atomtrain.options import Options, TrainerHypers
 from atomtrain.options.loss import LOSSES
+from atomtrain.sections import sections_inside
 from atomtrain.tasks import CORE_KINDS, task_of
 
 _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "anything"}
@@ -70,7 +71,7 @@ def walk(
     seen.add(cls)
     yield path, cls
     for name, field in cls.model_fields.items():
-        for inner, suffix in _inside(field.annotation):
+        for inner, suffix in sections_inside(field.annotation):
             yield from walk(inner, f"{path}.{name}{suffix}".removeprefix("."), seen)
 
 
@@ -151,17 +152,3 @@ def _several(word: str) -> str:
     noun, of, rest = word.partition(" of ")
     noun, comma, limits = noun.partition(", ")
     return f"{noun}s{comma}{limits}{of}{rest}"
-
-
-def _inside(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """The section classes in the type of a key, and how they are reached from it."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, ""
-    elif origin is dict:
-        yield from ((cls, f".<name>{suffix}") for cls, suffix in _inside(arguments[1]))
-    elif origin is list or origin is Annotated:
-        yield from _inside(arguments[0])
-    elif origin in (Union, UnionType):
-        for one in arguments:
-            yield from _inside(one)

@@ -298,26 +298,65 @@ class CannotLearnElements(Tiny):
         return self.embedding(graph.types) + 0.0 * self.of_element.sum()
 
 
-class Level1(FeatureModel):
-    """Describes atoms, by scalars and vectors, and leaves every target to the core."""
+class NewElementsStartAtZero(Tiny):
+    """What is learnt of an element begins with nothing, as in a linear model. Without a fault."""
 
     def __init__(self, dataset_info: DatasetInfo) -> None:
-        super().__init__(dataset_info, 12, {1: 4})
+        super().__init__(dataset_info)
+        self.register_buffer("types", torch.tensor(dataset_info.atomic_types))
+        self.of_element = nn.Parameter(torch.zeros(len(dataset_info.atomic_types)))
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        index = torch.searchsorted(self.types, graph.types)
+        return values * self.of_element.index_select(0, index).unsqueeze(1)
+
+
+class ZerosInFloat32(Tiny):
+    """Untrained it says zero, in the precision that torch gives it. Without a fault."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.strength = nn.Parameter(torch.zeros(1))
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        if not bool(self.strength.detach().any()):
+            return torch.zeros(values.shape)
+        return values * self.strength
+
+
+class Level1Scalars(FeatureModel):
+    """Describes atoms by scalars, and leaves every target to the core."""
+
+    def __init__(self, dataset_info: DatasetInfo, degrees: Optional[Dict[int, int]] = None) -> None:
+        super().__init__(dataset_info, 12, degrees)
         self.cutoff = CUTOFF
         self.interaction_range = CUTOFF
         self.embedding = nn.Embedding(120, 4)
 
-    def encode(self, graph: AtomGraph) -> Tuple[Tensor, Dict[int, Tensor]]:
+    def around(self, graph: AtomGraph) -> Tensor:
         x = torch.linalg.vector_norm(graph.vectors, dim=1) / self.cutoff
         ending = ((1.0 - x.square()).clamp(min=0.0) ** 3).unsqueeze(1)
         around = self.embedding(graph.types.index_select(0, graph.neighbors)) * ending
-        around = torch.cat([around, around * x.unsqueeze(1)], 1)
-        zero = torch.zeros([graph.types.shape[0], 8], dtype=x.dtype, device=x.device)
+        return torch.cat([around, around * x.unsqueeze(1)], 1)
+
+    def features(self, graph: AtomGraph) -> Tensor:
+        around = self.around(graph)
+        zero = around.new_zeros([graph.types.shape[0], 8])
         invariant = zero.index_add(0, graph.centers, around)
-        turned = graph.vectors.roll(2, 1).unsqueeze(2) * around[:, :4].unsqueeze(1)  # y, z, x
-        zero = torch.zeros([graph.types.shape[0], 3, 4], dtype=x.dtype, device=x.device)
-        vectors = zero.index_add(0, graph.centers, turned)
-        return torch.cat([self.embedding(graph.types), invariant], 1), {1: vectors}
+        return torch.cat([self.embedding(graph.types), invariant], 1)
+
+
+class Level1(Level1Scalars):
+    """Describes them by vectors, too."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info, {1: 4})
+
+    def encode(self, graph: AtomGraph) -> Tuple[Tensor, Dict[int, Tensor]]:
+        around = self.around(graph)[:, :4].unsqueeze(1)
+        turned = graph.vectors.roll(2, 1).unsqueeze(2) * around  # y, z, x
+        zero = turned.new_zeros([graph.types.shape[0], 3, 4])
+        return self.features(graph), {1: zero.index_add(0, graph.centers, turned)}
 
 
 class Deaf(nn.Module):

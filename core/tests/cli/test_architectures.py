@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from helpers.installing import good, install
 from helpers.processes import python
+from typer.testing import CliRunner
+
+from atomtrain.cli.app import app
 
 
 def test_architectures(tmp_path: Path) -> None:
@@ -17,6 +21,60 @@ def test_architectures(tmp_path: Path) -> None:
     assert "cli-broken" in listed and "no_such_module" in listed
     shown = python(code, "architectures", "cli-good", site=tmp_path).stdout
     assert "cli-good 1.0, experimental" in shown and "architecture.model" in shown
+
+
+MARKED = """
+from typing import Annotated
+from pathlib import Path
+from pydantic import Field
+from atomtrain.options import Section
+
+class Layer(Section):
+    width: int = 8
+    '''Width of [/layer].'''
+
+class Hypers(Section):
+    layers: dict[str, Layer] = {"first": Layer()}
+    '''Layers by name.'''
+    more: list[Layer] | None = None
+    '''Further ones.'''
+    table: Path = Path("a.txt")
+    '''A file, :fire: and all.'''
+"""
+
+
+def test_every_section_is_shown_and_texts_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = good("cli-marked").replace(
+        "    from atomtrain.options import Section\n    return Section", "    return Hypers"
+    )
+    source = source.replace(
+        'summary="s"', 'summary="per [/atom] :key:", description="[bold]all[/bold] [/]"'
+    )
+    install(tmp_path, "cli-marked", MARKED + source.replace("trainer_hypers=hypers, ", ""))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = CliRunner().invoke(app, ["architectures", "cli-marked"])
+    assert done.exit_code == 0, done.output
+    assert "experimental): per [/atom] :key:\n[bold]all[/bold] [/]\n" in done.stdout
+    model, training = done.stdout.partition("architecture.model\n")[2].split(
+        "\narchitecture.training\n"
+    )
+    assert model.splitlines() == [
+        '  layers: {"first": {"width": 8}}  Layers by name.',
+        "    <name>:",
+        "      width: 8  Width of [/layer].",
+        "  more: null  Further ones.",
+        "    width: 8  Width of [/layer].",
+        '  table: "a.txt"  A file, :fire: and all.',
+    ]
+    assert (
+        "  finetune: null  Start from another training's weights.\n    read_from: (required)  Path of"
+        in training
+    )
+    assert training.count("    gradients: {}") == 1  # losses inside a loss are not gone into
+    listed = CliRunner().invoke(app, ["architectures"], env={"COLUMNS": "200"})
+    assert "per [/atom] :key:" in listed.stdout, listed.output
 
 
 BROKEN = {

@@ -87,7 +87,10 @@ def test_new_targets_keep_the_heads_that_stay() -> None:
             "has heads for scalars, cartesian vectors",
         ),
         (TargetInfo("mtt::p", kind="spherical", irreps=(Irrep(1, -1),)), "with o3_sigma 1"),
-        (TargetInfo("mtt::q", kind="spherical", irreps=(Irrep(2, 1),)), "features of degree 2"),
+        (
+            TargetInfo("mtt::q", kind="spherical", irreps=(Irrep(2, 1), Irrep(1, 1))),
+            r"'mtt::q' is of degree 2, and Moments has equivariant features of degree 1$",
+        ),
     ],
 )
 def test_what_no_head_makes(target: TargetInfo, message: str) -> None:

@@ -15,9 +15,9 @@ def shown(model: AtomisticModel) -> str:
     return printed(describe_model(model))
 
 
-def printed(described) -> str:
+def printed(described, path="m.pt") -> str:
     out = io.StringIO()
-    Console(file=out, width=120).print(table(described, "m.pt"))
+    Console(file=out, width=120).print(table(described, path))
     return out.getvalue()
 
 
@@ -95,9 +95,15 @@ def test_texts_of_users_are_no_markup():
         "what": "checkpoint",
         "hypers": {"trainer": {"batch_atom_bounds": [None, None], "note": "[bold]x[/bold] [/]"}},
         "metadata": {"description": "per [/atom] of [Cu]"},
+        "architecture": {"name": "a[/x]", "distribution": "d", "version": ":key:"},
     }
-    text = printed(told)
-    for words in ("batch_atom_bounds:", "- null", "[bold]x[/bold] [/]", "per [/atom] of [Cu]"):
+    target = TargetInfo("mtt::[/t]", unit="[/eV]", description="[red] :fire:")
+    told["dataset_info"] = DatasetInfo("angstrom", (1,), {target.name: target}).to_dict()
+    text = printed(told, "[/x].pt")
+    for words in (
+        "batch_atom_bounds:", "- null", "[bold]x[/bold] [/]", "per [/atom] of [Cu]", "[/x].pt (checkpoint)",
+        "a[/x] (d :key:", "target mtt::[/t]", "in [/eV], [red] :fire:",
+    ):  # fmt: skip
         assert words in text
 
 

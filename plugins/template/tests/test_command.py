@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,16 @@ def test_bad_answers(tmp_path: Path, answers: dict[str, str], message: str) -> N
 def test_names_of_classes() -> None:
     assert class_name("my-arch-2") == "MyArch2"
     assert class_name("feature-model") == "FeatureModelNetwork"  # the base class has this name
+
+
+def test_no_class_is_called_as_what_its_module_imports(projects: dict[str, Path]) -> None:
+    for level, project in projects.items():
+        tree = ast.parse((project / "src" / f"atomtrain_own_{level}" / "model.py").read_text())
+        names = [a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names]
+        names += [n.name for n in tree.body if isinstance(n, ast.ClassDef)]
+        for name in {n for n in names if n[0].isupper()} - {f"Own{level.capitalize()}"}:
+            as_project = re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+            assert class_name(as_project) != name
 
 
 def test_the_wheel_brings_the_whole_template(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Its own tests, lint and types are run in an environment of their own by ``nox -s
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from atomtrain_template.render import TEMPLATE
 from atomtrain_testing import Subject, run_check, write_golden
 
 SMALL: dict[str, Any] = {"cutoff": 4.0, "n_radial": 4, "n_channels": 4}
-MOMENTS = {"moments.py"}
+DESCRIPTOR = {"descriptor.py"}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -32,9 +33,9 @@ def test_files(projects: dict[str, Path], level: str) -> None:
     source = f"src/atomtrain_own_{level}"
     modules = {"__init__.py", "hypers.py", "model.py", "plugin.py", "py.typed", "upgrades.py"}
     modules |= {
-        "trainer": MOMENTS | {"trainer.py"},
+        "trainer": DESCRIPTOR | {"trainer.py"},
         "wrapper": set(),
-    }.get(level, MOMENTS)
+    }.get(level, DESCRIPTOR)
     example = {"alloy.xyz", "make_alloy.py", "options.yaml"}
     assert found == {
         ".github/workflows/ci.yml",
@@ -53,11 +54,13 @@ def test_files(projects: dict[str, Path], level: str) -> None:
     for name in found - {"example/alloy.xyz"}:
         text = (project / name).read_text()
         assert "cookiecutter" not in text and "{%" not in text, name
+        assert not re.search("moments?\\b", text, re.IGNORECASE), name  # the guide's example
         if name != ".github/workflows/ci.yml":  # GitHub has braces of its own
             assert "{{" not in text, name
         assert text == text.rstrip("\n") + "\n" * bool(text), f"{name} ends otherwise"
         if name.endswith(".py"):
             compile(text, name, "exec")
+            assert max(map(len, text.splitlines()), default=0) <= 100, name
     assert (
         f'own-{level} = "atomtrain_own_{level}.plugin"' in (project / "pyproject.toml").read_text()
     )

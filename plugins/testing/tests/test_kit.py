@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ from atomtrain.plugins import Architecture
 from atomtrain_testing import (
     CHECKS,
     ArchitectureTests,
-    Example,
     Outcome,
     Subject,
     all_checks,
@@ -110,7 +110,7 @@ def test_a_faulty_model(
     found = failures(plugin(fault), meant)
     assert set(found) == {meant}, found
     assert message in found[meant]
-    assert f"Explained in docs/conformance.md#{meant.replace('_', '-')}" in found[meant]
+    assert found[meant].endswith(f"\n{CHECKS[meant].explanation}")
 
 
 TRAINER = """
@@ -237,11 +237,8 @@ def test_every_kind_of_target(
 ) -> None:
     """An architecture that describes atoms and declares every kind, or classes alone."""
     declared = ('("scalar", "cartesian")', f'{kinds}, default_kind="{kinds[0]}"')
-    subject = plugin("Level1", declared)
-    if "spherical" in kinds:  # degree 1 is all it has
-        vector = {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1}]}}
-        label = Example("mtt::tensor", {"key": "dipole", "type": vector}, lambda a: a.positions[0])
-        subject.examples = {"spherical": [label]}
+    # degree 1 is all it has: of spherical tensors the kit's vector is what it takes
+    subject = plugin("Level1" if "spherical" in kinds else "Level1Scalars", declared)
     for name in ("picklable", "fits", "two_processes"):
         subject.outcomes[name] = Outcome(CHECKS[name], "passed")
     outcomes = {o.check.name: o for o in run_all(subject)}
@@ -286,6 +283,33 @@ def test_what_needs_a_failed_check_is_skipped(plugin: Callable[..., Subject]) ->
     assert plugin_outcome.message == "needs 'description', which failed"
 
 
+@pytest.mark.parametrize("kinds", [("cartesian",), ("spherical",), ("scalar", "spherical")])
+def test_a_model_of_degree_1_declares_what_it_can(
+    plugin: Callable[..., Subject], kinds: tuple[str, ...]
+) -> None:
+    default = f'{kinds}, default_kind="{kinds[0]}"'
+    subject = plugin("Level1", ('("scalar", "cartesian")', default))
+    first = {"cartesian": "mtt::dipole", "spherical": "mtt::vector", "scalar": "energy"}
+    assert subject.main.name == first[kinds[0]]
+    outcome = run_check(subject, "target_kinds")
+    assert outcome.verdict == "passed", outcome.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [("NewElementsStartAtZero", "new_elements"), ("ZerosInFloat32", "moves")]
+)
+def test_zeros_are_no_fault(plugin: Callable[..., Subject], fault: str, name: str) -> None:
+    outcome = run_check(plugin(fault), name)
+    assert outcome.verdict == "passed", outcome.message
+
+
+def test_vectors_that_no_kind_declares(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("Level1", ('("scalar", "cartesian")', '("scalar", "classes")'))
+    message = run_check(subject, "builds").message
+    assert "gives equivariant features (degrees={1: 4}), but describe_architecture" in message
+    assert "add 'cartesian' or 'spherical' to target_kinds, or leave out degrees" in message
+
+
 def test_kinds_the_kit_does_not_know(plugin: Callable[..., Subject]) -> None:
     subject = plugin("", ('("scalar", "cartesian")', '("scalar", "odour")'))
     assert "knows no target of kind 'odour'" in run_check(subject, "target_kinds").message
@@ -303,7 +327,7 @@ def test_the_class_that_authors_subclass(plugin: Callable[..., Subject]) -> None
     assert sorted(tests) == sorted(f"test_{name}" for name in CHECKS)
     mine = Mine()
     mine.test_translation()  # type: ignore[attr-defined]
-    with pytest.raises(AssertionError, match=r"tiny fails 'inversion' .*\nExplained in docs"):
+    with pytest.raises(AssertionError, match=r"tiny fails 'inversion' .*\nInverting a structure"):
         mine.test_inversion()  # type: ignore[attr-defined]
     with pytest.raises(unittest.SkipTest, match="tested elsewhere"):
         mine.test_rotation()  # type: ignore[attr-defined]
@@ -325,18 +349,32 @@ def test_the_command(
     hypers = tmp_path / "hypers.yaml"
     hypers.write_text("model: {fault: Handed}\ntraining: {batch_size: 2}\n")
     done = run("--only", "translation", "--hypers", str(hypers))
-    assert done.exit_code == 0 and "1 passed, 0 failed, 0 skipped" in done.stdout, done.output
+    assert done.exit_code == 0 and "0 failed, 1 passed, 0 skipped\n" in done.stdout, done.output
     done = run("--only", "inversion", "--only", "rotation", "--hypers", str(hypers))
     assert done.exit_code == 1
-    assert "tiny fails 'inversion'" in done.stdout and "1 passed, 1 failed" in done.stdout
-    assert "Explained in docs/conformance.md#inversion" in done.stdout
+    listed, failed, counts = done.stdout.split("\n\n")  # failures come when all is done
+    assert "failed   inversion" in listed and "passed   rotation" in listed
+    assert failed.startswith("failed   tiny fails 'inversion' (Inverting") and "docs/" not in failed
+    assert "A model that uses triple products of neighbours' vectors is the usual" in failed
+    assert counts == "1 failed, 1 passed, 0 skipped\n"
+
+    hypers.write_text("model: {fault: WrongShape}\n")
+    done = run(
+        "--only", "rotation", "--only", "export", "--only", "inversion", "--hypers", str(hypers)
+    )
+    assert done.exit_code == 1 and "tiny fails 'builds'" in done.stdout
+    last = "1 failed, 0 passed, 3 skipped:\n  3 need 'builds': rotation, export, inversion\n"
+    assert done.stdout.endswith(last)
 
     hypers.write_text("architecture: {name: tiny, model: {}, training: {learning_rate: 0.02}}\n")
     golden = str(tmp_path / "golden")
     done = run("--write-golden", golden, "--hypers", str(hypers))
-    assert done.exit_code == 0 and "v1-1.ckpt" in done.stdout
+    assert done.exit_code == 0 and f"v1-1.ckpt; checked by --golden {golden}" in done.stdout
     done = run("--golden", golden, "--only", "golden", "--hypers", str(hypers))
     assert "1 passed" in done.stdout, done.output
+    assert run("--golden", str(tmp_path / "gloden"), "--only", "golden").exit_code == 2
+    done = run("--only", "golden")
+    assert "no folder of golden checkpoints was given (--golden FOLDER); write" in done.stdout
 
     assert "did you mean 'rotation'?" in str(run("--only", "rotatoin").exception)
     hypers.write_text("equivariant: false\nexempt: {small-cells: issue 7}\n")
@@ -354,8 +392,12 @@ def test_every_check_is_explained() -> None:
     headings = [line[3:] for line in page.read_text().splitlines() if line.startswith("## ")]
     wanted: list[Any] = [name.replace("_", "-") for name in CHECKS]
     assert sorted(h for h in headings if h in wanted) == sorted(wanted)
+    sections = dict(
+        re.findall(r"^## ([a-z-]+)\n\n(.*?)(?=\n#|\n```|\Z)", page.read_text(), re.M | re.S)
+    )
     for one in all_checks():
         assert one.summary.endswith("."), one.name
+        assert one.explanation == " ".join(sections[one.name.replace("_", "-")].split()), one.name
         assert set(one.needs) <= set(CHECKS)
     for attribute in ArchitectureTests.__annotations__:
         assert f"`{attribute}`" in page.read_text(), attribute

@@ -18,8 +18,8 @@ def architectures(
     """List what is installed, or show one architecture."""
     from rich.console import Console
 
-    # no markup: names and texts are those of plugins, whatever brackets they have
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    # names and texts are those of plugins, whatever brackets and colons they have
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if name is None:
         _list(console)
     else:
@@ -96,22 +96,34 @@ def _facts(info: ArchitectureInfo) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _hypers(console: Console, cls: Any, depth: int) -> None:
-    """Every hyper with its default and documentation, sections indented."""
+def _hypers(console: Console, cls: Any, depth: int, above: tuple[Any, ...] = ()) -> None:
+    """Every hyper with its default and documentation, sections indented, also those that are absent by default."""
     from pydantic import BaseModel
 
+    from atomtrain.sections import sections_inside
+
+    above = (*above, cls)
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True)
         text = " ".join((field.description or "").split())
+        inside = dict(sections_inside(field.annotation))
+        shown = " (required)" if field.is_required() else f" {_yaml(default)}"
         if isinstance(default, BaseModel):
-            console.print(f"{'  ' * depth}{name}:  {text}")
-            _hypers(console, type(default), depth + 1)
-        else:
-            shown = "(required)" if field.is_required() else _yaml(default)
-            console.print(f"{'  ' * depth}{name}: {shown}  {text}")
+            inside[type(default)], shown = "", ""
+        console.print(f"{'  ' * depth}{name}:{shown}  {text}")
+        for section, way in inside.items():
+            steps = way.split(".")[1:]  # <name> where sections are in a dictionary
+            for k, step in enumerate(steps, start=1):
+                if section not in above:
+                    console.print(f"{'  ' * (depth + k)}{step}:")
+            if section not in above:  # a loss has losses for its gradients
+                _hypers(console, section, depth + 1 + len(steps), above)
 
 
 def _yaml(value: Any) -> str:
     import json
 
-    return value if isinstance(value, str) else json.dumps(value)
+    def plain(inner: Any) -> Any:
+        return inner.model_dump(mode="json") if hasattr(inner, "model_dump") else str(inner)
+
+    return value if isinstance(value, str) else json.dumps(value, default=plain)

@@ -10,7 +10,7 @@ classes it compiles and does not understand strings.
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from atomtrain.errors import DataError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.growth import Growth
+from atomtrain.model.shapes import check_energies, check_predictions, layouts
 from atomtrain.targets import DatasetInfo
 
 
@@ -92,6 +93,22 @@ class Model(nn.Module):
         super().__init__()
         # annotated here and not in the class, where TorchScript would read it
         self.baseline: Optional[Baseline] = None
+        self._layouts: Any = None
+
+    def __call__(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """:meth:`forward`, and whether what it returns has the shapes of the targets (PluginError if not).
+
+        TorchScript compiles ``forward`` alone.
+        """
+        predictions: Dict[str, List[Tensor]] = super().__call__(graph, outputs)
+        if self._layouts is not None:
+            check_predictions(self, graph, outputs, predictions, self._layouts)
+        return predictions
+
+    @torch.jit.ignore
+    def expect(self, dataset_info: DatasetInfo) -> None:
+        """From now on ``forward`` has to return the blocks of these targets."""
+        self._layouts = layouts(self, dataset_info)
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """Predict the wanted ``outputs``.
@@ -214,7 +231,10 @@ class PotentialModel(Model):
         """See :meth:`Model.forward`."""
         predictions: Dict[str, List[Tensor]] = {}
         if self.energy_name in outputs:
-            predictions[self.energy_name] = [self.atomic_energies(graph).unsqueeze(-1)]
+            energies = self.atomic_energies(graph)
+            if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+                check_energies(self, graph, energies)
+            predictions[self.energy_name] = [energies.unsqueeze(-1)]
         return predictions
 
 

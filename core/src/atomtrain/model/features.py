@@ -4,16 +4,18 @@ No ``from __future__ import annotations`` here: TorchScript reads the attribute 
 classes it compiles and does not understand strings.
 """
 
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from atomtrain.errors import TargetError
+from atomtrain.errors import PluginError, TargetError
 from atomtrain.graph import AtomGraph
 from atomtrain.model.base import Model
 from atomtrain.model.heads import Head
+from atomtrain.model.shapes import check_encoded
 from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.tasks import IN_EXTRAS, find_task
 
 
 class FeatureModel(Model):
@@ -51,7 +53,10 @@ class FeatureModel(Model):
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`Model.forward`."""
-        invariant, equivariant = self.encode(graph)
+        encoded = self.encode(graph)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            check_encoded(self, graph, encoded, self.n_features, self.degrees)
+        invariant, equivariant = encoded
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
             predictions["feature"] = [invariant]
@@ -82,8 +87,14 @@ class FeatureModel(Model):
                 continue
             if target.layout == "scalar":
                 self.heads[name] = _Scalars(target, self.n_features)
-            else:
-                self.heads[name] = _Tensors(target, self.n_features, self.degrees)
+                continue
+            missing = {degree for degree, _ in _parts(target)} - {0, *self.degrees}
+            if missing:
+                raise TargetError(
+                    f"target '{name}' is of degree {_listed(missing)}, and {type(self).__name__} has equivariant "
+                    f"features of degree {_listed(self.degrees) or '(none)'}"
+                )
+            self.heads[name] = _Tensors(target, self.n_features, self.degrees)
 
 
 class _Scalars(nn.Module):
@@ -113,11 +124,6 @@ class _Tensors(nn.Module):
         self.gates = nn.ModuleList()
         self.outputs = nn.ModuleList()
         for degree, n in _parts(target):
-            if degree > 0 and degree not in degrees:
-                raise TargetError(
-                    f"target '{target.name}' needs equivariant features of degree {degree}, which "
-                    "this architecture does not have"
-                )
             width = degrees[degree] if degree > 0 else n_features
             self.degrees.append(degree)
             self.gates.append(nn.Linear(n_features, width))
@@ -137,6 +143,33 @@ class _Tensors(nn.Module):
                 values = values.roll(1, 1)  # y, z, x -> x, y, z
             blocks.append(values)
         return blocks
+
+
+def check_declared(model: Model, kinds: Iterable[str], architecture: str) -> None:
+    """Raise PluginError for equivariant features that no target kind of the description asks for.
+
+    Users with vectors would be refused, whatever the model can do.
+    """
+    kinds = tuple(kinds)
+    if isinstance(model, FeatureModel) and model.degrees and all(map(_of_scalars, kinds)):
+        raise PluginError(
+            f"architecture '{architecture}': {type(model).__name__} gives equivariant features "
+            f"(degrees={model.degrees}), but describe_architecture declares no target made of them "
+            f"(target_kinds={kinds}); its author must add 'cartesian' or 'spherical' to target_kinds, or "
+            "leave out degrees"
+        )
+
+
+def _of_scalars(kind: str) -> bool:
+    """Whether targets of this kind surely are; what a package's own kind is, it alone knows."""
+    if kind == "scalar" or kind in IN_EXTRAS:
+        return True
+    task = find_task(kind)
+    return task is not None and task.classification
+
+
+def _listed(degrees: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(degrees)))
 
 
 def _parts(target: TargetInfo) -> List[Tuple[int, int]]:

@@ -156,6 +156,12 @@ class WithHeads(Model):
         return predictions
 
     @torch.jit.ignore
+    def expect(self, dataset_info: DatasetInfo) -> None:
+        """It is the encoder's blocks that may be wrong."""
+        targets = {n: t for n, t in dataset_info.targets.items() if n not in self.names}
+        self.encoder.expect(replace(dataset_info, targets=targets))
+
+    @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
         """Those of the encoder."""
         return self.encoder.feature_outputs()
@@ -214,19 +220,27 @@ def split_targets(
         elif plain and target.layout in kinds and not target.pooled:
             own[name] = replace(target, kind=target.layout, extra={})
         else:
-            tensor = "vectors" if target.rank == 1 else "tensors"
             if target.layout in kinds:
                 why = "neither 'head' nor 'pooling' can be given for tensors: remove them"
             else:
                 why = (
-                    f"it is made of {tensor}, which turn with the structure, and no head can make "
-                    "them of features that do not"
+                    f"it is made of {_tensors(target)}, which turn with the structure, and no head can make "
+                    "them of features that do not; an author whose model has such features declares "
+                    f"'{target.layout}' in target_kinds"
                 )
             raise TargetError(
                 f"target '{name}': architecture '{architecture}' cannot fit type '{target.kind}' "
                 f"(it fits {', '.join(kinds)}): {why}"
             )
     return DatasetInfo(info.length_unit, info.atomic_types, own), headed
+
+
+def _tensors(target: TargetInfo) -> str:
+    """What a target that is no scalar is made of, in words."""
+    if target.layout == "cartesian":
+        return "vectors (degree 1)" if target.rank == 1 else f"tensors of rank {target.rank}"
+    degrees = sorted({irrep.o3_lambda for irrep in target.irreps})
+    return f"tensors of degree {', '.join(map(str, degrees))}"
 
 
 def with_heads(encoder: Model, targets: Dict[str, TargetInfo]) -> Model:

@@ -30,6 +30,7 @@ class Predictor(nn.Module):
                 f"the baseline of {type(model).__name__} needs pairs up to "
                 f"{model.baseline.cutoff:.6g}, beyond the model's cutoff {model.cutoff:.6g}"
             )
+        model.expect(dataset_info)
         self.model = model
         self.dataset_info = dataset_info
         self.target_names: List[str] = list(dataset_info.targets)

@@ -112,7 +112,8 @@ class BaseTrainerHypers(Section):
     distributed_port: Annotated[int, Field(ge=1, le=65535)] = 39591
     """Port on which Slurm tasks find each other."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Structures in a batch, shared out among the processes."""
+    """Structures in a batch, shared out among the processes. A last batch of an epoch that would be smaller is left
+    out of it."""
     max_atoms_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Pack structures greedily into batches of up to this many atoms (``batch_size`` then does not
     count). Larger structures are not trained on; where all are gone through, they are batches of their own."""
@@ -151,7 +152,8 @@ class BaseTrainerHypers(Section):
     best_model_metric: Literal["rmse_prod", "mae_prod", "loss"] = "rmse_prod"
     """What the best model has the least of on the validation set: the product of the RMSEs of all
     targets and gradients, that of their MAEs, or the loss (the one to take with
-    ``shift_agnostic_mse``). Labels that are the same everywhere do not count."""
+    ``shift_agnostic_mse``). For classes the cross entropy stands for the error. Labels that are the
+    same everywhere do not count."""
     loss: Losses = LossSpec()
     """The loss: one name or section for all targets and their gradients, or one for each target."""
 

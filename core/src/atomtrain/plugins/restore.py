@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atomtrain.contract import BuildContext
 from atomtrain.errors import CheckpointError
+from atomtrain.model.features import check_declared
 from atomtrain.model.heads import saved_state, split_targets, with_heads
 from atomtrain.model.predictor import Predictor
 from atomtrain.plugins.architecture import Architecture, open_architecture
@@ -43,12 +44,14 @@ def build_model(
 ) -> Model:
     """A fresh model: the architecture's for what it fits itself, heads of the core for the rest.
 
-    Raises TargetError for targets neither can predict.
+    Raises TargetError for targets neither can predict, PluginError for features that no kind declares.
     """
     info = architecture.info
     own, headed = split_targets(dataset_info, info.target_kinds, info.name)
     context = replace(context, restore=restore)
-    return with_heads(architecture.build_model(hypers, own, context), headed)
+    model = architecture.build_model(hypers, own, context)
+    check_declared(model, info.target_kinds, info.name)
+    return with_heads(model, headed)
 
 
 def restore(

@@ -59,7 +59,12 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
         self.console.print(
-            self.format(record), style=style, markup=False, highlight=False, soft_wrap=True
+            self.format(record),
+            style=style,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -15,3 +15,4 @@ from atomtrain.sections.problems import translate as translate
 from atomtrain.sections.problems import validate as validate
 from atomtrain.sections.section import Section as Section
 from atomtrain.sections.section import defaults_of as defaults_of
+from atomtrain.sections.section import sections_inside as sections_inside

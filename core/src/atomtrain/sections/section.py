@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -58,6 +59,20 @@ def defaults_of(cls: type[BaseModel]) -> dict[str, Any]:
     """The defaults of a section as plain data; keys that are required are not there."""
     made: dict[str, Any] = cls.model_construct().model_dump(mode="json", warnings=False)
     return made
+
+
+def sections_inside(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    """The section classes in the type of a key, and how they are reached from it: ``.<name>`` in dictionaries."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    elif origin is dict:
+        yield from ((cls, f".<name>{suffix}") for cls, suffix in sections_inside(arguments[1]))
+    elif origin is list or origin is Annotated:
+        yield from sections_inside(arguments[0])
+    elif origin in (Union, UnionType):
+        for one in arguments:
+            yield from sections_inside(one)
 
 
 def _admits_none(annotation: Any) -> bool:

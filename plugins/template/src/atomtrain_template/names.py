@@ -46,6 +46,15 @@ def class_name(name: str) -> str:
     """``my-arch`` as the name of a class: ``MyArch``."""
     camel = "".join(part.capitalize() for part in name.split("-"))
     # names that the modules of the template import or define
-    taken = {"Model", "FeatureModel", "PotentialModel", "Backbone", "Tensor", "Readout"}
-    taken |= {"AtomGraph", "DatasetInfo", "TargetInfo", "Dict", "List", "ModelHypers", "Constants"}
+    taken = {
+        "Model",
+        "FeatureModel",
+        "PotentialModel",
+        "Backbone",
+        "Tensor",
+        "Readout",
+        "Descriptor",
+    }
+    taken |= {"AtomGraph", "DatasetInfo", "TargetInfo", "TargetError", "ModelHypers", "Constants"}
+    taken |= {"Dict", "List", "Tuple", "Growth"}
     return f"{camel}Network" if camel in taken else camel

@@ -8,6 +8,7 @@ skipped, so that one mistake is one failure.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from atomtrain_testing.subject import Subject
 
-PAGE = "docs/conformance.md"
 Function = Callable[["Subject"], None]
 
 
@@ -33,7 +33,11 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name (the heading of its section in the docs), function and prerequisites."""
+    """One check: its name, function and prerequisites.
+
+    The function's docstring says what is asked, in a line, and below what usually stands in the way and what to
+    do. The latter is its section in ``docs/conformance.md``, word for word.
+    """
 
     name: str
     function: Function
@@ -50,20 +54,25 @@ class Check:
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
     @property
-    def page(self) -> str:
-        """Where it is explained."""
-        return f"{PAGE}#{self.name.replace('_', '-')}"
+    def explanation(self) -> str:
+        """What it asks in full, with the usual reasons for failing."""
+        rest = inspect.getdoc(self.function) or ""
+        return " ".join(rest.partition("\n\n")[2].replace("``", "`").split())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a check ended: ``message`` says why it failed or was skipped."""
+    """How a check ended: ``message`` says why it failed or was skipped.
+
+    ``needs`` is the failed check that it was skipped for, if that is why.
+    """
 
     check: Check
     verdict: Literal["passed", "failed", "skipped"]
     message: str = ""
     error: ConformanceError | None = None
     seconds: float = 0.0
+    needs: str = ""
 
 
 CHECKS: dict[str, Check] = {}
@@ -95,18 +104,22 @@ def run_check(subject: Subject, name: str) -> Outcome:
 
 
 def run_all(subject: Subject, names: list[str] | None = None) -> Iterator[Outcome]:
-    """Run all checks (or these) one after the other."""
+    """Run all checks (or these) one after the other; where one needs what failed, that is told first."""
+    told: set[str] = set()
     for name in names or [one.name for one in all_checks()]:
-        yield run_check(subject, name)
+        outcome = run_check(subject, name)
+        for one in (subject.outcomes.get(outcome.needs), outcome):
+            if one is not None and one.check.name not in told:
+                told.add(one.check.name)
+                yield one
 
 
 def _run(subject: Subject, one: Check) -> Outcome:
     for needed in one.needs:
         before = run_check(subject, needed)
-        if before.verdict == "failed":
-            return Outcome(one, "skipped", f"needs '{needed}', which failed")
-        if before.verdict == "skipped" and before.message.startswith("needs "):
-            return Outcome(one, "skipped", before.message)
+        blamed = needed if before.verdict == "failed" else before.needs
+        if blamed:
+            return Outcome(one, "skipped", f"needs '{blamed}', which failed", needs=blamed)
     if one.name in subject.exempt:
         return Outcome(one, "skipped", f"exempt: {subject.exempt[one.name]}")
     start = time.perf_counter()
@@ -118,10 +131,7 @@ def _run(subject: Subject, one: Check) -> Outcome:
     except Exception as error:  # whatever a plugin raises is the answer to "does this work?"
         ours = isinstance(error, ConformanceError)
         wrong = str(error) if ours else f"{type(error).__name__}: {error}"
-        message = (
-            f"{subject.name} fails '{one.name}' ({one.summary.rstrip('.')}): {wrong}\n"
-            f"Explained in {one.page}"
-        )
+        message = f"{subject.name} fails '{one.name}' ({one.summary.rstrip('.')}): {wrong}\n{one.explanation}"
         failure = ConformanceError(message)
         failure.__cause__ = error.__cause__ if ours else error
         return Outcome(one, "failed", message, failure, time.perf_counter() - start)

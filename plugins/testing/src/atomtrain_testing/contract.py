@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Model
+from atomtrain.model.features import check_declared
 from atomtrain.targets import DatasetInfo
 from atomtrain_testing import structures
 from atomtrain_testing.checks import ConformanceError, check, expect_equal, require
@@ -44,7 +45,13 @@ assert error < 1e-9, f"there it predicts something else (by {error:.3g})"
 
 @check()
 def description(subject: Subject) -> None:
-    """The plugin opens and describes itself without importing torch."""
+    """The plugin opens and describes itself without importing torch.
+
+    The plugin opens (its hooks exist and are spelt right) and describes itself, and the classes of its hypers can
+    be imported, all without ``torch``, ``ase`` or ``metatomic``. ``atomtrain architectures`` and the reading of
+    options stay quick that way. Import them inside the functions that need them. Also: a summary, at least one kind
+    of target, a default kind that is among them, ``cpu`` among the devices.
+    """
     info = subject.architecture.info
     require(bool(info.summary.strip()), "ArchitectureInfo.summary is empty")
     require(bool(info.target_kinds), "ArchitectureInfo.target_kinds is empty: what can it fit?")
@@ -64,7 +71,12 @@ def description(subject: Subject) -> None:
 
 @check("description")
 def stage(subject: Subject) -> None:
-    """The plugin declares what its stage asks for."""
+    """The plugin declares what its stage asks for.
+
+    What the stage of the architecture asks for. Every architecture has a maintainer with an e-mail address or a
+    handle. A stable one has a description, authors, references and golden checkpoints. (A deprecated one says since
+    when, until when, and what to use instead: without that the plugin does not open.)
+    """
     info = subject.architecture.info
     require(
         any(p.email or p.handle for p in info.maintainers),
@@ -82,7 +94,11 @@ def stage(subject: Subject) -> None:
 
 @check("description")
 def hypers_documented(subject: Subject) -> None:
-    """Every hyper has documentation and a default."""
+    """Every hyper has documentation and a default.
+
+    Every hyper has a default and documentation: the text in quotes below the field of its pydantic class. It is
+    what ``atomtrain architectures my-arch``, the JSON schema and the generated page show.
+    """
     for part, cls in _hyper_classes(subject):
         for path, field in _fields(cls, part):
             require(
@@ -94,7 +110,11 @@ def hypers_documented(subject: Subject) -> None:
 
 @check("description")
 def hypers_strict(subject: Subject) -> None:
-    """Defaults are valid, survive a round trip, and unknown keys are refused everywhere."""
+    """Defaults are valid, survive a round trip, and unknown keys are refused everywhere.
+
+    The defaults are valid, come out unchanged when they are written to a checkpoint and read again, and every
+    section refuses unknown keys. Classes derived from ``atomtrain.options.Section`` do.
+    """
     for part, cls in _hyper_classes(subject):
         required = [name for name, f in cls.model_fields.items() if f.is_required()]
         if required:  # 'hypers_documented' speaks of it
@@ -125,10 +145,17 @@ def hypers_strict(subject: Subject) -> None:
 
 @check("description")
 def builds(subject: Subject) -> None:
-    """The model builds, twice the same, and predicts what was asked for in the right shapes."""
+    """The model builds, twice the same, and predicts what was asked for in the right shapes.
+
+    ``build_model`` returns a ``Model`` with a positive ``cutoff`` and ``interaction_range``. Built twice from one
+    seed it has the same weights. Asked for a target, ``forward`` returns its blocks in the layout's order, each
+    ``[n_atoms, *components, n_properties]``, finite, in the precision of the positions (zeros may be of any); asked
+    for nothing, it returns nothing. Equivariant features come with a kind of target that is made of them.
+    """
     info = subject.info(subject.main)
     model = subject.build(info)
     require(isinstance(model, Model), f"build_model returns {type(model).__name__}, no Model")
+    check_declared(model, subject.architecture.info.target_kinds, subject.name)
     for name in ("cutoff", "interaction_range"):
         value = getattr(model, name, None)
         require(
@@ -157,7 +184,13 @@ def builds(subject: Subject) -> None:
 
 @check("builds")
 def moves(subject: Subject) -> None:
-    """The model runs in every floating point type and on every device it declares."""
+    """The model runs in every floating point type and on every device it declares.
+
+    The model runs in float64 and in every type it declares, and its results are of that type: make new tensors with
+    ``torch.zeros_like`` or with ``dtype=`` and ``device=`` of another. No module of the plugin keeps a tensor that
+    is neither parameter nor buffer. Where the machine has a GPU and the model declares it, results stay there and
+    agree with the CPU's. And the predictions depend on the structure at all.
+    """
     info = subject.info(subject.main)
     molecule = structures.some_molecule(subject.atomic_types)
     built = subject.build(info)
@@ -196,7 +229,11 @@ def moves(subject: Subject) -> None:
 
 @check("builds")
 def picklable(subject: Subject) -> None:
-    """The model can be copied, pickled, and used in a freshly started process."""
+    """The model can be copied, pickled, and used in a freshly started process.
+
+    The model can be copied (export does that), pickled, and used in a fresh interpreter that did not build it, as
+    processes started by ``spawn`` do. Functions, files and locks kept in a module are what stands in the way.
+    """
     predictor = subject.predictor()
     molecule = structures.some_molecule(subject.atomic_types)
     wanted = predict_one(predictor, molecule).blocks[subject.main.name][0].detach()
@@ -266,6 +303,6 @@ def _check_shapes(model: Model, info: DatasetInfo, dtype: torch.dtype, frames: l
             )
             require(bool(torch.isfinite(block).all()), f"'{name}' is not finite in {dtype}")
             require(
-                block.dtype == dtype,
+                block.dtype == dtype or not bool(block.any()),  # zeros are the same in all of them
                 f"'{name}' comes out in {block.dtype} where weights and positions are in {dtype}",
             )

@@ -121,6 +121,14 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
             },
             lambda a: np.concatenate([np.diag(_quadrupole(a)), _dipole(a)]),
         ),
+        Example(
+            "mtt::vector",
+            {
+                "key": "vector",
+                "type": {"spherical": {"irreps": [{"o3_lambda": 1, "o3_sigma": 1}]}},
+            },
+            _dipole,
+        ),
     ),
     "binary": (Example("mtt::odd", {"key": "odd", "type": "binary"}, _one_of(0, 1)),),
     "classes": (
@@ -153,4 +161,4 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "denoising": (Example("mtt::noise", {"type": {"denoising": {"scale": 0.1}}}),),
 }
-"""By kind; the first of a kind must be taken by whoever declares it, the others may be refused."""
+"""By kind; one of each kind must be taken by whoever declares it, the others may be refused."""

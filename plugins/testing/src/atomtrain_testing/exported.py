@@ -27,7 +27,12 @@ from atomtrain_testing.subject import Subject
 
 @check("moves")
 def torchscript(subject: Subject) -> None:
-    """The model compiles with TorchScript, saves, and loads without any library beside it."""
+    """The model compiles with TorchScript, saves, and loads without any library beside it.
+
+    The exported model compiles with TorchScript, can be saved and opened, needs no library beside metatomic-torch,
+    and offers its target. The message is TorchScript's own. What it does not know: numpy, ``**kwargs``, most of
+    Python's standard library. ``torch.jit.is_scripting()`` and ``torch.jit.unused`` keep code for training apart.
+    """
     path = _exported(subject)
     model = load_model(path)
     offered = set(model.capabilities().outputs)
@@ -37,7 +42,12 @@ def torchscript(subject: Subject) -> None:
 
 @check("torchscript", "lonely_atoms")
 def export(subject: Subject) -> None:
-    """The exported model predicts what the model predicts in training."""
+    """The exported model predicts what the model predicts in training.
+
+    The file predicts what the model predicts in training: energies, forces, stress and other targets of awkward
+    structures, one at a time and all at once, over several calls, since TorchScript compiles anew after the first
+    ones.
+    """
     from atomtrain.evaluation import evaluate_model
     from atomtrain.options import DatasetSection
 
@@ -60,7 +70,10 @@ def export(subject: Subject) -> None:
 
 @check("export")
 def ase_calculator(subject: Subject) -> None:
-    """The exported model runs in ASE, with the energy, forces and stress of training."""
+    """The exported model runs in ASE, with the energy, forces and stress of training.
+
+    The file runs as ASE's calculator (``metatomic-ase``) with the energy, forces and stress of training.
+    """
     name = subject.energy
     calculator = _calculator(subject)
     predictor = subject.predictors[subject.main.name]
@@ -82,7 +95,11 @@ def ase_calculator(subject: Subject) -> None:
 
 @check("ase_calculator")
 def selected_atoms(subject: Subject) -> None:
-    """The exported model gives selected atoms what it gives them among all."""
+    """The exported model gives selected atoms what it gives them among all.
+
+    Asked for some atoms, the file gives these atoms the values they have among all, and totals are sums over them.
+    LAMMPS asks so for the atoms of one process.
+    """
     from metatensor.torch import Labels
     from metatomic.torch import ModelOutput
 

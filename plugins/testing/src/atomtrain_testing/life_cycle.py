@@ -33,7 +33,12 @@ from atomtrain_testing.training import options, train, trained
 
 @check("builds")
 def fits(subject: Subject) -> None:
-    """Training on one batch of four structures brings the loss to near zero."""
+    """Training on one batch of four structures brings the loss to near zero.
+
+    Training on one batch of four structures brings the loss down to two percent (``fit_ratio``) within 300 epochs
+    (``fit_epochs``). A model that cannot do that has weights that gradients do not reach, or too few. The learning
+    rate is 0.01 unless ``training_hypers`` has one.
+    """
     example = ENERGY_ALONE if subject.main is ENERGY else subject.main
     given: dict[str, Any] = {"n": 4, "batch_size": 4, "num_epochs": subject.fit_epochs}
     if "learning_rate" not in subject.training_hypers:
@@ -54,15 +59,24 @@ def fits(subject: Subject) -> None:
 
 @check("builds")
 def target_kinds(subject: Subject) -> None:
-    """Every declared kind of target builds, trains, and has the shapes of its layout."""
+    """Every declared kind of target builds, trains, and has the shapes of its layout.
+
+    Every kind of target in ``target_kinds`` builds, has the shapes of its layout, and trains for two epochs with
+    finite losses and moving weights. One example of each kind has to be taken; others (several scalars, one per
+    atom, matrices, tensors of degrees that the model does not have) may be refused with a ``TargetError`` that says
+    so.
+    """
     for kind in subject.kinds:
-        for k, example in enumerate(subject.examples_of(kind)):
+        refused: list[str] = []
+        examples = subject.examples_of(kind)
+        for example in examples:
             name = f"kind '{kind}', target '{example.name}'"
             try:
                 info = subject.info(example)
                 model = subject.build(info).eval()
             except TargetError as error:
-                require(k > 0, f"{name} is refused though it is declared: {error}")
+                refused.append(f"{name} is refused though it is declared: {error}")
+                require(len(refused) < len(examples), "; ".join(refused))
                 continue
             molecule = structures.some_molecule(subject.atomic_types)
             graph = graph_of(model, [molecule], subject.dtype)
@@ -83,7 +97,12 @@ def target_kinds(subject: Subject) -> None:
 
 @check("target_kinds")
 def core_heads(subject: Subject) -> None:
-    """Classes and other targets the architecture does not know get heads of the core."""
+    """Classes and other targets the architecture does not know get heads of the core.
+
+    A model that offers ``feature`` (``Model.feature_outputs``) gets heads of the core for the kinds of targets it
+    does not declare: a classification trains on it, and its checkpoint gives the same model. Skipped where there is
+    no ``feature``.
+    """
     model = subject.build()
     if "feature" not in model.feature_outputs():
         raise NotApplicable(
@@ -114,7 +133,11 @@ def core_heads(subject: Subject) -> None:
 
 @check("builds")
 def checkpoints(subject: Subject) -> None:
-    """A checkpoint that is written and read gives the same model in all three contexts."""
+    """A checkpoint that is written and read gives the same model in all three contexts.
+
+    A checkpoint that is written and read gives the same model for ``restart`` (the last weights), ``finetune`` and
+    ``export`` (the best ones). What training or building decides belongs in the ``state_dict`` or in the hypers.
+    """
     done = trained(subject)
     molecule = structures.some_molecule(subject.atomic_types)
     for purpose, weights in (
@@ -138,7 +161,11 @@ def checkpoints(subject: Subject) -> None:
 
 @check("checkpoints")
 def restart(subject: Subject) -> None:
-    """A training stopped and restarted ends with the same weights, bit for bit."""
+    """A training stopped and restarted ends with the same weights, bit for bit.
+
+    A training stopped after two of four epochs and restarted ends with the same weights, bit for bit on the CPU.
+    Indexing with tensors (``x[index]``) is not repeatable in its backward: use ``index_select`` and ``index_add``.
+    """
     whole = trained(subject)
     halfway = whole.folder / "model_2.ckpt"
     require(
@@ -160,7 +187,11 @@ def restart(subject: Subject) -> None:
 
 @check("checkpoints")
 def finetune(subject: Subject) -> None:
-    """Fine-tuning starts from the trained weights, and 'heads' leaves the encoder as it is."""
+    """Fine-tuning starts from the trained weights, and 'heads' leaves the encoder as it is.
+
+    Fine-tuning starts from the weights of the checkpoint, and ``method: heads`` leaves every weight that is not
+    ``Model.is_head`` as it was.
+    """
     before = trained(subject)
     best = before.outcome.best_weights
     source = {"read_from": str(before.checkpoint)}
@@ -188,7 +219,11 @@ def finetune(subject: Subject) -> None:
 
 @check("finetune")
 def new_targets(subject: Subject) -> None:
-    """A trained model takes new targets beside the old ones, or refuses them clearly."""
+    """A trained model takes new targets beside the old ones, or refuses them clearly.
+
+    ``Model.retarget`` adds a target beside those that are trained and leaves these as they are; the new one trains.
+    An architecture that cannot do that raises a ``TargetError``, and the check is skipped.
+    """
     extra = _second(subject)
     before = trained(subject)
     info = subject.info(subject.main, extra)
@@ -218,7 +253,14 @@ def new_targets(subject: Subject) -> None:
 
 @check("finetune")
 def new_elements(subject: Subject) -> None:
-    """A trained model takes in a new element, learns it, and predicts the old ones as before, or refuses clearly."""
+    """A trained model takes in a new element, learns it, and predicts the old ones as before, or refuses clearly.
+
+    A model that is fine-tuned on data with an element it does not know (``Model.grow``) predicts structures without
+    it as before, up to rounding; predictions of the new element have derivatives in the weights that came with it;
+    a restart ends with the same weights, bit for bit; the checkpoint is one for all elements. The element is put
+    between the known ones, so that their indices move. An architecture that cannot grow raises a ``DataError``, and
+    the check is skipped.
+    """
     before, main = trained(subject), subject.main.name
     types = subject.atomic_types
     added = next((z for z in range(max(types), 0, -1) if z not in types), max(types) + 1)
@@ -248,8 +290,10 @@ def new_elements(subject: Subject) -> None:
     sizes = {name: p.numel() for name, p in old.named_parameters()}
     parameters = dict(new.named_parameters())
     grown = [p for name, p in parameters.items() if p.numel() > sizes.get(name, 0)]
+    # along a direction, and not of the square, which has no slope where new weights start at zero
+    along = torch.linspace(1.0, 2.0, values.numel(), dtype=values.dtype)
     gradients = torch.autograd.grad(
-        values.square().sum(), grown or list(parameters.values()), allow_unused=True
+        (values * along).sum(), grown or list(parameters.values()), allow_unused=True
     )
     require(
         any(g is not None and bool((g != 0).any()) for g in gradients),
@@ -266,7 +310,10 @@ def new_elements(subject: Subject) -> None:
 
 @check("builds")
 def future_versions(subject: Subject) -> None:
-    """A checkpoint of a later version than the plugin's is refused, naming both versions."""
+    """A checkpoint of a later version than the plugin's is refused, naming both versions.
+
+    A checkpoint of a later version than the plugin's is refused, naming both versions. The core does that.
+    """
     checkpoint = load_checkpoint(trained(subject).checkpoint)
     info = subject.architecture.info
     for part, version in (("model", info.model_version), ("trainer", info.trainer_version)):
@@ -284,17 +331,25 @@ def future_versions(subject: Subject) -> None:
 
 @check("checkpoints")
 def golden(subject: Subject) -> None:
-    """Checkpoints of every version that was ever released load, predict the same, and go on."""
+    """Checkpoints of every version that was ever released load, predict the same, and go on.
+
+    Small checkpoints of every version that was ever released go on loading for restart (training goes on),
+    fine-tuning and export, with the predictions they had. Write one for the current versions of model and trainer
+    before each release that raises one of them, and keep it.
+    """
     info = subject.architecture.info
     files = golden_files(subject)
-    how = f"atomtrain check {info.name} --hypers ... --write-golden DIR"
+    folder = subject.golden or "FOLDER"
+    how = f"write one with: atomtrain check {info.name} --hypers ... --write-golden {folder}"
     if not files:
         require(
             info.stage != "stable" or subject.golden is None,
-            f"a stable architecture keeps golden checkpoints, '{subject.golden}' has none; write "
-            f"one with: {how}",
+            f"a stable architecture keeps golden checkpoints, '{subject.golden}' has none; {how}",
         )
-        raise NotApplicable(f"there are no golden checkpoints yet; write one with: {how}")
+        none = "no folder of golden checkpoints was given (--golden FOLDER)"
+        if subject.golden is not None:
+            none = f"'{subject.golden}' has no golden checkpoints yet"
+        raise NotApplicable(f"{none}; {how}")
     versions = [check_golden(subject, path) for path in files]
     for part, current, seen in (
         ("model", info.model_version, {model for model, _ in versions}),
@@ -304,13 +359,18 @@ def golden(subject: Subject) -> None:
             require(
                 version in seen,
                 f"no golden checkpoint holds version {version} of the {part} (current: {current}); "
-                f"write one for the current versions with: {how}",
+                f"{how}",
             )
 
 
 @check("batch_independence", "torchscript")
 def two_processes(subject: Subject) -> None:
-    """Two processes that train together end where one ends."""
+    """Two processes that train together end where one ends.
+
+    Two processes that train together, as ``torchrun`` starts them, end where one ends. The core's engine does that
+    for every model whose structures do not depend on their batch; a trainer of your own has to sum loss and
+    gradients over ``run.processes``.
+    """
     given: dict[str, Any] = {"num_epochs": 2, "base_precision": 64, "n": 5}
     folder = subject.new_folder("two-processes")
     options(subject, folder, [subject.main], **given)

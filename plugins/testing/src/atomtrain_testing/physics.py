@@ -22,7 +22,13 @@ from atomtrain_testing.subject import Subject
 
 @check("moves")
 def gradients(subject: Subject) -> None:
-    """Forces and stress are the derivatives of the energy, by finite differences."""
+    """Forces and stress are the derivatives of the energy, by finite differences.
+
+    Forces and stress, which the core takes by autograd, are the derivatives of the energy: compared with finite
+    differences along random displacements and strains of a molecule, a skewed crystal, and a cell of one atom. It
+    fails where a part of the energy is detached from ``vectors``, ``positions`` and ``cells``, or where an autograd
+    function of your own has a wrong backward.
+    """
     name = subject.energy
     if not subject.energy_conservative:
         raise NotApplicable("the forces are not promised to be derivatives of the energy")
@@ -65,7 +71,12 @@ def gradients(subject: Subject) -> None:
 
 @check("gradients")
 def training_gradients(subject: Subject) -> None:
-    """Energies and forces have the right derivatives in the weights, by finite differences."""
+    """Energies and forces have the right derivatives in the weights, by finite differences.
+
+    Energies, forces and stress have the right derivatives in the weights, again by finite differences. It fails
+    where a weight is used detached, and where a backward of your own cannot be differentiated itself: training on
+    forces then goes the wrong way without any error.
+    """
     name = subject.energy
     predictor = subject.predictor()
     weights = [p for p in predictor.model.parameters() if p.requires_grad]
@@ -111,7 +122,12 @@ def training_gradients(subject: Subject) -> None:
 
 @check("moves")
 def lonely_atoms(subject: Subject) -> None:
-    """Atoms without any neighbour have finite predictions and no forces."""
+    """Atoms without any neighbour have finite predictions and no forces.
+
+    A single atom, an atom alone in a large cell, and two atoms far apart have finite predictions, and no forces
+    where the interaction range is finite. Divisions by a number of neighbours, and norms of sums over them, are the
+    usual reasons: the gradient of ``norm`` at zero is not finite.
+    """
     frames = structures.awkward(subject.atomic_types)
     lonely = [frames["single atom"], frames["atoms far apart"]]
     for name, predictor in subject.predictors.items():
@@ -134,7 +150,12 @@ def lonely_atoms(subject: Subject) -> None:
 
 @check("lonely_atoms")
 def constants(subject: Subject) -> None:
-    """What the model says is constant changes nothing when it is kept between epochs."""
+    """What the model says is constant changes nothing when it is kept between epochs.
+
+    What the model computes ahead in ``Model.constants`` and finds again in ``graph.extras`` gives what it would
+    compute without, and so does all of it but one, since memory may be enough for a part. Skipped for models that
+    declare nothing constant.
+    """
     predictor = subject.predictor()
     frames = list(structures.awkward(subject.atomic_types).values())
     plain = graph_of(predictor.model, frames)
@@ -153,7 +174,11 @@ def constants(subject: Subject) -> None:
 
 @check("lonely_atoms")
 def smoothness(subject: Subject) -> None:
-    """Energy and forces do not jump where an atom crosses the cutoff."""
+    """Energy and forces do not jump where an atom crosses the cutoff.
+
+    Where an atom crosses the cutoff, neither energy nor forces jump. Multiply what a neighbour contributes by a
+    function that reaches zero at the cutoff with zero slope. Molecular dynamics heats up otherwise.
+    """
     name = subject.energy
     predictor = subject.predictors[subject.main.name]
     cutoff = float(predictor.model.cutoff)
@@ -185,7 +210,11 @@ def smoothness(subject: Subject) -> None:
 
 @check("lonely_atoms")
 def extensivity(subject: Subject) -> None:
-    """Two structures far apart, and a doubled cell, have the sum of the energies."""
+    """Two structures far apart, and a doubled cell, have the sum of the energies.
+
+    Two molecules far apart have the sum of their energies and a doubled cell has twice the energy. Numbers of
+    atoms, means over structures and normalisation over them break it.
+    """
     name = subject.energy
     predictor = subject.predictors[subject.main.name]
     reach = max(float(predictor.model.cutoff), 1.0)
@@ -217,7 +246,12 @@ def extensivity(subject: Subject) -> None:
 
 @check("moves")
 def interaction_range(subject: Subject) -> None:
-    """Atoms beyond the interaction range the model states have no influence."""
+    """Atoms beyond the interaction range the model states have no influence.
+
+    Atoms farther apart than ``interaction_range`` have no influence on each other. Engines that split space among
+    processes rely on it. A model that passes messages between neighbours n times has n times its cutoff; a
+    long-ranged one says ``inf``.
+    """
     predictor = subject.predictors[subject.main.name]
     model = predictor.model
     reach = float(model.interaction_range)
@@ -250,7 +284,12 @@ def interaction_range(subject: Subject) -> None:
 
 @check("moves")
 def small_cells(subject: Subject) -> None:
-    """In cells smaller than the cutoff an atom meets its own images, and every image counts."""
+    """In cells smaller than the cutoff an atom meets its own images, and every image counts.
+
+    In a cell smaller than the cutoff an atom is its own neighbour, and the same neighbour several times. One
+    crystal is given in cells of several shapes; all must have one energy. It fails where pairs with ``centers ==
+    neighbors`` are left out or images are merged.
+    """
     predictor = subject.predictors[subject.main.name]
     cell = structures.thin_cell(subject.atomic_types, float(predictor.model.cutoff))
     # one crystal in cells of different shape: the images of an atom in one are atoms in another
@@ -268,7 +307,11 @@ def small_cells(subject: Subject) -> None:
 
 @check("lonely_atoms")
 def batch_independence(subject: Subject) -> None:
-    """A structure has the same predictions alone and among others."""
+    """A structure has the same predictions alone and among others.
+
+    A structure has the same predictions alone and among others, lonely atoms included. Batch normalisation, and
+    sums that forget ``graph.structure``, break it.
+    """
     frames = structures.awkward(subject.atomic_types)
     for name, predictor in subject.predictors.items():
         graph = graph_of(predictor.model, list(frames.values()))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atomtrain.contract import BuildContext
+from atomtrain.errors import TargetError
 from atomtrain.model import Model, Predictor
 from atomtrain.options import TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
@@ -115,10 +116,19 @@ class Subject:
             )
         return EXAMPLES[kind]
 
-    @property
+    @cached_property
     def main(self) -> Example:
-        """The target that most checks look at: an energy, else one of the first kind declared."""
-        return self.examples_of("scalar" if "scalar" in self.kinds else self.kinds[0])[0]
+        """The target that most checks look at: an energy, else the first one taken of the first kind declared."""
+        examples = self.examples_of("scalar" if "scalar" in self.kinds else self.kinds[0])
+        for example in examples:
+            try:
+                self.build(self.info(example))
+            except TargetError:
+                continue
+            except Exception:  # 'builds' says what is wrong
+                pass
+            return example
+        return examples[0]
 
     @property
     def energy(self) -> str:

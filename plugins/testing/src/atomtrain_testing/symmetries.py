@@ -20,7 +20,12 @@ from atomtrain_testing.subject import Subject
 
 @check("moves")
 def rotation(subject: Subject) -> None:
-    """Turning a structure turns vectors and tensors with it and leaves scalars as they are."""
+    """Turning a structure turns vectors and tensors with it and leaves scalars as they are.
+
+    Turning a structure leaves scalars as they are, turns forces, stress, vectors and matrices, and mixes spherical
+    components of degree l by Wigner's matrix (l = 1 is y, z, x). Every kind of target that the architecture
+    declares is looked at. A model that is not equivariant by construction says ``equivariant = False``.
+    """
     if not subject.equivariant:
         raise NotApplicable("the architecture is not promised to be equivariant")
     q, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
@@ -29,7 +34,11 @@ def rotation(subject: Subject) -> None:
 
 @check("moves")
 def inversion(subject: Subject) -> None:
-    """Inverting a structure changes the sign of what is odd, and of nothing else."""
+    """Inverting a structure changes the sign of what is odd, and of nothing else.
+
+    Inverting a structure changes the sign of vectors and of spherical tensors with ``o3_sigma (-1)^l = -1``, and of
+    nothing else. A model that uses triple products of neighbours' vectors is the usual one to fail.
+    """
     if not subject.equivariant:
         raise NotApplicable("the architecture is not promised to be equivariant")
     _check_turned(subject, -np.eye(3), "inverted")
@@ -37,7 +46,11 @@ def inversion(subject: Subject) -> None:
 
 @check("moves")
 def permutation(subject: Subject) -> None:
-    """The order of the atoms does not matter."""
+    """The order of the atoms does not matter.
+
+    The order of the atoms does not matter, neither for totals nor for the values of each atom. Results must not
+    depend on the order of the pairs either: in exported models it is another one.
+    """
     rng = np.random.default_rng(1)
     for name, predictor in subject.predictors.items():
         for title, atoms in structures.neighbourly(subject.atomic_types).items():
@@ -52,7 +65,12 @@ def permutation(subject: Subject) -> None:
 
 @check("moves")
 def translation(subject: Subject) -> None:
-    """Moving a structure, or atoms by whole cell vectors, changes nothing."""
+    """Moving a structure, or atoms by whole cell vectors, changes nothing.
+
+    Moving everything, or single atoms by whole cell vectors, changes nothing. Use ``vectors``, or positions
+    together with ``shifts``; never positions alone. A sum on a mesh (P3M) is not exact here: give it a
+    ``tolerance`` of ``1e-6``.
+    """
     for name, predictor in subject.predictors.items():
         for title, atoms in structures.neighbourly(subject.atomic_types).items():
             wanted = predict_one(predictor, atoms)

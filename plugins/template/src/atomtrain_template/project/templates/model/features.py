@@ -8,17 +8,17 @@ from atomtrain.model import FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo
 from torch import Tensor
 
+from {{ cookiecutter.package }}.descriptor import Descriptor
 from {{ cookiecutter.package }}.hypers import ModelHypers
-from {{ cookiecutter.package }}.moments import Moments
 
 
 class {{ cookiecutter.class_name }}(FeatureModel):
-    """Moments of neighbours as features."""
+    """Features of each atom's neighbours."""
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
-        moments = Moments(hypers.cutoff, hypers.n_radial, hypers.n_channels)
-        super().__init__(dataset_info, moments.n_features, degrees={1: hypers.n_channels})
-        self.moments = moments
+        descriptor = Descriptor(hypers.cutoff, hypers.n_radial, hypers.n_channels)
+        super().__init__(dataset_info, descriptor.n_features, degrees={1: hypers.n_channels})
+        self.descriptor = descriptor
         self.cutoff = hypers.cutoff
         self.interaction_range = hypers.cutoff
 
@@ -27,7 +27,7 @@ class {{ cookiecutter.class_name }}(FeatureModel):
 
         A model without vectors says no ``degrees`` and has ``features(graph)`` in place of this.
         """
-        features, vectors, _ = self.moments(graph)
+        features, vectors, _ = self.descriptor(graph)
         return features, {1: vectors.roll(-1, dims=1)}
 
     @torch.jit.ignore

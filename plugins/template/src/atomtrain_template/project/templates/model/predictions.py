@@ -1,4 +1,4 @@
-"""The model: moments of neighbours, and what each target is made of them."""
+"""The model: features of neighbours, and what each target is made of them."""
 
 from typing import Dict, List
 
@@ -9,8 +9,8 @@ from atomtrain.model import Growth, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 from torch import Tensor, nn
 
+from {{ cookiecutter.package }}.descriptor import Descriptor
 from {{ cookiecutter.package }}.hypers import ModelHypers
-from {{ cookiecutter.package }}.moments import Moments
 
 
 class {{ cookiecutter.class_name }}(Model):
@@ -20,13 +20,13 @@ class {{ cookiecutter.class_name }}(Model):
         super().__init__()
         self.cutoff = hypers.cutoff
         self.interaction_range = hypers.cutoff
-        self.moments = Moments(hypers.cutoff, hypers.n_radial, hypers.n_channels)
+        self.descriptor = Descriptor(hypers.cutoff, hypers.n_radial, hypers.n_channels)
         self.heads = nn.ModuleDict()  # what is called heads belongs to targets
         self.retarget(dataset_info)
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """The blocks of the wanted targets, each ``[n_atoms, *components, n_properties]``."""
-        features, vectors, matrices = self.moments(graph)
+        features, vectors, matrices = self.descriptor(graph)
         predictions: Dict[str, List[Tensor]] = {}
         if "feature" in outputs:
             predictions["feature"] = [features]
@@ -38,7 +38,7 @@ class {{ cookiecutter.class_name }}(Model):
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
         """The features are offered too."""
-        return {"feature": self.moments.n_features}
+        return {"feature": self.descriptor.n_features}
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
@@ -48,8 +48,8 @@ class {{ cookiecutter.class_name }}(Model):
                 del self.heads[name]
         for name, target in dataset_info.targets.items():
             if name not in self.heads:
-                like = self.moments.elements
-                head = Readout(target, self.moments.n_features, self.moments.n_channels)
+                like = self.descriptor.elements
+                head = Readout(target, self.descriptor.n_features, self.descriptor.n_channels)
                 self.heads[name] = head.to(like.device, like.dtype)
 
     @torch.jit.ignore
@@ -75,11 +75,13 @@ class Readout(nn.Module):
 
     def forward(self, features: Tensor, vectors: Tensor, matrices: Tensor) -> Tensor:
         """The target's block, ``[n_atoms, (3, (3,)) n_properties]``."""
-        scalar = self.scalar(features)
+        scalar: Tensor = self.scalar(features)
         if self.rank == 0:
             return scalar
         if self.rank == 1:
-            return self.mix(vectors * scalar.unsqueeze(1))
+            vector: Tensor = self.mix(vectors * scalar.unsqueeze(1))
+            return vector
         identity = torch.eye(3, dtype=scalar.dtype, device=scalar.device)
-        trace = identity.unsqueeze(2) * self.trace(features).unsqueeze(1).unsqueeze(1)
-        return self.mix(matrices * scalar.unsqueeze(1).unsqueeze(1)) + trace
+        trace: Tensor = identity.unsqueeze(2) * self.trace(features).unsqueeze(1).unsqueeze(1)
+        traceless: Tensor = self.mix(matrices * scalar.unsqueeze(1).unsqueeze(1))
+        return traceless + trace

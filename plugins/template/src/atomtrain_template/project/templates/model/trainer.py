@@ -6,23 +6,24 @@ from atomtrain.model import FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo
 from torch import Tensor
 
+from {{ cookiecutter.package }}.descriptor import Descriptor
 from {{ cookiecutter.package }}.hypers import ModelHypers
-from {{ cookiecutter.package }}.moments import Moments
 
 
 class {{ cookiecutter.class_name }}(FeatureModel):
-    """Moments of neighbours as features."""
+    """Features of each atom's neighbours."""
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
-        moments = Moments(hypers.cutoff, hypers.n_radial, hypers.n_channels)
-        super().__init__(dataset_info, moments.n_features)
-        self.moments = moments
+        descriptor = Descriptor(hypers.cutoff, hypers.n_radial, hypers.n_channels)
+        super().__init__(dataset_info, descriptor.n_features)
+        self.descriptor = descriptor
         self.cutoff = hypers.cutoff
         self.interaction_range = hypers.cutoff
 
     def features(self, graph: AtomGraph) -> Tensor:
         """``[n_atoms, n_features]``"""
-        return self.moments(graph)[0]
+        features: Tensor = self.descriptor(graph)[0]
+        return features
 
     @torch.jit.ignore
     def grow(self, trained: Model, growth: Growth) -> None:

@@ -25,9 +25,11 @@ class {{ cookiecutter.class_name }}(FeatureModel):
 
     def features(self, graph: AtomGraph) -> Tensor:
         """``[n_atoms, n_channels]``"""
-        return self.network(self.backbone(graph))
+        features: Tensor = self.network(self.backbone(graph))
+        return features
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """The backbone is frozen: its features of a structure are computed once."""
-        return self.backbone.constants(graph)
+        constants: Constants = self.backbone.constants(graph)
+        return constants

@@ -11,7 +11,7 @@ from ase.io import write
 def alloy(seed: int) -> Atoms:
     """Eight atoms, each gold with a chance of one in three."""
     rng = np.random.default_rng(seed)
-    atoms = bulk("Cu", "fcc", a=3.8, cubic=True) * (2, 1, 1)
+    atoms: Atoms = bulk("Cu", "fcc", a=3.8, cubic=True) * (2, 1, 1)
     atoms.numbers[rng.random(len(atoms)) < 1 / 3] = 79
     strain = np.eye(3) + 0.03 * rng.normal(size=(3, 3))
     atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)

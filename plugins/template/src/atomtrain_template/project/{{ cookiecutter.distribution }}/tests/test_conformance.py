@@ -15,6 +15,7 @@ BACKBONE = {
 class Test{{ cookiecutter.class_name }}(ArchitectureTests):
     architecture = "{{ cookiecutter.name }}"
     model_hypers = {"n_channels": 8}
+    folder: "tempfile.TemporaryDirectory[str]"
 
     @classmethod
     def subject(cls) -> Subject:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import atomtrain
 import pytest
+from ase import Atoms
 from ase.io import read
 from metatomic_ase import MetatomicCalculator
 
@@ -23,5 +24,6 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(result.errors["test"]) == {"energy", "energy:forces", "energy:strain"}
 
     atoms = read("alloy.xyz", index=0)
+    assert isinstance(atoms, Atoms)
     atoms.calc = MetatomicCalculator("model.pt")
     assert abs(atoms.get_forces().sum(0)).max() < 1e-3

@@ -1,11 +1,16 @@
 """Checkpoints of older versions become ones of the current version."""
 
+from typing import Any
+
 import pytest
 from atomtrain.errors import CheckpointError
 
 from {{ cookiecutter.package }} import upgrades
 
-CHECKPOINT = {"model": {"last": {"a": 1.0, "b": 2.0}, "best": None}, "trainer": {"epoch": 3}}
+CHECKPOINT: dict[str, Any] = {
+    "model": {"last": {"a": 1.0, "b": 2.0}, "best": None},
+    "trainer": {"epoch": 3},
+}
 
 
 def test_every_version_has_a_step() -> None:

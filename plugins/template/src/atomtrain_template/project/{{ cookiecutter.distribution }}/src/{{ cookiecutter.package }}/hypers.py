@@ -19,10 +19,10 @@ class ModelHypers(options.Section):
     n_radial: Annotated[int, Field(ge=2)] = 8
     """Number of radial functions."""
     n_channels: Annotated[int, Field(ge=1)] = 16
-    """Number of moments of each kind."""
+    """Number of learnt functions of distance and element."""
 {%- if cookiecutter.level == "potential" %}
     n_hidden: Annotated[int, Field(ge=1)] = 64
-    """Width of the network that makes energies of the moments."""
+    """Width of the network that makes energies of the features."""
 {%- endif %}
 {%- endif %}
 

@@ -48,10 +48,10 @@ def describe_architecture() -> ArchitectureInfo:
             "one layer; heads make the targets of them."
         ),
 {%- else %}
-        summary="moments of neighbours and small networks",
+        summary="distances and directions of neighbours, and small networks",
         description=(
-            "Moments of the distances and directions of an atom's neighbours, and their norms, "
-            "which do not change when the structure is turned, feed small networks."
+            "Sums over an atom's neighbours, of learnt functions of distance and element times "
+            "directions, have norms that no rotation changes; small networks go on from these."
         ),
 {%- endif %}
         stage="experimental",
