@@ -157,12 +157,12 @@ class Jacobian:
         places = self.starts[group].unsqueeze(1) + step
         return self.order[places.clamp(max=max(len(self.order) - 1, 0))], step < counts
 
-    def at(self, pairs: Tensor) -> Tensor:
-        """Of the density in the vectors, ``[n, 3, K, n_radial]``."""
-        value, slope = self.radial[pairs].unbind(1)
-        turning = self.dy[pairs].unsqueeze(3) * value[:, None, None]
-        along = self.y[pairs].unsqueeze(2) * slope.unsqueeze(1)
-        return turning.addcmul_(self.directions[pairs][:, :, None, None], along.unsqueeze(1))
+    def at(self, pairs: Tensor, there: Tensor) -> Tensor:
+        """Of the density in the vectors, ``[n, width, 3, K, n_radial]``; zero at places without a pair."""
+        value, slope = (self.radial[pairs] * there[:, :, None, None]).unbind(2)
+        turning = self.dy[pairs].unsqueeze(4) * value[:, :, None, None]
+        along = self.y[pairs].unsqueeze(3) * slope.unsqueeze(2)
+        return turning.addcmul_(self.directions[pairs][:, :, :, None, None], along.unsqueeze(2))
 
 
 class _Density(torch.autograd.Function):

@@ -1,9 +1,9 @@
 """Invariant features of the density of an atom's neighbours, and their derivatives one by one.
 
-Of the density ``D [K, Q]`` (harmonics by columns: elements of neighbours times radial functions) four kinds, of two to
-five bodies: its part of degree 0; and, degree by degree, scalar products of channels, ``A1 . A2``, ``B . A3`` and
-``B . B`` with ``B = A1 x A2`` (:mod:`atomtrain_density.products`). Channels ``A = D W`` are random and fixed: as many as one
-can afford stand for all products there are (a random sketch of the complete basis, doi 10.1103/PhysRevLett.131.028001).
+Of the density ``D [K, Q]`` (harmonics by columns: elements of neighbours times radial functions) four kinds, of
+two to five bodies: its part of degree 0; and, degree by degree, scalar products of channels, ``A1 . A2``, ``B . A3``
+and ``B . B`` with ``B = A1 x A2`` (:mod:`atomtrain_density.products`). Channels ``A = D W`` are random and fixed: as
+many as one can afford stand for all products there are (doi 10.1103/PhysRevLett.131.028001).
 The smoothness prior is in their sizes: a radial function counts the less the quicker it oscillates, so that a product
 of quick ones counts least.
 

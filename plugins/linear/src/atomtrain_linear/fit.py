@@ -55,11 +55,11 @@ class NormalEquations:
 class Solution:
     """Coefficients, and what is known of them."""
 
-    ridge: float
     coefficients: Tensor
     """[n] float64"""
     factor: Tensor
     """[n, n], lower triangle: ``factor factor^T`` is the matrix of the equations, ridge and all"""
+    ridge: float
     loss: float
     """without the ridge's part"""
     spread: float
@@ -94,11 +94,5 @@ class Weighted:
         least = max(float(self.equations[n, n] - right @ x), 1e-300)
         loss = least - float((penalty * x.square()).sum())
         volume = 2.0 * float(factor.diagonal().log().sum()) - float(penalty.log().sum())
-        return Solution(
-            coefficients=x,
-            factor=factor,
-            ridge=ridge,
-            loss=loss,
-            spread=math.sqrt(least / self.number),
-            evidence=-0.5 * (self.number * math.log(least) + volume),
-        )
+        evidence = -0.5 * (self.number * math.log(least) + volume)
+        return Solution(x, factor, ridge, loss, math.sqrt(least / max(self.number, 1.0)), evidence)

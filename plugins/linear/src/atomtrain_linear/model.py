@@ -23,7 +23,6 @@ from atomtrain_linear.closed import ClosedForm, EnergiesAndGradients, Readout
 from atomtrain_linear.features import Features
 from atomtrain_linear.fit import Solution
 from atomtrain_linear.hypers import ModelHypers
-from atomtrain_linear.rows import DesignMatrix
 
 
 class Linear(PotentialModel):
@@ -78,31 +77,32 @@ class Linear(PotentialModel):
             predictions[self.uncertainty_name] = [self.uncertainty(graph, species)]
         return predictions
 
-    def uncertainty(self, graph: AtomGraph, species: Tensor) -> Tensor:
-        """Standard deviation of each structure's energy, ``[n_structures, 1]``, in the unit of the target.
+    def rows(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """What energies of structures are linear in, ``[n_structures, n_coefficients]``.
 
-        Features of a structure are sums over its atoms, so that errors of atoms add up as they are correlated.
+        Features summed over the atoms of each element, then how many these are.
         """
-        n = n_structures(graph)
+        n, n_species = n_structures(graph), self.n_species
         with torch.no_grad():
-            group = group_of(graph.centers, graph.neighbors, species, self.n_species)
+            group = group_of(graph.centers, graph.neighbors, species, n_species)
             density = self.density(graph.vectors.detach(), group, species.shape[0])
-            layout = by_species(species, self.n_species)
+            layout = by_species(species, n_species)
             nothing = torch.zeros_like(self.weight[:, : self.features.n_columns])
             parts = by_element(density, layout, self.features.n_harmonics, nothing)
             values = self.features(parts, layout.counts)
-            ones = torch.ones_like(values[:, :1])
-            structure = graph.structure.index_select(0, layout.order)
+            values = torch.cat([values, torch.ones_like(values[:, :1])], 1)
             if "atomtrain::selected" in graph.extras:
                 chosen = graph.extras["atomtrain::selected"].index_select(0, layout.order)
-                ones = ones * chosen.unsqueeze(1)
-                values = values * ones
-            group = structure * self.n_species + layout.kinds
-            rows = sum_over_structures(values, group, n * self.n_species).view(n, -1)
-            counted = sum_over_structures(ones, group, n * self.n_species).view(n, self.n_species)
-            x = torch.cat([rows, counted], 1)
-            y = torch.linalg.solve_triangular(self.factor, x.t(), upper=False)
-            return torch.linalg.vector_norm(y, dim=0).unsqueeze(1) * self.spread
+                values = values * chosen.unsqueeze(1)
+            group = graph.structure.index_select(0, layout.order) * n_species + layout.kinds
+            sums = sum_over_structures(values, group, n * n_species).view(n, n_species, -1)
+            return torch.cat([sums[:, :, :-1].flatten(1), sums[:, :, -1]], 1)
+
+    def uncertainty(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """Standard deviation of each structure's energy, ``[n_structures, 1]``, in the unit of the target."""
+        x = self.rows(graph, species).t()
+        y = torch.linalg.solve_triangular(self.factor, x, upper=False)
+        return torch.linalg.vector_norm(y, dim=0).unsqueeze(1) * self.spread
 
     def readout(self) -> Readout:
         """The coefficients, contracted with what they are coefficients of."""
@@ -131,16 +131,6 @@ class Linear(PotentialModel):
         self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
 
     @torch.jit.ignore
-    def design(self) -> DesignMatrix:
-        """What makes the rows of least squares."""
-        return DesignMatrix(self.features, self.density.radial, self.n_species)
-
-    @torch.jit.ignore
-    def species_of(self, graph: AtomGraph) -> Tensor:
-        """The elements of atoms, counted from 0."""
-        return self.species_index.index_select(0, graph.types)
-
-    @torch.jit.ignore
     def set(self, solution: Solution, spread: float) -> None:
         """Take a solution; ``spread`` is the deviation in the target's unit where its factor gives 1."""
         with torch.no_grad():
@@ -149,13 +139,6 @@ class Linear(PotentialModel):
             self.spread.fill_(spread)
             if self.uncertainty_name:
                 self.factor.copy_(solution.factor)
-
-    @torch.jit.ignore
-    def retarget(self, dataset_info: DatasetInfo) -> None:
-        """See :meth:`atomtrain.model.Model.retarget`."""
-        super().retarget(dataset_info)
-        if self.uncertainty_name:
-            self.uncertainty_name = _uncertainty_name(self.energy_name)
 
 
 def _uncertainty_name(energy: str) -> str:

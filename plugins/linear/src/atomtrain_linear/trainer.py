@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from hashlib import sha256
 from typing import Any
@@ -17,6 +18,7 @@ from atomtrain_density.short_range import kinds_of_pairs
 from atomtrain_linear.fit import NormalEquations, Solution, Weighted
 from atomtrain_linear.hypers import TrainerHypers
 from atomtrain_linear.model import Linear
+from atomtrain_linear.rows import DesignMatrix
 
 log = logging.getLogger("atomtrain")
 LABEL = "rows"
@@ -32,11 +34,12 @@ class Fit:
         assert isinstance(run.hypers, TrainerHypers)
         self.model, self.run, self.hypers = model, run, run.hypers
         target = run.dataset_info.targets[model.energy_name]
-        self.loss = run.hypers.loss_for(target)
+        loss = run.hypers.loss_for(target)
+        self.weights = {"values": loss.weight, **{g: x.weight for g, x in loss.gradients.items()}}
         self.totals = target.name in run.hypers.per_structure_targets
         self.affine = run.predictor.affine_of(target.name)
         self.keys = {"values": target.name, **{g: f"{target.name}:{g}" for g in target.gradients}}
-        self.design = model.design()
+        self.design = DesignMatrix(model.features, model.density.radial, model.n_species)
         self.equations = NormalEquations(model.n_coefficients, list(self.keys), run.device)
         self.state: dict[str, Any] = {**self.equations.sums, "added": [], "adding": []}
 
@@ -46,8 +49,7 @@ class Fit:
             anew = self._add_structures(session) or bool(self.run.changed_hypers)
             self.model.inner.copy_(CLOSEST * self._shortest(session))
             seen = [self._energies(batch) for batch in session.batches("validation")]
-            weights = {g: loss.weight for g, loss in self.loss.gradients.items()}
-            equations = self.equations.weighted({"values": self.loss.weight, **weights})
+            equations = self.equations.weighted(self.weights)
             ridges = self._ridges(session, equations)
             for stage in session.stages(len(ridges), anew=anew):
                 solution = equations.solve(ridges[stage], self.model.n_species)
@@ -65,9 +67,7 @@ class Fit:
         new = [k for k, name in enumerate(names) if name not in known]
         adding = [names[k] for k in new]
         if not known <= set(names) or state["adding"] not in ([], adding):
-            log.info(
-                "structures, labels or scales are not those of the checkpoint: all are added anew"
-            )
+            log.info("the checkpoint has other structures, labels or scales: all are added anew")
             for tensor in self.equations.sums.values():
                 tensor.zero_()
             state.update(added=[], adding=[])
@@ -98,8 +98,9 @@ class Fit:
 
     @torch.no_grad()
     def _add(self, batch: Batch) -> None:
-        graph, species = batch.graph, self.model.species_of(batch.graph)
-        rows = self.design.of(graph, species, list(self.keys))
+        graph, species = batch.graph, self._species(batch)
+        rows = self.design.of(graph, species, list(self.keys)[1:])
+        rows["values"] = self.model.rows(graph, species)
         for kind, key in self.keys.items():
             x, label, mask = (
                 rows[kind].flatten(0, -2),
@@ -112,12 +113,14 @@ class Fit:
             there = slice(None) if mask is None else mask.flatten()
             self.equations.add(kind, x[there], label[there])
 
+    def _species(self, batch: Batch) -> Tensor:
+        return self.model.species_index[batch.graph.types]
+
     def _shortest(self, session: Session) -> Tensor:
         """The shortest distance of each two elements, ``[S, S]``; 0 where there is none."""
         found = torch.full_like(self.model.inner, torch.inf)
         for batch in session.batches():
-            species = self.model.species_of(batch.graph)
-            kinds = kinds_of_pairs(batch.graph, species, self.model.n_species)
+            kinds = kinds_of_pairs(batch.graph, self._species(batch), self.model.n_species)
             r = torch.linalg.vector_norm(batch.graph.vectors, dim=1)
             found.view(-1).scatter_reduce_(0, kinds, r, "amin")
         found = torch.cat(self.run.processes.gather(found[None])).amin(0)
@@ -139,7 +142,7 @@ class Fit:
 
     def _energies(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rows and labels of whole structures, float64; zero where there is no label."""
-        rows = self.design.of(batch.graph, self.model.species_of(batch.graph), ["values"])["values"]
+        rows = self.model.rows(batch.graph, self._species(batch))
         mask = batch.masks.get(self.keys["values"])
         label = batch.labels[self.keys["values"]] * (1.0 if self.totals else batch.n_atoms[:, None])
         there = torch.ones_like(label) if mask is None else mask.to(label)
@@ -147,13 +150,12 @@ class Fit:
 
     def _spread(self, solution: Solution, seen: list[tuple[Tensor, Tensor]]) -> float:
         """What the factor's 1 is, in the target's unit: as errors on the validation set say, if there is one."""
-        spread = solution.spread
-        if seen:
-            x, y = (torch.cat(part) for part in zip(*seen, strict=True))
-            errors = (x @ solution.coefficients - y.squeeze(1)).square()
-            known = (
-                torch.linalg.solve_triangular(solution.factor, x.t(), upper=False).square().sum(0)
-            )
-            there = known > 0
-            spread = float((errors[there] / known[there]).mean().sqrt()) if there.any() else spread
+        total = solution.coefficients.new_zeros(2)
+        for x, y in seen:
+            error = (x @ solution.coefficients - y.squeeze(1)).square()
+            known = torch.linalg.solve_triangular(solution.factor, x.t(), upper=False)
+            ratio = error / known.square().sum(0).clamp(min=1e-300)
+            total += torch.stack([ratio.sum(), (x.any(1)).sum()])
+        errors, number = self.run.processes.sum_(total).tolist()
+        spread = math.sqrt(errors / number) if number else solution.spread
         return spread * float(self.affine.scale[0, 0])
