@@ -111,8 +111,8 @@ class Linear(PotentialModel):
         w = self.weight
         of_pairs = w[:, f.first_pair : f.first_many].reshape(self.n_species, n_degrees, n_pairs)
         of_many = w[:, f.first_many :].reshape(self.n_species, -1, n_degrees, m)
-        norm = 1.0 / torch.sqrt(2.0 * torch.arange(n_degrees, device=w.device) + 1.0)
-        by_degree = norm.to(w.dtype).reshape(n_degrees, 1, 1, 1)
+        degrees = torch.arange(n_degrees, dtype=w.dtype, device=w.device)
+        by_degree = torch.rsqrt(2.0 * degrees + 1.0).reshape(n_degrees, 1, 1, 1)
         half = f.pair[..., :n_pairs] * of_pairs.transpose(0, 1).unsqueeze(2) * (0.5 * by_degree)
         quadratic = torch.matmul(half, f.pair[..., n_pairs:].transpose(2, 3))
         quadratic = quadratic + quadratic.transpose(2, 3)
