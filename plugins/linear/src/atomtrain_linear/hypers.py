@@ -26,9 +26,9 @@ class ModelHypers(Section):
     """Radial functions for each element of the neighbours."""
     max_degree: Annotated[int, Field(ge=1, le=6)] = 3
     """Largest degree of the spherical harmonics (included)."""
-    num_pairs: Annotated[int, Field(ge=1)] = 60
+    num_pairs: Annotated[int, Field(ge=1)] = 80
     """Products of two channels, for each degree and element of the atom."""
-    num_products: Annotated[int, Field(ge=1)] = 80
+    num_products: Annotated[int, Field(ge=1)] = 120
     """Products of three channels, and as many of four, for each degree and element of the atom."""
     smoothness: Annotated[float, Field(ge=0)] = 0.4
     """How much less, as the logarithm of a ratio, each radial function counts than the one before, which
