@@ -49,7 +49,8 @@ def fit(folder: Path, restart: str | None = None, **training: Any) -> api.Traini
         if (folder / f"{part}.xyz").exists()
     }
     sections.setdefault("validation_set", 0)
-    options = {"architecture": {"name": "linear", "model": SMALL, "training": hypers}, **sections}
+    architecture = {"name": "linear", "model": SMALL, "training": hypers}
+    options = {"base_precision": 64, "architecture": architecture, **sections}
     (folder / "options.yaml").write_text(yaml.safe_dump(options))
     return api.train("options.yaml", restart=restart)
 
@@ -92,7 +93,7 @@ def test_a_restart_with_more_structures_is_the_fit_of_all(folder: Path) -> None:
     assert "rows: 2 batches" in log_of(added)
     anew = fit(folder, atomic_baseline="few.ckpt", fixed_scaling_weights="few.ckpt")
     assert "rows: 4 batches" in log_of(anew)
-    torch.testing.assert_close(coefficients(added), coefficients(anew), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(coefficients(added), coefficients(anew), rtol=1e-7, atol=1e-8)
 
 
 def test_a_restart_with_another_structure_gone_adds_all_anew(folder: Path) -> None:
@@ -113,8 +114,7 @@ def test_ridge_and_weights_are_free_without_a_second_pass(folder: Path) -> None:
 def test_without_validation_evidence_chooses(folder: Path) -> None:
     (folder / "validation.xyz").unlink()
     result = fit(folder, ridge="validation")
-    assert "evidence: 5 ridges" in log_of(result)
-    assert "best stage 0" in log_of(result)
+    assert "best stage 0 (ridge" in log_of(result)
 
 
 def test_losses_that_are_no_squares_are_refused(folder: Path) -> None:

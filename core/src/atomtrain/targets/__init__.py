@@ -11,3 +11,4 @@ from atomtrain.targets.layout import DatasetInfo as DatasetInfo
 from atomtrain.targets.layout import Irrep as Irrep
 from atomtrain.targets.layout import TargetInfo as TargetInfo
 from atomtrain.targets.layout import split_key as split_key
+from atomtrain.targets.layout import uncertainty_name as uncertainty_name

@@ -23,6 +23,14 @@ GRADIENT_NAMES = {"forces": "forces", "strain": "stress"}
 GRADIENTS = tuple(GRADIENT_NAMES)
 
 
+def uncertainty_name(target: str) -> str:
+    """The output with a target's standard deviation: ``energy_uncertainty`` and its variants, as metatomic has them."""
+    base, _, variant = target.partition("/")
+    if base == "energy":
+        return "energy_uncertainty" + (f"/{variant}" if variant else "")
+    return f"mtt::aux::{target.split('::')[-1]}_uncertainty"
+
+
 def split_key(key: str) -> tuple[str, str]:
     """Target and gradient (or "") of a label's key: ``energy:forces``, but also ``mtt::dipole``."""
     for gradient in GRADIENTS:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from atomtrain.data import Batch
-from atomtrain.graph import AtomGraph
 from atomtrain.model import Growth, forces_and_strain, with_leaves
 from atomtrain_ace.messages import normalised
 from atomtrain_density.elements import by_species
-from atomtrain_density.short_range import kinds_of_pairs
+from atomtrain_density.short_range import note_shortest
 
 if TYPE_CHECKING:
     from atomtrain_ace.messages import SecondLayer
@@ -64,7 +63,7 @@ def calibrate(
     species = [exact.species_index[batch.graph.types] for batch in seen]
     exact.inner.fill_(torch.inf)
     for kinds, batch in zip(species, seen, strict=True):
-        _find_shortest(exact, kinds, batch.graph)
+        note_shortest(exact.inner, batch.graph, kinds)
     exact.inner[exact.inner == torch.inf] = 0.0  # no such pair
     exact.inner *= CLOSEST
     densities = [exact._fast_density(b.graph, s) for b, s in zip(seen, species, strict=True)]
@@ -91,13 +90,6 @@ def calibrate(
         after_each(exact)
     _size(exact, seen[:N_FORCES])
     model.load_state_dict(exact.state_dict())
-
-
-def _find_shortest(model: Ace, species: Tensor, graph: AtomGraph) -> None:
-    """The shortest distance for each pair of elements, so far."""
-    kinds = kinds_of_pairs(graph, species, model.n_species)
-    r = torch.linalg.vector_norm(graph.vectors, dim=1)
-    model.inner.view(-1).scatter_reduce_(0, kinds, r, "amin")
 
 
 def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:

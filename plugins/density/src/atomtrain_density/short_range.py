@@ -16,6 +16,13 @@ def kinds_of_pairs(graph: AtomGraph, species: Tensor, n_species: int) -> Tensor:
     return group_of(of_centers, graph.neighbors, species, n_species)
 
 
+def note_shortest(found: Tensor, graph: AtomGraph, species: Tensor) -> None:
+    """Lower the shortest distances found so far of each two elements, ``[S, S]``."""
+    kinds = kinds_of_pairs(graph, species, found.shape[0])
+    r = torch.linalg.vector_norm(graph.vectors, dim=1)
+    found.view(-1).scatter_reduce_(0, kinds, r, "amin")
+
+
 def softened(graph: AtomGraph, species: Tensor, inner: Tensor) -> AtomGraph:
     """The graph with no pair much shorter than ``inner [S, S]``, the shortest of a pair of elements.
 

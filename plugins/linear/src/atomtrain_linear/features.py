@@ -40,9 +40,8 @@ class Features(nn.Module):
         n_products = hypers.num_products
         self.two = Products(degree, n_pairs, 2)
         self.many = Products(degree, n_products, 4)
-        self.first_pair = self.n_columns
         self.linear = LINEAR
-        self.first_many = self.first_pair + (degree + 1) * n_pairs
+        self.first_many = self.n_columns + (degree + 1) * n_pairs
         self.n_features = self.first_many + 2 * (degree + 1) * n_products
         size = torch.exp(-hypers.smoothness * torch.arange(hypers.num_radial, dtype=torch.float64))
         size = (size / torch.linalg.vector_norm(size)).repeat(n_species) / math.sqrt(n_species)
@@ -88,7 +87,7 @@ class Features(nn.Module):
             w = self.pair[k, s] / math.sqrt(2 * k + 1)
             a = mixed[:, own].unsqueeze(2)
             g = a[..., m:] * w[:, :m]
-            parts.append((self.first_pair + k * m, own, g.addcmul_(a[..., :m], w[:, m:])))
+            parts.append((self.n_columns + k * m, own, g.addcmul_(a[..., :m], w[:, m:])))
         first = self.first_many
         for g in self._slopes_of_many(density, s):
             parts.append((first, slice(0, self.n_harmonics), g))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from atomtrain import options
 from atomtrain.options import LossSpec, Section
-
-if TYPE_CHECKING:
-    from atomtrain.targets import TargetInfo
+from atomtrain.targets import TargetInfo
 
 FITTED = ("mse", "masked_mse")
 """losses that have a solution in closed form"""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, n_structures, sum_over_structures, type_table
 from atomtrain.model import ZBL, PotentialModel
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import DatasetInfo, uncertainty_name
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks, by_element
 from atomtrain_density.elements import by_species
@@ -32,16 +32,16 @@ class Linear(PotentialModel):
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
         super().__init__(dataset_info)
-        self.zbl = hypers.zbl
         self.cutoff = float(hypers.cutoff)
         if hypers.zbl:
             self.baseline = ZBL(dataset_info)
             self.cutoff = max(self.cutoff, self.baseline.cutoff)
         self.interaction_range = self.cutoff
-        types = list(dataset_info.atomic_types)
-        self.n_species = len(types)
+        self.n_species = len(dataset_info.atomic_types)
         self.species_index: Tensor
-        self.register_buffer("species_index", type_table(types), persistent=False)
+        self.register_buffer(
+            "species_index", type_table(dataset_info.atomic_types), persistent=False
+        )
         degree = hypers.max_degree
         radial = stretched_table(hypers.cutoff, hypers.num_radial)
         blocks = DensityBlocks([hypers.num_radial] * (degree + 1), self.n_species, shared=True)
@@ -52,6 +52,12 @@ class Linear(PotentialModel):
         self.weight = nn.Parameter(torch.zeros(self.n_species, n_features), requires_grad=False)
         self.constant = nn.Parameter(torch.zeros(self.n_species), requires_grad=False)
         self.n_coefficients = self.n_species * (n_features + 1)
+        self.linear: Tensor
+        self.quadratic: Tensor
+        self.third: Tensor
+        self.square: Tensor
+        for name, value in self.contracted(self.weight)._asdict().items():
+            self.register_buffer(name, value)
         known = self.n_coefficients if hypers.uncertainty else 0
         self.factor: Tensor
         self.spread: Tensor
@@ -59,7 +65,7 @@ class Linear(PotentialModel):
         self.register_buffer("factor", torch.zeros(known, known))
         self.register_buffer("spread", torch.ones(1))
         self.register_buffer("inner", torch.zeros(self.n_species, self.n_species))
-        self.uncertainty_name: str = _uncertainty_name(self.energy_name) if known else ""
+        self.uncertainty_name: str = uncertainty_name(self.energy_name) if known else ""
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
@@ -68,7 +74,8 @@ class Linear(PotentialModel):
         predictions: Dict[str, List[Tensor]] = {}
         if self.energy_name in outputs:
             wanted = graph.vectors.requires_grad
-            y, g = self.closed(graph, species, self.features.factors, self.readout(), wanted)
+            readout = Readout(self.linear, self.quadratic, self.third, self.square)
+            y, g = self.closed(graph, species, self.features.factors, readout, wanted)
             y = y + self.constant.index_select(0, species).unsqueeze(1)
             if wanted:
                 y = with_slopes(y, g, graph.vectors, graph.centers)
@@ -104,21 +111,24 @@ class Linear(PotentialModel):
         y = torch.linalg.solve_triangular(self.factor, x, upper=False)
         return torch.linalg.vector_norm(y, dim=0).unsqueeze(1) * self.spread
 
-    def readout(self) -> Readout:
-        """The coefficients, contracted with what they are coefficients of."""
+    @torch.jit.ignore
+    def contracted(self, w: Tensor) -> Readout:
+        """Coefficients ``[S, n_features]`` of features, with what these are made of."""
         f = self.features
         n_degrees, m, n_pairs = f.degree + 1, f.many.channels, f.two.channels
-        w = self.weight
-        of_pairs = w[:, f.first_pair : f.first_many].reshape(self.n_species, n_degrees, n_pairs)
-        of_many = w[:, f.first_many :].reshape(self.n_species, -1, n_degrees, m)
-        degrees = torch.arange(n_degrees, dtype=w.dtype, device=w.device)
-        by_degree = torch.rsqrt(2.0 * degrees + 1.0).reshape(n_degrees, 1, 1, 1)
-        half = f.pair[..., :n_pairs] * of_pairs.transpose(0, 1).unsqueeze(2) * (0.5 * by_degree)
-        quadratic = torch.matmul(half, f.pair[..., n_pairs:].transpose(2, 3))
-        quadratic = quadratic + quadratic.transpose(2, 3)
-        third = f.third * of_many[:, 0].transpose(0, 1).unsqueeze(2) * by_degree
-        square = of_many[:, 1].transpose(0, 1).unsqueeze(2) * by_degree
-        return Readout(f.linear * w[:, : f.first_pair], quadratic, third, square)
+        norm = torch.rsqrt(2.0 * torch.arange(n_degrees).to(w) + 1.0).reshape(n_degrees, 1, 1, 1)
+        of_pairs, of_third, of_square = (
+            norm * part.reshape(self.n_species, n_degrees, -1).transpose(0, 1).unsqueeze(2)
+            for part in w[:, f.n_columns :].split_with_sizes(
+                [n_degrees * n_pairs, n_degrees * m, n_degrees * m], dim=1
+            )
+        )
+        pair = f.pair.to(w)
+        half = torch.matmul(
+            0.5 * pair[..., :n_pairs] * of_pairs, pair[..., n_pairs:].transpose(2, 3)
+        )
+        quadratic = half + half.transpose(2, 3)
+        return Readout(f.linear * w[:, : f.n_columns], quadratic, f.third * of_third, of_square)
 
     @torch.jit.ignore
     def structure_outputs(self) -> Dict[str, int]:
@@ -134,16 +144,11 @@ class Linear(PotentialModel):
     def set(self, solution: Solution, spread: float) -> None:
         """Take a solution; ``spread`` is the deviation in the target's unit where its factor gives 1."""
         with torch.no_grad():
-            self.weight.copy_(solution.coefficients[: -self.n_species].view_as(self.weight))
+            weight = solution.coefficients[: -self.n_species].view_as(self.weight)
+            self.weight.copy_(weight)
+            for name, value in self.contracted(weight)._asdict().items():
+                getattr(self, name).copy_(value)
             self.constant.copy_(solution.coefficients[-self.n_species :])
             self.spread.fill_(spread)
             if self.uncertainty_name:
                 self.factor.copy_(solution.factor)
-
-
-def _uncertainty_name(energy: str) -> str:
-    """metatomic's name of it: ``energy_uncertainty`` and variants of that; of other energies one of our own."""
-    base, _, variant = energy.partition("/")
-    if base == "energy":
-        return "energy_uncertainty" + (f"/{variant}" if variant else "")
-    return f"mtt::aux::{energy.split('::')[-1]}_uncertainty"

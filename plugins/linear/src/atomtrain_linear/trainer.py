@@ -14,7 +14,7 @@ from torch import Tensor
 from atomtrain.data import Batch, fingerprint
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.session import Session
-from atomtrain_density.short_range import kinds_of_pairs
+from atomtrain_density.short_range import note_shortest
 from atomtrain_linear.fit import NormalEquations, Solution, Weighted
 from atomtrain_linear.hypers import TrainerHypers
 from atomtrain_linear.model import Linear
@@ -120,9 +120,7 @@ class Fit:
         """The shortest distance of each two elements, ``[S, S]``; 0 where there is none."""
         found = torch.full_like(self.model.inner, torch.inf)
         for batch in session.batches():
-            kinds = kinds_of_pairs(batch.graph, self._species(batch), self.model.n_species)
-            r = torch.linalg.vector_norm(batch.graph.vectors, dim=1)
-            found.view(-1).scatter_reduce_(0, kinds, r, "amin")
+            note_shortest(found, batch.graph, self._species(batch))
         found = torch.cat(self.run.processes.gather(found[None])).amin(0)
         return torch.where(found < torch.inf, found, 0.0)
 
@@ -134,10 +132,7 @@ class Fit:
             return [self.hypers.ridge]
         if self.hypers.ridge == "validation" and session.judge.validates:
             return list(RIDGES)
-        found = {}
-        for k, ridge in enumerate(RIDGES):
-            found[ridge] = equations.solve(ridge, self.model.n_species).evidence
-            session.progress("evidence", k + 1, len(RIDGES), "ridges")
+        found = {r: equations.solve(r, self.model.n_species).evidence for r in RIDGES}
         return [max(found, key=found.__getitem__)]
 
     def _energies(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, uncertainty_name
 from atomtrain.targets.maps import map_labels
 
 
@@ -167,14 +167,9 @@ class ExportedModel(nn.Module):
 
 
 def uncertain_target(output: str, dataset_info: DatasetInfo) -> Optional[TargetInfo]:
-    """The target whose standard deviation a model's output is, by the names metatomic has for these."""
-    base, _, variant = output.partition("/")
-    own = base.removesuffix("_uncertainty")
-    if own == base:
-        return None
-    own = own.removeprefix("mtt::aux::") + (f"/{variant}" if variant else "")
-    named = {name.split("::")[-1]: target for name, target in dataset_info.targets.items()}
-    return named.get(own)
+    """The target whose standard deviation a model's output is."""
+    named = {uncertainty_name(name): target for name, target in dataset_info.targets.items()}
+    return named.get(output)
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:
