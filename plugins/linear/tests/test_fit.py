@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atomtrain_linear import fit as module
-from atomtrain_linear.fit import CONSTANTS, NormalEquations, Weighted
+from atomtrain_linear.fit import CONSTANTS, NormalEquations
 
 N, RIDGE = 7, 1e-3
 WEIGHTS = {"values": 30.0, "forces": 2.0}
@@ -24,13 +24,14 @@ def data() -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @pytest.fixture
-def equations(monkeypatch: pytest.MonkeyPatch) -> Weighted:
+def equations(monkeypatch: pytest.MonkeyPatch) -> NormalEquations:
     monkeypatch.setattr(module, "BLOCK", 3)
     made = NormalEquations(N, list(WEIGHTS), torch.device("cpu"))
     for kind, (x, y) in data().items():
         made.add(kind, x[:5], y[:5])
         made.add(kind, x[5:], y[5:])
-    return made.weighted(WEIGHTS)
+    made.weigh(WEIGHTS)
+    return made
 
 
 def as_one() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ def as_one() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, penalty
 
 
-def test_coefficients_are_those_of_least_squares(equations: Weighted) -> None:
+def test_coefficients_are_those_of_least_squares(equations: NormalEquations) -> None:
     x, y, penalty = as_one()
     whole = np.concatenate([x, np.diag(np.sqrt(penalty))])
     expected, *_ = np.linalg.lstsq(whole, np.concatenate([y, np.zeros(N)]), rcond=None)
@@ -55,7 +56,9 @@ def test_coefficients_are_those_of_least_squares(equations: Weighted) -> None:
     )
 
 
-def test_evidence_is_that_of_the_gaussian_the_labels_are_drawn_from(equations: Weighted) -> None:
+def test_evidence_is_that_of_the_gaussian_the_labels_are_drawn_from(
+    equations: NormalEquations,
+) -> None:
     """Labels are normal with covariance ``s (1 + X P^-1 X^T)``, s being what makes them likeliest."""
     x, y, penalty = as_one()
     matrix = np.eye(len(y)) + x @ np.diag(1.0 / penalty) @ x.T
@@ -68,6 +71,7 @@ def test_a_ridge_below_rounding_is_raised() -> None:
     made = NormalEquations(3, ["values"], torch.device("cpu"))
     x = torch.tensor([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]], dtype=torch.float64)
     made.add("values", 1e8 * x, torch.ones(2, dtype=torch.float64))
-    solution = made.weighted({"values": 1.0}).solve(1e-12, 0)
+    made.weigh({"values": 1.0})
+    solution = made.solve(1e-12, 0)
     assert solution.ridge > 1e-12
     assert bool(solution.coefficients.isfinite().all())

@@ -15,7 +15,7 @@ from atomtrain.data import Batch, fingerprint
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.session import Session
 from atomtrain_density.short_range import note_shortest
-from atomtrain_linear.fit import NormalEquations, Solution, Weighted
+from atomtrain_linear.fit import NormalEquations, Solution
 from atomtrain_linear.hypers import TrainerHypers
 from atomtrain_linear.model import Linear
 from atomtrain_linear.rows import DesignMatrix
@@ -49,10 +49,10 @@ class Fit:
             anew = self._add_structures(session) or bool(self.run.changed_hypers)
             self.model.inner.copy_(CLOSEST * self._shortest(session))
             seen = [self._energies(batch) for batch in session.batches("validation")]
-            equations = self.equations.weighted(self.weights)
-            ridges = self._ridges(session, equations)
+            self.equations.weigh(self.weights)
+            ridges = self._ridges(session)
             for stage in session.stages(len(ridges), anew=anew):
-                solution = equations.solve(ridges[stage], self.model.n_species)
+                solution = self.equations.solve(ridges[stage], self.model.n_species)
                 self.model.set(solution, self._spread(solution, seen))
                 session.validated(solution.loss, {"ridge": solution.ridge})
                 session.stopped_early = stage > session.judge.best_stage + 1
@@ -126,13 +126,13 @@ class Fit:
 
     # -- coefficients --------------------------------------------------------------------------
 
-    def _ridges(self, session: Session, equations: Weighted) -> list[float]:
+    def _ridges(self, session: Session) -> list[float]:
         """Those to be tried, from the largest on."""
         if isinstance(self.hypers.ridge, float):
             return [self.hypers.ridge]
         if self.hypers.ridge == "validation" and session.judge.validates:
             return list(RIDGES)
-        found = {r: equations.solve(r, self.model.n_species).evidence for r in RIDGES}
+        found = {r: self.equations.solve(r, self.model.n_species).evidence for r in RIDGES}
         return [max(found, key=found.__getitem__)]
 
     def _energies(self, batch: Batch) -> tuple[Tensor, Tensor]:
