@@ -212,7 +212,7 @@ class Session:
         ``anew``: none of the stages of the checkpoint counts, nor its best weights.
         """
         if anew:
-            self.stage = 0
+            self.stage = self.first_stage = 0
             self.judge.forget()
         self._n_stages, self._in_stages = n, True
         while self.stage < n and not self.stopped_early:
