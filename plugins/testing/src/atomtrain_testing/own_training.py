@@ -20,7 +20,7 @@ from atomtrain_testing.subject import Subject
 from atomtrain_testing.training import LENGTH, Heard, Trained, train, trained
 
 
-@check("checkpoints")
+@check("restart")
 def interruption(subject: Subject) -> None:
     """A training that a signal stops, in a pass or between stages, goes on as if nothing had been.
 

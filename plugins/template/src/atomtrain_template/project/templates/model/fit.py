@@ -29,5 +29,6 @@ class {{ cookiecutter.class_name }}(PotentialModel):
 
     def atomic_energies(self, graph: AtomGraph) -> Tensor:
         """``[n_atoms]``, of ``graph.vectors``, ``types``, ``centers`` and ``neighbors``."""
+        features: Tensor = self.moments(graph)[0]
         weights = self.weights.index_select(0, self.index.index_select(0, graph.types))
-        return (self.moments(graph)[0] * weights).sum(1)
+        return (features * weights).sum(1)
