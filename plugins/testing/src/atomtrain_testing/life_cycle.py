@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomtrain.errors import CheckpointError, DataError, TargetError
+from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model import Predictor
 from atomtrain.plugins.restore import restore
 from atomtrain.training.checkpoint import load_checkpoint
@@ -155,7 +155,12 @@ def core_heads(subject: Subject) -> None:
     if not others:
         raise NotApplicable("the architecture declares the kinds that are looked at here")
     example = subject.examples_of(others[0])[-1]
-    done = train(subject, [example], num_epochs=2)
+    try:
+        done = train(subject, [example], num_epochs=2)
+    except (OptionsError, TargetError) as error:
+        if not subject.trains_itself:
+            raise
+        raise NotApplicable(f"its training takes no other targets: {error}") from error
     require(
         bool(torch.isfinite(torch.tensor(done.losses)).all()),
         f"the loss of '{example.name}' is {done.losses}",
