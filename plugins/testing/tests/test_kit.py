@@ -11,6 +11,7 @@ import pytest
 import tiny_arch
 from helpers.installing import install
 
+from atomtrain.errors import PluginError
 from atomtrain.plugins import Architecture
 from atomtrain_testing import (
     CHECKS,
@@ -22,6 +23,7 @@ from atomtrain_testing import (
     run_all,
     run_check,
 )
+from atomtrain_testing.training import train
 
 SOURCE = Path(tiny_arch.__file__).read_text()
 TRAINING = ("life_cycle", "own_training")
@@ -287,6 +289,21 @@ def test_a_training_of_one_stage(fitted: Callable[..., Subject]) -> None:
     assert outcomes["restart"].verdict == "skipped" and "one stage" in outcomes["restart"].message
     assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
     assert outcomes["interruption"].verdict == "passed"
+
+
+def test_other_hypers_may_find_the_same(fitted: Callable[..., Subject]) -> None:
+    """Whether they were honoured is told by what was done, not by weights that happen to differ."""
+    before, after = fitted(ridge=[1e-6]), fitted(ridge=[1e-6, 1e4])
+    first = train(before, [before.main])
+    again = train(after, [after.main], restart=first.checkpoint)
+    assert len(again.losses) == 2
+    for name, weight in first.outcome.best_weights.items():
+        assert again.outcome.best_weights[name].equal(weight)
+    old = Subject("tiny", {}, {"fault": "keeps old results", "ridge": [1e-7, 1e-5, 1e4]})
+    first = train(old, [old.main])  # the best is not the last
+    other = Subject("tiny", {}, {"fault": "keeps old results", "ridge": [1e-3, 1e-2, 1e5]})
+    with pytest.raises(PluginError, match=r"other hypers \(ridge\) and left the result as it was"):
+        train(other, [other.main], restart=first.checkpoint)
 
 
 @pytest.mark.parametrize(

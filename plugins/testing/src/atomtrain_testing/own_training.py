@@ -86,7 +86,7 @@ def changes(subject: Subject) -> None:
         try:
             done = train(subject, [subject.main], restart=start, **{**LENGTH, **changed})
         except PluginError as error:
-            if "left all weights as they were" in str(error):
+            if "left the result as it was" in str(error):
                 return False
             raise
         return bool(_different(_result(subject, done), old))

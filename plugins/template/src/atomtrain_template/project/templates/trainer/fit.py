@@ -1,8 +1,8 @@
 """How the model is trained: by least squares, in one pass over the data.
 
-What the model predicts with one weight at 1 and all others at 0 is a column of the design matrix,
-which holds for every target of a model that is linear in its weights. Sums over all structures of
-products of columns are all that a solution needs; they are in the checkpoints.
+What the model predicts with one weight at 1 and all others at 0 is a column of the design matrix.
+That holds for energies, forces and stress of any model that is linear in its weights. All that a
+solution needs are products of columns, summed over structures; they are in the checkpoints.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ def train(model: Model, run: TrainingRun) -> TrainingOutcome:
     assert isinstance(run.hypers, TrainerHypers)
     weights, ridges = model.get_parameter("weights"), run.hypers.ridge
     session = run.session()
-    terms = session.objective.terms  # energies, forces, stress: each with its weight
-    # of each term: products of all columns, the labels being the last one, and how many rows
-    n = weights.numel() + 1
-    sums = torch.zeros(len(terms), n, n, dtype=torch.float64, device=run.device)
-    session.state.update(products=sums, rows=sums.new_zeros(len(terms)))
+    terms = session.objective.terms  # of the loss: energies, forces, stress
+    n = weights.numel() + 2
+    for term in terms:
+        sums = torch.zeros(n, n, dtype=torch.float64, device=run.device)
+        session.state[f"products of {term.key}"] = sums
     with session:
-        if run.data_changed:  # what was summed before is of other data
-            session.forget_pass(PASS)
-            for value in session.state.values():
-                value.zero_()
+        if run.data_changed or run.changed_hypers.keys() - {"ridge"}:
+            session.forget_pass(PASS)  # sums of something else
+            for sums in session.state.values():
+                sums.zero_()
         for batch in session.batches("train", PASS, sums=list(session.state)):
-            matrices = design_matrix(run, batch, terms, weights)
-            for k, term in enumerate(terms):
-                if term.key in matrices:
-                    rows = matrices[term.key]
-                    session.state["products"][k] += rows.T @ rows
-                    session.state["rows"][k] += len(rows)
-        products = total(session.state["products"], session.state["rows"], terms)
+            for key, rows in design_matrix(run, batch, terms, weights).items():
+                session.state[f"products of {key}"] += rows.T @ rows
+        products = torch.zeros_like(sums)
+        for term in terms:
+            each = session.state[f"products of {term.key}"]
+            n_rows = each[-1, -1].clamp(min=1.0)
+            products += term.weight * each / (n_rows if term.mean else 1.0)
         anew = run.data_changed or bool(run.changed_hypers)
         for stage in session.stages(len(ridges), anew=anew):
-            solution, loss = solve(products, ridges[stage])
+            solution, loss = solve(products[:-1, :-1], ridges[stage])
             weights.copy_(solution.view_as(weights))
             session.validated(loss, {"ridge": ridges[stage]})
     return session.outcome()
@@ -58,12 +58,11 @@ def train(model: Model, run: TrainingRun) -> TrainingOutcome:
 def design_matrix(
     run: TrainingRun, batch: Batch, terms: list[Term], weights: Tensor
 ) -> dict[str, Tensor]:
-    """Columns of the labels of a batch, the labels themselves the last, ``[n_rows, n_columns]``."""
+    """By kind of label ``[n_labels, n_weights + 2]``; the labels and ones are the last columns."""
     columns: dict[str, list[Tensor]] = {}
     for k in range(weights.numel()):
         weights.zero_().view(-1)[k] = 1.0
-        predictions = predict(run.predictor, batch, create_graph=False)
-        for key, values in predictions.items():
+        for key, values in predict(run.predictor, batch, create_graph=False).items():
             columns.setdefault(key, []).append(values.detach())
     found: dict[str, Tensor] = {}
     for term in terms:
@@ -74,27 +73,20 @@ def design_matrix(
             mask = batch.masks.get(term.key)
             if mask is not None:  # some labels are missing
                 values = values[:, mask]
-            found[term.key] = values.flatten(1).T
+            values = values.flatten(1)
+            found[term.key] = torch.cat([values, torch.ones_like(values[:1])]).T
     return found
 
 
-def total(products: Tensor, n_rows: Tensor, terms: list[Term]) -> Tensor:
-    """One matrix of all terms, which makes the loss a quadratic form of the weights."""
-    parts = torch.zeros_like(products[0])
-    for term, n, each in zip(terms, n_rows.clamp(min=1), products, strict=True):
-        parts += term.weight * each / (n if term.mean else 1)
-    return parts
-
-
 def solve(products: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """The weights with the smallest loss and ``ridge`` times their squares; and that loss.
+    """The weights with the smallest loss plus ``ridge`` times their squares, and that loss.
 
-    The ridge is relative to the size of each column.
+    ``products`` are those of all columns and the labels. Squares count by the size of the columns.
     """
     size = products.diagonal()[:-1].sqrt()
-    size = torch.where(size > 0, size, 1.0)  # an element that the data do not have
+    size = torch.where(size > 0, size, 1.0)  # of an element that the data do not have
     matrix = products[:-1, :-1] / size / size[:, None]
-    matrix = matrix + ridge * torch.eye(len(matrix)).to(matrix)
+    matrix += ridge * torch.eye(len(matrix)).to(matrix)
     solution = torch.linalg.solve(matrix, products[:-1, -1] / size) / size
-    error = torch.cat([solution, -solution.new_ones(1)])
+    error = torch.cat([solution, -torch.ones_like(solution[:1])])
     return solution, float(error @ products @ error)
