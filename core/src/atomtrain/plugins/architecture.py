@@ -131,6 +131,10 @@ class Architecture:
         known = (self.info.name, *self.info.aliases)
         return catalog.normalise(name) in map(catalog.normalise, known)
 
+    def overrides(self, hook: str) -> bool:
+        """Whether the architecture answers this hook itself, in place of the default."""
+        return hook in self._own
+
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of its architecture."""
         return self.installed.identity(self.info)

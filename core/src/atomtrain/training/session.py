@@ -96,6 +96,7 @@ class Session:
         self._boundary: dict[str, Any] | None = None
         self._in_stages = False
         self._n_stages: int | None = None
+        self._n_validated = 0
         self._rehearsed = run.rehearse is None
         self._outcome: TrainingOutcome | None = None
 
@@ -235,7 +236,7 @@ class Session:
         ``anew``: none of the stages of the checkpoint counts, nor its best weights.
         """
         if anew:
-            self.stage = 0
+            self.stage = self.first_stage = 0
             self.judge.forget()
         self._n_stages, self._in_stages = n, True
         while self.stage < n and not self.stopped_early:
@@ -286,6 +287,7 @@ class Session:
             **judged,
         )
         self.stage += 1
+        self._n_validated += 1
         self._stage_began = now
         self.observers.tell(lambda o: o.on_epoch(record))
         if not self._in_stages:
@@ -306,7 +308,9 @@ class Session:
             if best is None:
                 with self.shown():
                     best = self._weights()
-            self._outcome = TrainingOutcome(checkpoint, best, interrupted, self.stopped_early)
+            self._outcome = TrainingOutcome(
+                checkpoint, best, interrupted, self.stopped_early, self._n_validated
+            )
             self.observers.tell(lambda o: o.on_end(self._outcome))  # type: ignore[arg-type]
         return self._outcome
 
