@@ -30,6 +30,7 @@ DISTRIBUTIONS = (
     "./plugins/density",
     "./plugins/soap-bpnn[long-range]",
     "./plugins/ace",
+    "./plugins/linear",
     "./plugins/classifier",
     "./plugins/symmetry",
     "./plugins/dpdata",

@@ -16,6 +16,7 @@ WRITTEN = {
         "data.md",
         "tasks.md",
         "ace.md",
+        "linear.md",
         "classifier.md",
         "api.md",
     ),

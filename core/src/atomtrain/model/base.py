@@ -131,7 +131,8 @@ class Model(nn.Module):
     def structure_outputs(self) -> Dict[str, int]:
         """Like :meth:`feature_outputs`, for what belongs to structures and not to atoms.
 
-        ``forward`` gives ``[n_structures, width]`` for each when asked.
+        ``forward`` gives ``[n_structures, width]`` for each when asked. ``energy_uncertainty``
+        (``mtt::aux::NAME_uncertainty`` of another target) is the standard deviation of the target, in its unit.
         """
         return {}
 

@@ -17,9 +17,9 @@ from typing import List
 import torch
 from torch import Tensor, nn
 
-from atomtrain_ace.products import Plain, Products
 from atomtrain_density.elements import BySpecies, activation
 from atomtrain_density.pairs import PairFunctions
+from atomtrain_density.products import Plain, Products
 
 
 class SecondLayer(nn.Module):

@@ -17,7 +17,6 @@ from atomtrain_ace.calibration import calibrate, calibrate_new
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
 from atomtrain_ace.messages import SecondLayer, normalised, of_degree_0
-from atomtrain_ace.products import Plain
 from atomtrain_ace.scalars import Network, Norm, Weights, scalars
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks
@@ -32,6 +31,7 @@ from atomtrain_density.elements import BySpecies, activation, by_species, column
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import PairFunctions, group_of, group_pairs, padded
 from atomtrain_density.potential import DensityModel, with_slopes
+from atomtrain_density.products import Plain
 from atomtrain_density.radial import bessel_table
 from atomtrain_density.short_range import softened
 from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names

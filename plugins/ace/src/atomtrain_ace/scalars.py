@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
-from atomtrain_ace.products import Channels, Moved, Products
 from atomtrain_density.density import by_atom, by_element
 from atomtrain_density.elements import BySpecies, add_bend
+from atomtrain_density.products import Channels, Moved, Products
 
 
 class Weights(NamedTuple):

@@ -122,6 +122,49 @@ class PairBasis:
         return self.blocks.split(self.blocks.by_atom(parts, self.groups))
 
 
+class Jacobian:
+    """The density ``[n_atoms, K, Q]``, radial functions shared by all degrees, and its derivatives pair by pair."""
+
+    def __init__(
+        self,
+        graph: AtomGraph,
+        species: Tensor,
+        n_species: int,
+        harmonics: HarmonicsAndGradients,
+        radial: RadialTable,
+    ) -> None:
+        self.graph = graph
+        n = len(species)
+        r = torch.linalg.vector_norm(graph.vectors, dim=1)
+        self.directions = graph.vectors / r.unsqueeze(1)
+        self.y, self.dy = harmonics.compute(graph.vectors)
+        self.radial = radial.values_and_derivatives(r)
+        group = graph.centers * n_species + species[graph.neighbors]
+        each = (self.y.unsqueeze(2) * self.radial[:, :1]).flatten(1)
+        density = each.new_zeros(n * n_species, each.shape[1]).index_add_(0, group, each)
+        density = density.view(n, n_species, self.y.shape[1], -1).transpose(1, 2)
+        self.density = density.flatten(2)
+        self.order = torch.argsort(group, stable=True)
+        self.counts = torch.bincount(group, minlength=n * n_species)
+        self.starts = self.counts.cumsum(0) - self.counts
+        self.n_species = n_species
+
+    def of_element(self, atoms: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Pairs ``[n, width]`` from atoms to neighbours of one element, and which of the places have one."""
+        group = atoms * self.n_species + t
+        counts = self.counts[group].unsqueeze(1)
+        step = torch.arange(int(counts.max()), device=atoms.device)
+        places = self.starts[group].unsqueeze(1) + step
+        return self.order[places.clamp(max=max(len(self.order) - 1, 0))], step < counts
+
+    def at(self, pairs: Tensor, there: Tensor) -> Tensor:
+        """Of the density in the vectors, ``[n, width, 3, K, n_radial]``; zero at places without a pair."""
+        value, slope = (self.radial[pairs] * there[:, :, None, None]).unbind(2)
+        turning = self.dy[pairs].unsqueeze(4) * value[:, :, None, None]
+        along = self.y[pairs].unsqueeze(3) * slope.unsqueeze(2)
+        return turning.addcmul_(self.directions[pairs][:, :, :, None, None], along.unsqueeze(2))
+
+
 class _Density(torch.autograd.Function):
     """The density blocks as functions of the vectors, already computed."""
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-BESSEL_KNOTS = 2000
+KNOTS = 2000
+STRETCH = 0.4
+"""of the cutoff: over so much distance the coordinate of stretched functions bends"""
 
 
 class RadialTable(nn.Module):
@@ -123,7 +125,7 @@ def bessel_table(cutoff: float, n_functions: int) -> RadialTable:
     Functions and polynomial (p = 5: value, slope and curvature end in zero) are as of DimeNet, doi
     10.48550/arXiv.2003.03123.
     """
-    r = torch.linspace(0.0, cutoff, BESSEL_KNOTS + 1, dtype=torch.float64)
+    r = torch.linspace(0.0, cutoff, KNOTS + 1, dtype=torch.float64)
     k = torch.arange(1, n_functions + 1, dtype=torch.float64) * torch.pi / cutoff
     x = r / cutoff
     end = 1.0 - 21.0 * x**5 + 35.0 * x**6 - 15.0 * x**7
@@ -138,7 +140,27 @@ def bessel_table(cutoff: float, n_functions: int) -> RadialTable:
     knots = norm * values * end[:, None]
     derivatives = norm * (slopes * end[:, None] + values * end_slope[:, None])
     knots[-1], derivatives[-1] = 0.0, 0.0  # which they are but for rounding
-    return RadialTable(knots, derivatives, cutoff / BESSEL_KNOTS, cutoff, None)
+    return RadialTable(knots, derivatives, cutoff / KNOTS, cutoff, None)
+
+
+def stretched_table(cutoff: float, n_functions: int) -> RadialTable:
+    """``cos(k pi u)``, k = 0 ... n - 1, times a polynomial that ends at the cutoff c with value, slope and curvature 0.
+
+    ``u = (1 - exp(-r / b)) / (1 - exp(-c / b))`` with b = ``STRETCH`` c. All have norm 1 in space.
+    """
+    r = torch.linspace(0.0, cutoff, KNOTS + 1, dtype=torch.float64)[:, None]
+    k = math.pi * torch.arange(n_functions, dtype=torch.float64)
+    b = STRETCH * cutoff
+    whole = 1.0 - math.exp(-1.0 / STRETCH)
+    u, u_slope = (1.0 - torch.exp(-r / b)) / whole, torch.exp(-r / b) / (b * whole)
+    x = r / cutoff
+    end = 1.0 - 21.0 * x**5 + 35.0 * x**6 - 15.0 * x**7
+    end_slope = (-105.0 * x**4 + 210.0 * x**5 - 105.0 * x**6) / cutoff
+    values, slopes = torch.cos(k * u) * end, torch.cos(k * u) * end_slope
+    slopes -= k * torch.sin(k * u) * u_slope * end
+    values[-1], slopes[-1] = 0.0, 0.0  # which they are but for rounding
+    norm = (values.square() * r.square()).sum(0).mul(cutoff / KNOTS).rsqrt()
+    return RadialTable(values * norm, slopes * norm, cutoff / KNOTS, cutoff, None)
 
 
 def _end(table: Tensor) -> float:

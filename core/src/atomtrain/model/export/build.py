@@ -12,7 +12,7 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from atomtrain.errors import TargetError, first_line
 from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
-from atomtrain.model.export.wrapper import ExportedModel
+from atomtrain.model.export.wrapper import ExportedModel, uncertain_target
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_of
@@ -49,7 +49,11 @@ def export_predictor(
     for name in predictor.model.feature_outputs():
         outputs[name] = ModelOutput(sample_kind="atom", description="features inside the model")
     for name in predictor.model.structure_outputs():
-        outputs[name] = ModelOutput(sample_kind="system", description="features of structures")
+        about = {"unit": "", "description": "features of structures"}
+        of = uncertain_target(name, info)
+        if of is not None:
+            about = {"unit": of.unit, "description": f"standard deviation of '{of.name}'"}
+        outputs[name] = ModelOutput(sample_kind="system", **about)
     try:
         capabilities = ModelCapabilities(
             outputs=outputs,

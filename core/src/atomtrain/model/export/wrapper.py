@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
+from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.targets.maps import map_labels
 
 
@@ -45,6 +46,10 @@ class ExportedModel(nn.Module):
         of_structures = predictor.model.structure_outputs()
         self.pooled += list(of_structures)
         for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
+            of = uncertain_target(name, predictor.dataset_info)
+            if of is not None:  # laid out as the target is
+                self._labels[name] = map_labels(of)
+                continue
             key = Labels("_", torch.tensor([[0]]))
             self._labels[name] = (key, [[]], [Labels.range("feature", width)])
         self._device = torch.device("cpu")
@@ -159,6 +164,17 @@ class ExportedModel(nn.Module):
                 moved.append([labels.to(device) for labels in axes])
             of_blocks = [labels.to(device) for labels in properties]
             self._labels[name] = (keys.to(device), moved, of_blocks)
+
+
+def uncertain_target(output: str, dataset_info: DatasetInfo) -> Optional[TargetInfo]:
+    """The target whose standard deviation a model's output is, by the names metatomic has for these."""
+    base, _, variant = output.partition("/")
+    own = base.removesuffix("_uncertainty")
+    if own == base:
+        return None
+    own = own.removeprefix("mtt::aux::") + (f"/{variant}" if variant else "")
+    named = {name.split("::")[-1]: target for name, target in dataset_info.targets.items()}
+    return named.get(own)
 
 
 def _system_labels(n_systems: int, device: torch.device) -> Labels:

@@ -250,7 +250,7 @@ class Products(nn.Module):
         """
         by_dot = self.spread(g, counts)
         m = self.channels
-        pair = _crosswise(by_dot[0], c.pair)
+        pair = crosswise(by_dot[0], c.pair)
         if moved is not None:
             t1, t2 = moved.tangent.pair.chunk(2, 1)
             pair[:, :m].addcmul_(moved.by_dot[0], t2)
@@ -268,7 +268,7 @@ class Products(nn.Module):
             if moved is not None:
                 product.addcmul_(moved.by_dot[2], moved.tangent.product, value=2.0)
         on_points = self.transform(self.from_points.t(), product, counts)
-        both = _crosswise(on_points, c.points)
+        both = crosswise(on_points, c.points)
         if moved is not None:
             du, dv = moved.tangent.points.chunk(2, 1)
             both[:, :m].addcmul_(moved.slopes.points, dv)
@@ -320,7 +320,7 @@ class Products(nn.Module):
         return torch.mm(table, x.flatten(1)).reshape(table.shape[0], x.shape[1], x.shape[2])
 
 
-def _crosswise(g: Tensor, both: Tensor) -> Tensor:
+def crosswise(g: Tensor, both: Tensor) -> Tensor:
     """``g`` times each half of ``both [n, 2 m]``, in the other's place: derivatives of a product of the halves."""
     a1, a2 = both.chunk(2, 1)
     found = torch.empty_like(both)

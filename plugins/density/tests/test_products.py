@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from atomtrain_ace.products import Products
 from atomtrain_density.elements import by_species
 from atomtrain_density.harmonics import SphericalHarmonics, quadrature
+from atomtrain_density.products import Products
 
 N_SPECIES, N_COLUMNS, N_CHANNELS, N_ATOMS = 3, 4, 3, 7
 SPECIES = torch.tensor([0, 2, 0, 2, 2, 0, 2])  # one element is not there
