@@ -400,6 +400,12 @@ def _saved(value: Any) -> Any:
     """Plain data and tensors of something in the state; copies, for it goes on."""
     if hasattr(value, "state_dict"):
         value = value.state_dict()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _saved(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_saved(item) for item in value]
     return copy.deepcopy(value)
 
 
