@@ -52,7 +52,7 @@ TESTING = (
 LINTING = ("ruff", "import-linter")
 TYPING = ("mypy", "types-PyYAML", "nox")
 
-LEVELS = ("features", "potential", "predictions", "trainer", "wrapper")
+LEVELS = ("features", "potential", "predictions", "trainer", "fit", "wrapper")
 
 
 @nox.session(python=tuple(dict.fromkeys((*PYTHONS, PYTHON))))

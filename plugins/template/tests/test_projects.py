@@ -24,6 +24,15 @@ from atomtrain_testing import Subject, run_check, write_golden
 
 SMALL: dict[str, Any] = {"cutoff": 4.0, "n_radial": 4, "n_channels": 4}
 DESCRIPTOR = {"descriptor.py"}
+NOT_NEEDED = {
+    "features": {"interruption"},
+    "potential": {"interruption", "new_targets"},
+    "predictions": {"interruption"},
+    "trainer": set(),
+    "fit": {"training_gradients", "finetune", "new_targets", "new_elements"},
+    "wrapper": {"interruption", "new_elements"},
+}
+"""checks that have nothing to look at"""
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -34,6 +43,7 @@ def test_files(projects: dict[str, Path], level: str) -> None:
     modules = {"__init__.py", "hypers.py", "model.py", "plugin.py", "py.typed", "upgrades.py"}
     modules |= {
         "trainer": DESCRIPTOR | {"trainer.py"},
+        "fit": DESCRIPTOR | {"trainer.py"},
         "wrapper": set(),
     }.get(level, DESCRIPTOR)
     example = {"alloy.xyz", "make_alloy.py", "options.yaml"}
@@ -48,6 +58,7 @@ def test_files(projects: dict[str, Path], level: str) -> None:
         "tests/test_conformance.py",
         "tests/test_example.py",
         "tests/test_upgrades.py",
+        *({"tests/test_trainer.py"} if level == "fit" else ()),
         *(f"{source}/{name}" for name in modules),
         *(f"example/{name}" for name in example | ({"backbone.yaml"} & _only(level, "wrapper"))),
     }
@@ -109,9 +120,10 @@ def test_some_of_the_kit(installed: dict[str, Path], level: str, tmp_path: Path)
         "finetune",
         "new_targets",
         "new_elements",
+        "interruption",
     ):
         outcome = run_check(mine, name)
-        if (level, name) in (("potential", "new_targets"), ("wrapper", "new_elements")):
+        if name in NOT_NEEDED[level]:
             assert outcome.verdict == "skipped", outcome.message
         else:
             assert outcome.verdict == "passed", outcome.message

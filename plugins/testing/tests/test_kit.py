@@ -12,6 +12,7 @@ import pytest
 import tiny_arch
 from helpers.installing import install
 
+from atomtrain.errors import PluginError
 from atomtrain.plugins import Architecture
 from atomtrain_testing import (
     CHECKS,
@@ -22,8 +23,13 @@ from atomtrain_testing import (
     run_all,
     run_check,
 )
+from atomtrain_testing.training import train
 
 SOURCE = Path(tiny_arch.__file__).read_text()
+TRAINING = ("life_cycle", "own_training")
+"""themes of checks that train"""
+OWN = {one.name for one in all_checks() if one.theme == "own_training"}
+"""checks that are not needed where the core's engine trains"""
 
 
 @pytest.fixture
@@ -53,8 +59,8 @@ def failures(subject: Subject, meant: str) -> dict[str, str]:
     """
     slow = ["description", "picklable", "fits", "two_processes"]
     slow += ["export", "ase_calculator", "selected_atoms"]
-    if CHECKS[meant].theme != "life_cycle":  # what trains is not in question
-        slow += [one.name for one in all_checks() if one.theme == "life_cycle"]
+    if CHECKS[meant].theme not in TRAINING:  # what trains is not in question
+        slow += [one.name for one in all_checks() if one.theme in TRAINING]
     for name in slow:
         if name != meant:
             subject.outcomes[name] = Outcome(CHECKS[name], "passed")
@@ -72,7 +78,9 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
         "constants",
         "golden",
         "core_heads",
+        *OWN,
     }
+    assert outcomes["changes"].message == "not needed: the core's engine trains"
 
 
 @pytest.mark.parametrize(
@@ -221,6 +229,115 @@ def test_a_faulty_plugin(
     assert message in found[meant]
 
 
+FIT = """
+
+@hookimpl
+def train_model(model: Any, run: Any) -> Any:
+    import tiny_fit
+
+    return tiny_fit.train(model, run)
+"""
+
+
+@pytest.fixture
+def fitted(
+    plugin: Callable[..., Subject], site: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Subject]:
+    """Installs the architecture that is fitted in closed form, its trainer with a fault."""
+    import sys
+
+    def made(fault: str = "", **hypers: Any) -> Subject:
+        source = SOURCE
+        for old, new in (
+            ("from atomtrain.options import TrainerHypers\n\n    return TrainerHypers",
+             "import tiny_hypers\n\n    return tiny_hypers.Fit"),
+            ("import tiny_model\n\n    return getattr(tiny_model, hypers.fault or \"Tiny\")(",
+             "import tiny_fit\n\n    return tiny_fit.Fitted("),
+            ('("scalar", "cartesian")', '("scalar",)'),
+        ):  # fmt: skip
+            assert old in source
+            source = source.replace(old, new)
+        install(site, "tiny", source + FIT)
+        monkeypatch.delitem(sys.modules, "tiny", raising=False)
+        return Subject("tiny", {}, {"fault": fault, **hypers})
+
+    return made
+
+
+def trained_checks(subject: Subject, *also: str) -> dict[str, Outcome]:
+    """The outcomes of the checks that train in this process, and of others; the rest counts as passed."""
+    for one in all_checks():
+        here = one.theme in TRAINING and one.name != "two_processes"
+        if not here and one.name not in also:
+            subject.outcomes[one.name] = Outcome(one, "passed")
+    return {outcome.check.name: outcome for outcome in run_all(subject)}
+
+
+def test_a_sound_training_of_ones_own(fitted: Callable[..., Subject]) -> None:
+    outcomes = trained_checks(fitted(), "training_gradients", "two_processes")
+    assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    skipped = {n: o.message for n, o in outcomes.items() if o.verdict == "skipped"}
+    assert set(skipped) == {"training_gradients", "core_heads", "finetune", "new_targets",
+                            "new_elements", "golden"}  # fmt: skip
+    assert "no hyper 'finetune'" in skipped["finetune"] and "finetune" in skipped["new_elements"]
+    assert "trained along gradients" in skipped["training_gradients"]
+
+
+def test_a_training_of_one_stage(fitted: Callable[..., Subject]) -> None:
+    """What it has not is not asked for, and the pass is interrupted all the same."""
+    outcomes = trained_checks(fitted(ridge=[1e-6]))
+    assert outcomes["restart"].verdict == "skipped" and "one stage" in outcomes["restart"].message
+    assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    assert outcomes["interruption"].verdict == "passed"
+
+
+def test_other_hypers_may_find_the_same(fitted: Callable[..., Subject]) -> None:
+    """Whether they were honoured is told by what was done, not by weights that happen to differ."""
+    before, after = fitted(ridge=[1e-6]), fitted(ridge=[1e-6, 1e4])
+    first = train(before, [before.main])
+    again = train(after, [after.main], restart=first.checkpoint)
+    assert len(again.losses) == 2
+    for name, weight in first.outcome.best_weights.items():
+        assert again.outcome.best_weights[name].equal(weight)
+    old = Subject("tiny", {}, {"fault": "keeps old results", "ridge": [1e-7, 1e-5, 1e4]})
+    first = train(old, [old.main])  # the best is not the last
+    other = Subject("tiny", {}, {"fault": "keeps old results", "ridge": [1e-3, 1e-2, 1e5]})
+    with pytest.raises(PluginError, match=r"other hypers \(ridge\) and left the result as it was"):
+        train(other, [other.main], restart=first.checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("fault", "meant", "message"),
+    [
+        ("returns nothing", "trains", "train_model returned nothing; return session.outcome()"),
+        ("never validates", "trains", "train_model never looked at the validation set"),
+        ("tells nobody", "trains", "no observer heard of what train_model does"),
+        ("ends in NaN", "trains", "train_model ends with last weights that are not finite: weights"),
+        ("chooses the last", "trains", "the best weights of train_model have a validation loss"),
+        ("forgets its sums", "restart", "'weights' ends elsewhere after a restart"),
+        ("sums late", "interruption", "stopped after 1 of 2 batches of 'sums' and restarted"),
+        ("deaf", "interruption", "train_model went on after SIGTERM after stage 0"),
+        ("keeps old results", "changes", "with another ridge ("),
+        ("keeps old data", "changes", "restarted on other structures, train_model ends with the old"),
+        ("rounds", "precision", "weights that are all numbers of float32"),
+    ],
+)  # fmt: skip
+def test_a_faulty_training_of_ones_own(
+    fitted: Callable[..., Subject], fault: str, meant: str, message: str
+) -> None:
+    outcomes = trained_checks(fitted(fault))
+    found = {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
+    assert set(found) == {meant}, found
+    assert message in found[meant]
+
+
+def test_a_fit_that_explains_nothing(fitted: Callable[..., Subject]) -> None:
+    """Gradients are not blamed where there are none."""
+    message = run_check(fitted(ridge=[1e4]), "fits").message
+    assert "of the loss is left" in message and "of a model that says nothing" in message
+    assert "gradients" not in message and "a weaker ridge" in message
+
+
 KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal_system denoising"
 
 
@@ -244,7 +361,7 @@ def test_every_kind_of_target(
     outcomes = {o.check.name: o for o in run_all(subject)}
     assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
     found = {n for n, o in outcomes.items() if o.verdict == "skipped"}
-    assert found == skipped | {"constants", "golden", "new_elements"}  # it does not grow
+    assert found == skipped | OWN | {"constants", "golden", "new_elements"}  # it does not grow
 
 
 def test_processes_that_do_not_share_their_gradients(plugin: Callable[..., Subject]) -> None:

@@ -82,6 +82,7 @@ class Judge:
         """Add the errors of a batch."""
         add_errors(sums, self._predictor, predictions, batch, self._totals)
 
+    @torch.enable_grad()  # forces need it, whatever the trainer switched off
     def validate(self) -> tuple[float, Errors]:
         """Loss and errors on the validation set, of the weights the model has."""
         run = self._run

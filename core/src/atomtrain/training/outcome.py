@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atomtrain.options import TrainerHypers
 from atomtrain.training.checkpoint import not_plain
 from atomtrain.training.judge import not_finite
 
@@ -24,13 +25,15 @@ class TrainingOutcome:
     """What a training ends with (:meth:`atomtrain.training.session.Session.outcome`).
 
     ``checkpoint`` is the complete final checkpoint (last and best weights), ``best_weights`` the
-    model's state that is to be exported, ``interrupted`` whether a signal ended it early.
+    model's state that is to be exported, ``interrupted`` whether a signal ended it early, ``stages`` how many
+    epochs or stages it went through since it was started, or started again.
     """
 
     checkpoint: dict[str, Any]
     best_weights: dict[str, Tensor]
     interrupted: bool = False
     stopped_early: bool = False
+    stages: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,13 @@ def _untrained(outcome: TrainingOutcome, run: TrainingRun, entry: Entry) -> str:
     new = [n for n, sums in entry.sums.items() if _sums(outcome.best_weights[n]) != sums]
     if not new and entry.like and run.checkpoint is None:
         return "train_model left all weights as they were: nothing was trained"
-    if not new and run.changed_hypers:
+    changed = [f"other hypers ({', '.join(run.changed_hypers)})"] if run.changed_hypers else []
+    changed += ["other data"] if run.data_changed else []
+    # the engine's are those "from here on", also where nothing is left to be done
+    if changed and not outcome.stages and not isinstance(run.hypers, TrainerHypers):
         return (
-            f"train_model went on from a checkpoint with other hypers ({', '.join(run.changed_hypers)}) and left all "
-            "weights as they were: look at run.changed_hypers, and go through session.stages(..., anew=True)"
+            f"train_model went on from a checkpoint with {' and '.join(changed)} and left the result as it was: look "
+            "at run.changed_hypers and run.data_changed, and go through session.stages(..., anew=True)"
         )
     return ""
 

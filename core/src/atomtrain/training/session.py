@@ -96,6 +96,7 @@ class Session:
         self._boundary: dict[str, Any] | None = None
         self._in_stages = False
         self._n_stages: int | None = None
+        self._n_validated = 0
         self._rehearsed = run.rehearse is None
         self._outcome: TrainingOutcome | None = None
 
@@ -286,6 +287,7 @@ class Session:
             **judged,
         )
         self.stage += 1
+        self._n_validated += 1
         self._stage_began = now
         self.observers.tell(lambda o: o.on_epoch(record))
         if not self._in_stages:
@@ -306,7 +308,9 @@ class Session:
             if best is None:
                 with self.shown():
                     best = self._weights()
-            self._outcome = TrainingOutcome(checkpoint, best, interrupted, self.stopped_early)
+            self._outcome = TrainingOutcome(
+                checkpoint, best, interrupted, self.stopped_early, self._n_validated
+            )
             self.observers.tell(lambda o: o.on_end(self._outcome))  # type: ignore[arg-type]
         return self._outcome
 
@@ -396,6 +400,12 @@ def _saved(value: Any) -> Any:
     """Plain data and tensors of something in the state; copies, for it goes on."""
     if hasattr(value, "state_dict"):
         value = value.state_dict()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _saved(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_saved(item) for item in value]
     return copy.deepcopy(value)
 
 

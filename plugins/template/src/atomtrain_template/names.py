@@ -12,6 +12,7 @@ LEVELS = {
     "potential": "energies of atoms and nothing else; forces and stress come by themselves",
     "predictions": "all targets by yourself, block by block",
     "trainer": "features, and the steps of the training",
+    "fit": "energies linear in their weights, and a training without gradients: ridge regression",
     "wrapper": "on the features of a model that somebody trained",
 }
 LICENSES = {

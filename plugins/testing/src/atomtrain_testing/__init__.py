@@ -10,11 +10,11 @@ An author subclasses one class; pytest finds the tests in it::
 
 ``atomtrain check my-arch`` runs the same checks without pytest. A check is a plain function of a
 :class:`Subject`; they are grouped by theme in ``contract`` (what the plugin declares, and the bare
-model), ``physics``, ``symmetries``, ``exported`` and ``life_cycle``. Structures and labels are made here. What a
-failing check says ends with its section of ``docs/conformance.md``. No architecture is named here.
+model), ``physics``, ``symmetries``, ``exported``, ``life_cycle`` and ``own_training``. Structures and labels are made
+here. What a failing check says ends with its section of ``docs/conformance.md``. No architecture is named here.
 """
 
-from atomtrain_testing import contract, exported, life_cycle, physics, symmetries
+from atomtrain_testing import contract, exported, life_cycle, own_training, physics, symmetries
 from atomtrain_testing.checks import (
     CHECKS,
     Check,
@@ -47,6 +47,7 @@ __all__ = [
     "exported",
     "known",
     "life_cycle",
+    "own_training",
     "physics",
     "run_all",
     "run_check",

@@ -77,7 +77,7 @@ class Outcome:
 
 CHECKS: dict[str, Check] = {}
 """All checks by name."""
-THEMES = ("contract", "physics", "symmetries", "exported", "life_cycle")
+THEMES = ("contract", "physics", "symmetries", "exported", "life_cycle", "own_training")
 """The modules of checks, in the order in which they are run."""
 
 

@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 
 
 def write_golden(subject: Subject, folder: Path) -> Path:
-    """Train for two epochs and write ``v<model version>-<trainer version>.ckpt`` into ``folder``.
+    """Train (two epochs, where there are any) and write ``v<model version>-<trainer version>.ckpt`` into ``folder``.
 
     An existing file is refused (OutputError): what was released does not change.
     """
@@ -104,8 +104,9 @@ def check_golden(subject: Subject, path: Path) -> tuple[int, int]:
         train(subject, [subject.main], restart=path, num_epochs=epochs, **again)
         with quiet():
             restore(checkpoint, "finetune")
-        finetune = {"read_from": str(path)}
-        train(subject, [subject.main], finetune=finetune, num_epochs=1, **again)
+        if subject.finetunes:
+            finetune = {"read_from": str(path)}
+            train(subject, [subject.main], finetune=finetune, num_epochs=1, **again)
     except (CheckpointError, KeyError, RuntimeError) as error:
         raise ConformanceError(f"'{path.name}': {type(error).__name__}: {error}") from error
     return int(versions["model_version"]), int(versions["trainer_version"])

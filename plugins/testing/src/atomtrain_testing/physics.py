@@ -81,7 +81,7 @@ def training_gradients(subject: Subject) -> None:
     predictor = subject.predictor()
     weights = [p for p in predictor.model.parameters() if p.requires_grad]
     if not weights:
-        raise NotApplicable("the model has no weights")
+        raise NotApplicable("no weight of the model is trained along gradients")
     frames = structures.awkward(subject.atomic_types)
     graph = graph_of(predictor.model, [frames["molecule"], frames["crystal"]])
     generator = torch.Generator().manual_seed(0)

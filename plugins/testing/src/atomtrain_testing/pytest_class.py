@@ -15,6 +15,7 @@ from atomtrain_testing import (  # noqa: F401 (their checks enter the list)
     contract,
     exported,
     life_cycle,
+    own_training,
     physics,
     symmetries,
 )

@@ -19,7 +19,7 @@ import torch
 from atomtrain.contract import BuildContext
 from atomtrain.errors import TargetError
 from atomtrain.model import Model, Predictor
-from atomtrain.options import TrainerHypers
+from atomtrain.options import BaseTrainerHypers, TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
 from atomtrain.plugins.restore import restore
 from atomtrain.targets import DatasetInfo, TargetInfo
@@ -41,8 +41,8 @@ class Subject:
     checks. ``energy_conservative`` and ``equivariant`` are promises; one that is not made is not
     checked. ``tolerance`` is what float64 predictions may differ by where physics says they are
     equal, relative to the largest number of the prediction. ``fit_epochs`` is how long one batch is
-    fitted, ``fit_ratio`` the part of the loss that may be left. ``golden`` is the folder of
-    checkpoints of earlier versions, ``exempt`` maps names of checks that are not run to reasons,
+    fitted (by trainers that have epochs), ``fit_ratio`` the part of the loss that may be left. ``golden``
+    is the folder of checkpoints of earlier versions, ``exempt`` maps names of checks that are not run to reasons,
     ``examples`` maps kinds of targets to examples where the kit's own do not suit. ``dtypes`` are the
     floating point types it is run in, all that are declared if empty: those of a wrapper depend on
     the model inside.
@@ -93,16 +93,30 @@ class Subject:
         """The model's hypers, validated."""
         return self.architecture.model_hypers_class().model_validate(dict(self.model_hypers))
 
-    def trainer_hypers(self, **changes: Any) -> TrainerHypers:
+    def trainer_hypers(self, **changes: Any) -> BaseTrainerHypers:
         """The hypers of the training, validated."""
         cls = self.architecture.trainer_hypers_class()
         hypers = cls.model_validate({**self.training_hypers, **changes})
-        if not isinstance(hypers, TrainerHypers):
+        if not isinstance(hypers, BaseTrainerHypers):
             raise ConformanceError(
                 f"trainer_hypers gives {cls.__name__}, which is no subclass of "
-                "atomtrain.options.TrainerHypers"
+                "atomtrain.options.BaseTrainerHypers (or, for the core's engine, of TrainerHypers)"
             )
         return hypers
+
+    def has_hyper(self, name: str) -> bool:
+        """Whether trainings have this hyper; those of one's own may be without epochs, for instance."""
+        return name in self.architecture.trainer_hypers_class().model_fields
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether a training can start from the weights of another."""
+        return issubclass(self.architecture.trainer_hypers_class(), TrainerHypers)
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether the architecture answers ``train_model``."""
+        return self.architecture.overrides("train_model")
 
     # -- targets -------------------------------------------------------------------------------
 

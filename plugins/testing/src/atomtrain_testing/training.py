@@ -22,39 +22,71 @@ from atomtrain.model import Predictor
 from atomtrain.runs import Workplace, plan, prepare
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.device import choose_dtype
-from atomtrain.training.observers import EpochRecord, Observer
-from atomtrain.training.run import TrainingOutcome
+from atomtrain.training.judge import Judge
+from atomtrain.training.observers import EpochRecord, Observer, StartInfo
+from atomtrain.training.predict import predict
+from atomtrain.training.run import TrainingOutcome, TrainingRun
+from atomtrain.training.sources import Sources
+from atomtrain.training.terms import Objective
 from atomtrain_testing import structures
-from atomtrain_testing.checks import require
+from atomtrain_testing.checks import NotApplicable, require
 from atomtrain_testing.examples import Example
 from atomtrain_testing.subject import Subject
 
 STRUCTURES = 6
 
 
-class Losses(Observer):
-    """Remembers the loss of every epoch."""
+class Heard(Observer):
+    """Remembers what a training tells."""
 
     def __init__(self) -> None:
-        self.validation: list[float] = []
+        self.n_steps = 0
+        """steps of an optimiser in an epoch: 0 for trainings without"""
+        self.stages: list[EpochRecord] = []
+        self.passes: dict[str, int] = {}
+        """how many batches the passes over the data have, by their label"""
+
+    def on_start(self, run: TrainingRun, info: StartInfo) -> None:
+        """Take it down."""
+        self.n_steps = info["n_steps"]
+
+    def on_progress(self, label: str, done: int, total: int, unit: str) -> None:
+        """Take it down."""
+        if unit == "batches":
+            self.passes[label] = total
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Take it down."""
-        self.validation.append(record.validation_loss)
+        self.stages.append(record)
 
 
 @dataclass
 class Trained:
-    """What a training left: its checkpoint, the weights it began and ended with, its losses."""
+    """What a training left: its checkpoint, the weights it began and ended with, what it told."""
 
     folder: Path
     data: Datasets
-    predictor: Predictor
+    run: TrainingRun
     outcome: TrainingOutcome
     checkpoint: Path
-    losses: list[float]
+    heard: Heard
     start: dict[str, torch.Tensor]
     weights: dict[str, torch.Tensor]
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model that was trained."""
+        return self.run.predictor
+
+    @property
+    def losses(self) -> list[float]:
+        """The validation losses of the epochs or stages."""
+        return [record.validation_loss for record in self.heard.stages]
+
+    @property
+    def word(self) -> str:
+        """What the parts of the training are called."""
+        return "epochs" if self.heard.n_steps else "stages"
 
 
 def options(
@@ -69,7 +101,16 @@ def options(
     base_precision: int | None = None,
     **training: Any,
 ) -> Path:
-    """Write data and an options file into ``folder``; returns the latter's path."""
+    """Write data and an options file into ``folder``; returns the latter's path.
+
+    Of the hypers in ``training`` those are left out that trainings of the subject do not have. NotApplicable where
+    it is to be fine-tuned and cannot.
+    """
+    if "finetune" in training and not subject.finetunes:
+        raise NotApplicable(
+            "its trainings have no hyper 'finetune': they cannot start from another's weights"
+        )
+    training = {name: value for name, value in training.items() if subject.has_hyper(name)}
     frames = structures.labelled(subject.atomic_types, n, seed)
     for atoms in frames:
         for example in examples:
@@ -103,12 +144,13 @@ def train(
     examples: Sequence[Example],
     *,
     restart: Path | None = None,
+    observer: Observer | None = None,
     **given: Any,
 ) -> Trained:
     """Train from scratch, from ``restart``, or from what ``finetune`` names; see :func:`options`."""
     folder = subject.new_folder("training")
     planned = plan(options(subject, folder, examples, **given))
-    losses = Losses()
+    heard = Heard()
     with quiet():
         place = Workplace(
             folder,
@@ -116,9 +158,9 @@ def train(
             choose_dtype(planned.options.base_precision, subject.architecture.info.dtypes),
         )
         prepared = prepare(planned, place, restart)
-        predictor = prepared.run.predictor
-        start = {k: v.detach().clone() for k, v in predictor.model.state_dict().items()}
-        prepared.run.observers.append(losses)
+        model = prepared.run.predictor.model
+        start = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        prepared.run.observers += [heard, *([] if observer is None else [observer])]
         outcome = prepared.train()
     require(
         isinstance(outcome, TrainingOutcome),
@@ -128,19 +170,46 @@ def train(
     save_checkpoint(outcome.checkpoint, path)
     # a copy: the outcome's own are those of the living model
     weights = {k: v.clone() for k, v in outcome.checkpoint["model"]["last"].items()}
-    return Trained(
-        folder, prepared.data, predictor, outcome, path, losses.validation, start, weights
-    )
+    return Trained(folder, prepared.data, prepared.run, outcome, path, heard, start, weights)
+
+
+LENGTH: dict[str, Any] = {"num_epochs": 4, "checkpoint_interval": 1}
+"""how long the training of most checks is, where trainings have epochs"""
 
 
 def trained(subject: Subject) -> Trained:
-    """A training of four epochs on the main target with checkpoints, run once for all checks."""
+    """A training on the main target with checkpoints, run once for all checks."""
     key = "_trained"
     if not hasattr(subject, key):
-        done = train(subject, [subject.main], num_epochs=4, checkpoint_interval=2)
-        setattr(subject, key, done)
+        setattr(subject, key, train(subject, [subject.main], **LENGTH))
     found: Trained = getattr(subject, key)
     return found
+
+
+def validated(done: Trained) -> float:
+    """The validation loss of the best weights of a training, once more."""
+    run = done.run
+    run.predictor.model.load_state_dict(done.outcome.best_weights)
+    try:
+        return Judge(run, Objective(run), Sources(run)).validate()[0]
+    finally:
+        run.predictor.model.load_state_dict(done.weights)
+
+
+def loss_of_nothing(done: Trained) -> float:
+    """The validation loss where compositions and scales are all there is, and the model says 0."""
+    run = done.run
+    loss, n = 0.0, 0
+    sources, terms = Sources(run), Objective(run).terms
+    for batch in sources.shares("validation", sources.in_order("validation")):
+        assert batch is not None
+        n += 1
+        for key, values in predict(run.predictor, batch, create_graph=False).items():
+            for term in (term for term in terms if term.key == key):
+                zero, mask = torch.zeros_like(values), batch.masks.get(key)
+                value, count = term(zero, batch.labels[key], mask, batch.n_atoms)
+                loss += float(value) / (max(float(count), 1.0) if term.mean else 1.0)
+    return loss / max(n, 1)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("alloy.xyz", {% if cookiecutter.level == "wrapper" %}"backbone.yaml", {% endif %}"options.yaml"):
         shutil.copy(EXAMPLE / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    short = ["architecture.training.num_epochs=2"]
+    short = ["architecture.training.{{ "ridge=[1e-6]" if cookiecutter.level == "fit" else "num_epochs=2" }}"]
 {%- if cookiecutter.level == "wrapper" %}
     atomtrain.train("backbone.yaml", output="backbone.pt", overrides=short)
 {%- endif %}

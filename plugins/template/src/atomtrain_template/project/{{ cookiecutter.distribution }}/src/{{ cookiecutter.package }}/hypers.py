@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+{% if cookiecutter.level == "fit" -%}
+from collections.abc import Collection, Mapping
+{% endif -%}
 from typing import Annotated
 
 from atomtrain import options
+{%- if cookiecutter.level == "fit" %}
+from atomtrain.targets import TargetInfo
+{%- endif %}
 from pydantic import Field
 
 
@@ -27,10 +33,31 @@ class ModelHypers(options.Section):
 {%- endif %}
 
 
+{% if cookiecutter.level == "fit" -%}
+class TrainerHypers(options.BaseTrainerHypers):
+    """``architecture.training``: what every training has, and the ridges."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Structures that are taken into the sums at a time."""
+    ridge: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [1e-9, 1e-7, 1e-5]
+    """What squares of weights are multiplied by; validation chooses one of these."""
+
+    def check_targets(
+        self, targets: Mapping[str, TargetInfo], extra_data: Collection[str]
+    ) -> list[tuple[tuple[str, ...], str]]:
+        """Least squares are the only loss."""
+        problems = super().check_targets(targets, extra_data)
+        for loss in map(self.loss_for, targets.values()):
+            for one in (loss, *loss.gradients.values()):
+                if one.type != "mse":
+                    problems.append((("loss",), f"'{one.type}' cannot be fitted: there is 'mse'"))
+        return problems
+{%- else -%}
 class TrainerHypers(options.TrainerHypers):
     """``architecture.training``: the core's, with defaults that suit this model."""
 
     learning_rate: float = 3e-3
+{%- endif %}
 {%- if cookiecutter.level == "wrapper" %}
     backbone: str | None = None
     """Path of the checkpoint of the trained model to build on. Needed, except to go on with a

@@ -11,7 +11,7 @@ from {{ cookiecutter.package }} import upgrades
 if TYPE_CHECKING:
     from atomtrain.model import Model
     from atomtrain.targets import DatasetInfo
-{%- if cookiecutter.level == "trainer" %}
+{%- if cookiecutter.level in ("trainer", "fit") %}
     from atomtrain.training.run import TrainingOutcome, TrainingRun
 {%- endif %}
     from pydantic import BaseModel
@@ -46,6 +46,13 @@ def describe_architecture() -> ArchitectureInfo:
         description=(
             "The features of a trained model, which stays as it is, are normalised and go through "
             "one layer; heads make the targets of them."
+        ),
+{%- elif cookiecutter.level == "fit" %}
+        summary="a potential linear in sums over neighbours, fitted by least squares",
+        description=(
+            "Sums over an atom's neighbours, of functions of distance and element times "
+            "directions, have norms that no rotation changes; these are multiplied by weights that "
+            "ridge regression finds in one pass over energies, forces and stress."
         ),
 {%- else %}
         summary="distances and directions of neighbours, and small networks",
@@ -89,7 +96,7 @@ def build_model(hypers: ModelHypers, dataset_info: DatasetInfo) -> Model:
 
     return {{ cookiecutter.class_name }}(hypers, dataset_info)
 {%- endif %}
-{%- if cookiecutter.level == "trainer" %}
+{%- if cookiecutter.level in ("trainer", "fit") %}
 
 
 @hookimpl
