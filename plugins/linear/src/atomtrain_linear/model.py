@@ -49,7 +49,7 @@ class Linear(PotentialModel):
         self.features = Features(hypers, self.n_species)
         self.closed = ClosedForm(self.density, self.features.many)  # type: ignore[assignment]
         n_features = self.features.n_features
-        self.weight = nn.Parameter(torch.zeros(self.n_species, n_features), requires_grad=False)
+        self.weight = nn.Parameter(torch.randn(self.n_species, n_features), requires_grad=False)
         self.constant = nn.Parameter(torch.zeros(self.n_species), requires_grad=False)
         self.n_coefficients = self.n_species * (n_features + 1)
         self.linear: Tensor
@@ -62,7 +62,7 @@ class Linear(PotentialModel):
         self.factor: Tensor
         self.spread: Tensor
         self.inner: Tensor
-        self.register_buffer("factor", torch.zeros(known, known))
+        self.register_buffer("factor", torch.eye(known))
         self.register_buffer("spread", torch.ones(1))
         self.register_buffer("inner", torch.zeros(self.n_species, self.n_species))
         self.uncertainty_name: str = uncertainty_name(self.energy_name) if known else ""

@@ -24,7 +24,7 @@ log = logging.getLogger("atomtrain")
 LABEL = "rows"
 CLOSEST = 0.9
 """of the shortest distance of two elements: where features stop to believe in distances"""
-RIDGES = (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
+RIDGES = (1e-4, 1e-6, 1e-8, 1e-10)
 
 
 class Fit:
