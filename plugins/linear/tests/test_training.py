@@ -40,7 +40,9 @@ def clusters(n: int, seed: int, stretch: float = 1.0) -> list[Atoms]:
     return made
 
 
-def fit(folder: Path, restart: str | None = None, **training: Any) -> api.TrainingResult:
+def fit(
+    folder: Path, restart: str | None = None, model: dict[str, Any] = SMALL, **training: Any
+) -> api.TrainingResult:
     targets = {"energy": {"unit": "eV", "forces": True, "stress": False}}
     hypers = {"batch_size": 5, "ridge": 1e-6, **training}
     sections = {
@@ -49,7 +51,7 @@ def fit(folder: Path, restart: str | None = None, **training: Any) -> api.Traini
         if (folder / f"{part}.xyz").exists()
     }
     sections.setdefault("validation_set", 0)
-    architecture = {"name": "linear", "model": SMALL, "training": hypers}
+    architecture = {"name": "linear", "model": model, "training": hypers}
     options = {"base_precision": 64, "architecture": architecture, **sections}
     (folder / "options.yaml").write_text(yaml.safe_dump(options))
     return api.train("options.yaml", restart=restart)
@@ -115,6 +117,14 @@ def test_without_validation_evidence_chooses(folder: Path) -> None:
     (folder / "validation.xyz").unlink()
     result = fit(folder, ridge="validation")
     assert "best stage 0 (ridge" in log_of(result)
+
+
+def test_without_uncertainty_the_covariance_is_not_kept(folder: Path) -> None:
+    result = fit(folder, model={**SMALL, "smoothness": 0.0, "uncertainty": False})
+    assert load_checkpoint(result.directory / "model.ckpt")["model"]["best"]["factor"].numel() == 0
+    assert list(api.load(result.directory / "model.pt").capabilities().outputs) == ["energy"]
+    with_it = (folder / "few.pt").stat().st_size
+    assert (result.directory / "model.pt").stat().st_size < with_it
 
 
 def test_losses_that_are_no_squares_are_refused(folder: Path) -> None:
