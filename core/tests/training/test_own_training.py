@@ -188,9 +188,7 @@ def test_a_restart_with_other_hypers_does_not_give_the_old_result(
         assert torch.equal(weights(again)[name], value), name
 
     old = FIT.replace("anew=bool(run.changed_hypers or run.data_changed)", "")
-    with pytest.raises(
-        PluginError, match=r"other hypers \(ridges\) and left the result as it was"
-    ):
+    with pytest.raises(PluginError, match=r"other hypers \(ridges\) and left the result as it was"):
         run(tmp_path, monkeypatch, old, ridges=[0.3, 0.2], restart=kept(first))
 
 
