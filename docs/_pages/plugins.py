@@ -9,6 +9,7 @@ from _pages.options import sections
 from _pages.text import as_yaml, line, markdown, table
 from atomtrain.contract import catalog, components
 from atomtrain.data.readers import BUILTIN
+from atomtrain.options import TrainerHypers
 from atomtrain.options.loss import LOSSES
 from atomtrain.plugins import Architecture
 from atomtrain.targets import TargetInfo
@@ -97,7 +98,9 @@ def _fits(architecture: Architecture, kind: str) -> str:
     default = architecture.info.default_kind
     if kind == "scalar" and task_of(default).classification:
         return f"several numbers, as `{default}`"
-    return "with a head of the core" if layout == "scalar" else "no"
+    # heads are trained along gradients
+    heads = issubclass(architecture.trainer_hypers_class(), TrainerHypers)
+    return "with a head of the core" if layout == "scalar" and heads else "no"
 
 
 def component_page() -> str:
