@@ -82,11 +82,11 @@ BROKEN = {
     "empty": ("", "does not answer the hook describe_architecture"),
     "unbuilt": (
         good("cli-unbuilt").replace("@hookimpl\ndef build_model", "def build_model"),
-        "does not answer the hook build_model",
+        "'build_model' is a hook but lacks @hookimpl",
     ),
     "misspelt": (
         good("cli-misspelt") + "\n@hookimpl\ndef bild_model(hypers):\n    return 1\n",
-        "implements a hook that does not exist",
+        "there is no hook 'bild_model'; did you mean 'build_model'?",
     ),
     "raising": (
         "from atomtrain.contract import hookimpl\n"

@@ -47,7 +47,7 @@ def test_two_of_one_name(site: Path) -> None:
         (
             "arch-misspelt",
             good("arch-misspelt") + "\n@hookimpl\ndef bild_model(hypers):\n    return 1\n",
-            "implements a hook that does not exist",
+            "there is no hook 'bild_model'; did you mean 'build_model'",
         ),
         (
             "arch-raising",

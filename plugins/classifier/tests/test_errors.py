@@ -19,6 +19,7 @@ from atomtrain.errors import (
     PluginError,
     TargetError,
 )
+from atomtrain.model import Predictor
 
 
 def test_no_checkpoint(run: Run) -> None:
@@ -145,5 +146,8 @@ def test_precision_and_device_are_the_backbones(run: Run, monkeypatch: pytest.Mo
     ):
         run(changes={"base_precision": 16})
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(DeviceError, match="the model cannot be moved to 'mps' in float"):
+        run(changes={"device": "mps"})  # which is not there
+    monkeypatch.setattr(Predictor, "to", lambda self, **_: self)
     with pytest.raises(DeviceError, match="'mps' is none the backbone 'rings' runs on"):
         run(changes={"device": "mps"})

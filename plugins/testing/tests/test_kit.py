@@ -335,7 +335,8 @@ def test_a_fit_that_explains_nothing(fitted: Callable[..., Subject]) -> None:
     """Gradients are not blamed where there are none."""
     message = run_check(fitted(ridge=[1e4]), "fits").message
     assert "of the loss is left" in message and "of a model that says nothing" in message
-    assert "gradients" not in message and "a weaker ridge" in message
+    found = message.split("brings the loss down")[0]  # what follows explains the check
+    assert "gradients" not in found and "a weaker ridge" in found
 
 
 KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal_system denoising"

@@ -11,7 +11,7 @@ from typing import Any
 
 from atomtrain._version import __version__
 from atomtrain.data import Datasets, build_datasets
-from atomtrain.errors import AtomtrainError, OptionsError, PluginError, first_line
+from atomtrain.errors import AtomtrainError, DeviceError, OptionsError, PluginError, first_line
 from atomtrain.model.export import describe_checkpoint, save_model
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
@@ -37,7 +37,13 @@ class Prepared:
     def train(self) -> TrainingOutcome:
         """Train, in the architecture's own way or by the core's engine."""
         run = self.run
-        run.predictor.to(device=run.device, dtype=run.dtype)
+        try:
+            run.predictor.to(device=run.device, dtype=run.dtype)
+        except (RuntimeError, TypeError) as error:
+            what = f"'{run.device}' in {str(run.dtype).removeprefix('torch.')}"
+            raise DeviceError(
+                f"device: the model cannot be moved to {what}: {first_line(error)}"
+            ) from error
         run.rehearse = self._rehearse
         return self.plan.architecture.train_model(run.predictor.model, run)
 
