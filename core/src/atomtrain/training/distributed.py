@@ -61,10 +61,9 @@ class Processes:
         """The tensors of all processes, in the order of their ranks; sizes of the first axis may differ."""
         if self.size == 1:
             return [tensor]
-        lengths = [
-            torch.zeros_like(n) for n in (torch.tensor(len(tensor)).to(tensor.device),) * self.size
-        ]
-        dist.all_gather(lengths, torch.tensor(len(tensor)).to(tensor.device))
+        length = torch.tensor(len(tensor), device=tensor.device)
+        lengths = [torch.zeros_like(length) for _ in range(self.size)]
+        dist.all_gather(lengths, length)
         longest = int(max(lengths))
         padded = tensor.new_zeros((longest, *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
@@ -73,8 +72,8 @@ class Processes:
         found = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(found, mine)
         return [
-            one.view(tensor.dtype).view(padded.shape)[: int(length)]
-            for one, length in zip(found, lengths, strict=True)
+            one.view(tensor.dtype).view(padded.shape)[: int(n)]
+            for one, n in zip(found, lengths, strict=True)
         ]
 
     def broadcast_(self, tensor: Tensor) -> Tensor:

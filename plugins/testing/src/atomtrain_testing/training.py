@@ -200,15 +200,13 @@ def loss_of_nothing(done: Trained) -> float:
     """The validation loss where compositions and scales are all there is, and the model says 0."""
     run = done.run
     loss, n = 0.0, 0
-    sources, terms = Sources(run), Objective(run).terms
+    sources, objective = Sources(run), Objective(run)
     for batch in sources.shares("validation", sources.in_order("validation")):
         assert batch is not None
         n += 1
-        for key, values in predict(run.predictor, batch, create_graph=False).items():
-            for term in (term for term in terms if term.key == key):
-                zero, mask = torch.zeros_like(values), batch.masks.get(key)
-                value, count = term(zero, batch.labels[key], mask, batch.n_atoms)
-                loss += float(value) / (max(float(count), 1.0) if term.mean else 1.0)
+        found = predict(run.predictor, batch, create_graph=False)
+        zeros = {key: torch.zeros_like(values) for key, values in found.items()}
+        loss += sum(objective.by_target(zeros, batch).values())
     return loss / max(n, 1)
 
 

@@ -6,8 +6,8 @@ from atomtrain.model import PotentialModel
 from atomtrain.targets import DatasetInfo
 from torch import Tensor, nn
 
-from {{ cookiecutter.package }}.hypers import ModelHypers
 from {{ cookiecutter.package }}.descriptor import Descriptor
+from {{ cookiecutter.package }}.hypers import ModelHypers
 
 
 class {{ cookiecutter.class_name }}(PotentialModel):

@@ -1,7 +1,7 @@
 """How the model is trained: the core's engine with steps of its own.
 
-A trainer that shares nothing with the engine does its work in :func:`train` alone: ``run`` has the
-stores of structures, the predictor, the hypers, and the checkpoint to go on from.
+A trainer that takes no steps along gradients goes through ``run.session()`` instead, on which the
+engine stands, too (``atomtrain new --level fit`` writes one).
 """
 
 from __future__ import annotations
