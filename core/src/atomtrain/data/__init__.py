@@ -22,4 +22,6 @@ from atomtrain.data.sections import read_section as read_section
 from atomtrain.data.store import Label as Label
 from atomtrain.data.store import StructureStore as StructureStore
 from atomtrain.data.store import fingerprint as fingerprint
+from atomtrain.data.streamed import StreamedStore as StreamedStore
+from atomtrain.data.streamed import Structures as Structures
 from atomtrain.frame import Frame as Frame

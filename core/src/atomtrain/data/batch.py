@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ CPU_CHUNK = 256
 """the same of whole structures on a CPU, whose caches larger pieces leave"""
 PAIR_CHUNK = 16384
 """Atoms whose pairs are found together"""
+AT_ONCE = 50_000
+"""Atoms up to which all that is kept is computed before the first batch; of more it is computed beside the batches"""
 
 
 @dataclass
@@ -73,7 +76,8 @@ class BatchSource:
     The store's extra data go to ``graph.extras`` under their names. Pairs are found once if they
     fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
     computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
-    batches come without and the model computes it each time. With ``num_workers`` processes (None: as
+    batches come without and the model computes it each time. Of a large store both are computed in a thread, and
+    batches come without until that is done; :meth:`close` ends it. With ``num_workers`` processes (None: as
     many as are worth it) batches are made ahead of their use. If constants are ``of_structures``, they
     take the place of all that: they go to ``kept`` and batches come without atoms. ``noise`` also gives
     every batch with noise in its positions (whose pairs are found anew), and the noise as labels.
@@ -106,11 +110,56 @@ class BatchSource:
         self.extra = {k: v.to(self.dtype) for k, v in store.extra.items()}
         if self.of_structures and self.constants is not None and noise is None and len(store) > 0:
             self._keep_structures(self.constants)
-        if self.clean and not self.per_structure:
-            self._keep_pairs()
-        if self.constants is not None and self.pairs is not None and self.device.type == "cpu":
-            self._keep_constants(self.constants, self.memory_budget - self.memory)
+        self._closed, self._keeper = False, None
+        if self.clean and not self.per_structure and len(store) > 0 and self.memory_budget > 0:
+            if len(store.types) <= AT_ONCE:
+                self._keep()
+            elif not self.num_workers:
+                # no processes beside it: forking while a thread works is not safe
+                self.num_workers = 0
+                self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+                self._keeper.start()
         self.num_workers = self._workers()
+
+    def close(self) -> None:
+        """End what goes on in the background."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.join()
+
+    def _keep(self) -> None:
+        """Compute what is kept, as far as it fits; batches use it from when all is there."""
+        pairs = self._all_pairs()
+        if pairs is None:
+            return
+        size = sum(
+            t.numel() * t.element_size() for t in (pairs.centers, pairs.neighbors, pairs.shifts)
+        )
+        if self.constants is not None and self.device.type == "cpu":
+            self._keep_constants(pairs, self.constants, self.memory_budget - size)
+            if self._keeper is not None:
+                self._check_constants(pairs, self.constants)
+        self.pairs = pairs
+
+    @torch.no_grad()
+    def _check_constants(
+        self, pairs: PairList, constants: Callable[[AtomGraph], Constants]
+    ) -> None:
+        """Drop tables that are not to the last bit what a batch's own constants are.
+
+        When batches begin to use them depends on time, and no number may.
+        """
+        if not self.per_atom and not self.per_pair:
+            return
+        some = torch.linspace(0, len(self.store) - 1, 16).to(torch.int64).unique()
+        of_atoms = slices(self.store.offsets, some)
+        rows = {"per_atom": of_atoms.rows, "per_pair": slices(pairs.offsets, some).rows}
+        found = constants(self._graph(self.store, some, of_atoms))
+        for kind, chosen in rows.items():
+            tables, own = getattr(self, kind), getattr(found, kind)
+            if any(not torch.equal(t[chosen], own[name]) for name, t in tables.items()):
+                self.per_atom, self.per_pair = {}, {}
+                return
 
     def _workers(self) -> int:
         if self.per_structure:
@@ -135,6 +184,8 @@ class BatchSource:
             return f"features of structures kept ({self.memory / 1e6:.0f} MB)"
         if not self.clean:
             return "pair lists made for every batch (its noise is new)"
+        if self._keeper is not None:
+            return "pair lists and descriptors made for every batch, until those to be kept are computed"
         if self.pairs is None:
             return "pair lists made for every batch (memory_budget)"
         what = "pair lists" + (" and descriptors" if self.per_atom or self.per_pair else "")
@@ -147,7 +198,7 @@ class BatchSource:
         of_atoms = slices(self.store.offsets, structures)
         noisy = {k: self._graph(v.store, structures, of_atoms) for k, v in self.noisy.items()}
         if self.clean:
-            graph = self._graph(self.store, structures, of_atoms)
+            graph = self._graph(self.store, structures, of_atoms, self.pairs)
         else:
             graph = next(iter(noisy.values()))
         labels, masks = self._labels(structures, of_atoms.rows)
@@ -189,15 +240,21 @@ class BatchSource:
         }
         return {k: v.values for k, v in taken.items()}, {k: v.mask for k, v in taken.items()}
 
-    def _graph(self, store: StructureStore, structures: Tensor, of_atoms: Slices) -> AtomGraph:
-        """Structures of this source's store, or of one with noise, as one graph."""
+    def _graph(
+        self,
+        store: StructureStore,
+        structures: Tensor,
+        of_atoms: Slices,
+        kept: PairList | None = None,
+    ) -> AtomGraph:
+        """Structures of this source's store, or of one with noise, as one graph; ``kept`` pairs of them, if any."""
         dtype, structure, atoms = self.dtype, of_atoms.owners, of_atoms.rows
         extras = {
             name: label.take(atoms if label.per_atom else structures).values
             for name, label in self.extra.items()
         }
-        if self.pairs is not None and store is self.store:
-            pairs, of_pairs = self.pairs, slices(self.pairs.offsets, structures)
+        if kept is not None:
+            pairs, of_pairs = kept, slices(kept.offsets, structures)
             owners, chosen = of_pairs.owners, of_pairs.rows
             centers, neighbors, shifts = (
                 table.index_select(0, chosen)
@@ -275,38 +332,40 @@ class BatchSource:
         kept = self.kept or Kept(self.memory_budget)
         self.per_structure = kept.tables(key, found.per_structure, len(self.store), fill)
 
-    def _keep_pairs(self) -> None:
-        if len(self.store) == 0 or self.memory_budget <= 0:
-            return
+    def _all_pairs(self) -> PairList | None:
+        """The pairs of all structures; None where they do not fit, or nobody waits for them any more."""
         # Found in pieces, so that a data set beyond the budget is noticed before memory is full.
         pieces: list[PairList] = []
         total = 0
         for part in _pieces(self.store, PAIR_CHUNK):
             piece = pair_list(self.store, part, self.cutoff)
             total += len(piece.centers) * BYTES_PER_PAIR
-            if total > self.memory_budget:
-                return
+            if total > self.memory_budget or self._closed:
+                return None
             pieces.append(piece)
-        self.pairs = PairList.joined(pieces)
+        return PairList.joined(pieces)
 
     @torch.no_grad()
-    def _keep_constants(self, constants: Callable[[AtomGraph], Constants], budget: int) -> None:
-        assert self.pairs is not None
+    def _keep_constants(
+        self, pairs: PairList, constants: Callable[[AtomGraph], Constants], budget: int
+    ) -> None:
         atom = pair = 0
         for part in _pieces(self.store, CHUNK):
-            graph = self.batch(part).graph
+            graph = self._graph(self.store, part, slices(self.store.offsets, part), pairs)
             found = constants(graph)
             if atom == 0:
                 per_atom, budget = _tables(found.per_atom, len(self.store.types), budget)
-                per_pair, budget = _tables(found.per_pair, len(self.pairs.centers), budget)
+                per_pair, budget = _tables(found.per_pair, len(pairs.centers), budget)
                 if not per_atom and not per_pair:
                     return
-            atoms, pairs = len(graph.types), len(graph.centers)
+            if self._closed:
+                return
+            atoms, n_pairs = len(graph.types), len(graph.centers)
             for name, table in per_atom.items():
                 table[atom : atom + atoms] = found.per_atom[name]
             for name, table in per_pair.items():
-                table[pair : pair + pairs] = found.per_pair[name]
-            atom, pair = atom + atoms, pair + pairs
+                table[pair : pair + n_pairs] = found.per_pair[name]
+            atom, pair = atom + atoms, pair + n_pairs
         if atom > 0:
             self.per_atom, self.per_pair = per_atom, per_pair
 

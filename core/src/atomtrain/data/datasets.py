@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from atomtrain.data.checks import set_warnings
 from atomtrain.data.labels import SectionFiles
-from atomtrain.data.readers import Files
+from atomtrain.data.readers import Files, StoreFile
+from atomtrain.data.readers.base import DataFile
 from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_section
 from atomtrain.data.splits import ranges, split_section
-from atomtrain.data.store import Label, StructureStore, concatenated, fingerprint
+from atomtrain.data.store import Label, StructureStore, concatenated
+from atomtrain.data.streamed import LazySection, StreamedStore, Structures, bytes_in_memory
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options
 from atomtrain.sections.names import symbols
@@ -24,6 +28,8 @@ SHOWN = {"train": "training"}
 """sets whose name for people is another one"""
 NOTHING = torch.empty(0, dtype=torch.int64)
 """no structure"""
+LOOKED_AT = 1000
+"""structures of a data set on disk that tell what its targets are"""
 
 
 @dataclass
@@ -36,16 +42,16 @@ class Datasets:
     ``notes`` are lines for the log, ``warnings`` those of them that may be mistakes.
     """
 
-    train: StructureStore
-    validation: StructureStore
-    test: StructureStore | None
+    train: Structures
+    validation: Structures
+    test: Structures | None
     info: DatasetInfo
     splits: dict[str, list[list[int] | None]]
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def sets(self) -> dict[str, StructureStore | None]:
+    def sets(self) -> dict[str, Structures | None]:
         """All stores by the name people know them by; only a training set must be there."""
         validation = self.validation if self.validated else None
         return {"training": self.train, "validation": validation, "test": self.test}
@@ -58,7 +64,7 @@ class Datasets:
     @property
     def fingerprint(self) -> str:
         """Hash of all structures and labels of the training set."""
-        return fingerprint(self.train)
+        return self.train.fingerprint
 
     def __len__(self) -> int:
         """Structures in all sets."""
@@ -69,8 +75,9 @@ class Datasets:
         sizes = ", ".join(f"{len(s)} {name}" for name, s in self.sets.items() if s is not None)
         elements = symbols(self.info.atomic_types, " ")
         lines = [f"structures: {sizes}; elements: {elements}"]
+        sample = self.train.sample
         for name, target in self.info.targets.items():
-            label = self.train.labels[name]
+            label = sample.labels[name]
             said = task_of(target.kind).describe_labels(label.values, label.mask, target)
             also = ", ".join(GRADIENT_NAMES[g] for g in target.gradients)
             if said:
@@ -78,13 +85,16 @@ class Datasets:
         return lines
 
 
-def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
+def build_datasets(
+    options: Options, default_kind: str = "scalar", memory_budget: float = math.inf
+) -> Datasets:
     """Read, check and split everything the options name.
 
-    Raises DataError or OptionsError before anything long is done.
+    Data sets on disk that are larger than half of the ``memory_budget`` (bytes) are not read as a whole. Raises
+    DataError or OptionsError before anything long is done.
     """
     remarks = Remarks()
-    parts, splits = _read(options, default_kind, remarks)
+    parts, splits, window = _read(options, default_kind, remarks, memory_budget)
     targets = _merge_targets([part.targets for part in parts["train"]])
     if not targets:
         raise OptionsError(
@@ -98,19 +108,29 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
                     info = replace(info, unit=known.unit)
                 _check_alike(info, known, f"in the training set and in the {name} set")
     extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
-    stores = {name: _concatenate(p, targets, extra, name) for name, p in parts.items() if p}
+    stores = {
+        name: _set_of(p, partial(_concatenate, targets=targets, extra=extra, name=name), window)
+        for name, p in parts.items()
+        if p
+    }
     data = DatasetInfo(_length_unit(options), _atomic_types(options, stores), targets)
-    for name, store in stores.items():
+    samples = {name: store.sample for name, store in stores.items()}
+    for name, store in samples.items():
+        if isinstance(stores[name], StreamedStore):
+            remarks.notes.append(
+                f"{SHOWN.get(name, name)} set: {len(stores[name])} structures stay on disk (memory_budget), about "
+                f"{window} are in memory at a time; composition, scale and checks are of {len(store)} of them"
+            )
         remarks.notes += [f"{name}: {line}" for line in _missing(store)]
-    remarks.warnings += _check_labels(stores, list(targets))
-    for name, store in stores.items():
-        found = set_warnings(store, stores["train"])
+    remarks.warnings += _check_labels(samples, list(targets))
+    for name, store in samples.items():
+        found = set_warnings(store, samples["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
     return Datasets(
         train=stores["train"],
         validation=stores["validation"]
         if "validation" in stores
-        else stores["train"].select(NOTHING),
+        else samples["train"].select(NOTHING),
         test=stores.get("test"),
         info=data,
         splits=splits,
@@ -120,14 +140,23 @@ def build_datasets(options: Options, default_kind: str = "scalar") -> Datasets:
 
 
 def _read(
-    options: Options, default_kind: str, remarks: Remarks
-) -> tuple[dict[str, list[LoadedSection]], dict[str, list[list[int] | None]]]:
-    """What makes up each set, and ``splits`` of :class:`Datasets`."""
+    options: Options, default_kind: str, remarks: Remarks, memory_budget: float
+) -> tuple[dict[str, list[LoadedSection]], dict[str, list[list[int] | None]], int]:
+    """What makes up each set, ``splits`` of :class:`Datasets`, and how many structures may be in memory."""
     files = Files()
     known = find_classes(options.training_set, files, default_kind)
+    large, window = _too_large(options, files, memory_budget)
 
     def read(section: DatasetSection, also: Sequence[int] = ()) -> LoadedSection:
-        return read_section(section, files, remarks, default_kind, known, also)
+        opened = SectionFiles(section, files)
+        if opened.file not in large:
+            return read_section(section, files, remarks, default_kind, known, also)
+        frames = np.array([*opened.chosen, *also], dtype=np.int64)
+        some = frames[np.linspace(0, len(frames) - 1, min(LOOKED_AT, len(frames))).astype(int)]
+        found = read_section(section, files, remarks, default_kind, known, only=some)
+        assert isinstance(opened.file, StoreFile)
+        lazy = LazySection(section, files, opened.file, frames, default_kind, found.targets)
+        return replace(found, lazy=lazy, frames=frames.tolist())
 
     parts: dict[str, list[LoadedSection]] = {"train": [], "validation": [], "test": []}
     splits: dict[str, list[list[int] | None]] = {"train": [], "validation": [], "test": []}
@@ -137,12 +166,16 @@ def _read(
         split = split_section(options, k, len(opened.structures), own)
         named = {i for frames in split.values() for i in frames or ()}
         part = read(section, also=sorted(named.difference(own)))
-        place = {frame: i for i, frame in enumerate(part.frames)}
+        place = {} if part.lazy else {frame: i for i, frame in enumerate(part.frames)}
         for name, frames in split.items():
             splits[name].append(frames)
-            if frames:
-                store = part.store.select(torch.tensor([place[i] for i in frames]))
-                parts[name].append(LoadedSection(store, part.targets, frames))
+            if not frames:
+                continue
+            if part.lazy is not None:
+                parts[name].append(replace(part, lazy=part.lazy.of(frames), frames=frames))
+                continue
+            store = part.store.select(torch.tensor([place[i] for i in frames]))
+            parts[name].append(LoadedSection(store, part.targets, frames))
     for name, sections in (("validation", options.validation_set), ("test", options.test_set)):
         parts[name] += [read(s) for s in sections if isinstance(s, DatasetSection)]
     remarks.notes += [_said(name, found) for name, found in parts.items() if found]
@@ -150,14 +183,37 @@ def _read(
         remarks.notes.append("no validation set: the best model is the last one")
     remarks.notes = list(dict.fromkeys([*files.lines, *remarks.notes]))
     remarks.warnings = list(dict.fromkeys([*files.warnings, *remarks.warnings]))
-    return parts, splits
+    return parts, splits, window
+
+
+def _too_large(options: Options, files: Files, memory_budget: float) -> tuple[set[DataFile], int]:
+    """Data sets on disk that stay there, and how many structures of them may be in memory."""
+    sections = [*options.training_set, *options.validation_set, *options.test_set]
+    found = {SectionFiles(s, files).file for s in sections if isinstance(s, DatasetSection)}
+    stored = {file: bytes_in_memory(file) for file in found if isinstance(file, StoreFile)}
+    total, half = sum(stored.values()), memory_budget / 2
+    if total <= half:
+        return set(), 0
+    structures = sum(len(file.frames) for file in stored)
+    return set(stored), max(1, int(half * structures / total))
+
+
+def _set_of(
+    parts: list[LoadedSection],
+    join: Callable[[Sequence[StructureStore]], StructureStore],
+    window: int,
+) -> Structures:
+    """The sections of a set as one: read, if all of them are."""
+    if any(part.lazy is not None for part in parts):
+        return StreamedStore([part.lazy or part.store for part in parts], join, window)
+    return join([part.store for part in parts])
 
 
 def _said(name: str, parts: Sequence[LoadedSection]) -> str:
     """Which structures make up a set, for the log."""
     said = []
     for part in parts:
-        first, *others = part.store.files
+        first, *others = part.file_names
         file = f"'{first}'" + (f" and {len(others)} more" if others else "")
         said.append(f"{ranges(part.frames)} of {file}")
     return f"{SHOWN.get(name, name)} set: structures {', '.join(said)} (counted from 0)"
@@ -221,7 +277,7 @@ def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> l
 
 
 def _concatenate(
-    parts: list[LoadedSection],
+    stores: Sequence[StructureStore],
     targets: dict[str, TargetInfo],
     extra: dict[str, Label],
     name: str,
@@ -230,7 +286,6 @@ def _concatenate(
 
     Extra data cannot be masked, so every part must have what the training set has (``extra``).
     """
-    stores = [part.store for part in parts]
     rows = {key: shape for target in targets.values() for key, shape in target.label_rows.items()}
     labels = {
         key: Label.joined([store.labels.get(key) or store.no_label(*shape) for store in stores])
@@ -252,12 +307,11 @@ def _form(label: Label) -> tuple[bool, int]:
     return label.per_atom, label.values.shape[1]
 
 
-def _atomic_types(options: Options, stores: dict[str, StructureStore]) -> tuple[int, ...]:
+def _atomic_types(options: Options, stores: Mapping[str, Structures]) -> tuple[int, ...]:
     given = options.architecture.atomic_types
-    train: Tensor = stores["train"].types
-    types = tuple(sorted(set(train.tolist()))) if given is None else tuple(given)
+    types = tuple(stores["train"].elements) if given is None else tuple(given)
     for name, store in stores.items():
-        unknown = sorted(set(store.types.tolist()) - set(types))
+        unknown = sorted(set(store.elements) - set(types))
         if unknown:
             said = "architecture.atomic_types lacks" if given else "the training set lacks"
             where = store.origin(store.first_with(unknown))

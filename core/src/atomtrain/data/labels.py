@@ -25,11 +25,17 @@ EXTRAPOLATED = "energy_extrapolated"
 class SectionFiles:
     """The files of a section: the ``structures`` of its ``file``, those ``chosen``, and labels.
 
-    ``also`` are chosen besides those that the section itself names. ``where`` begins messages on its
-    structures. Whatever is wrong raises DataError, or OptionsError for indices.
+    ``also`` are chosen besides those that the section itself names; ``only``, if given, instead of them.
+    ``where`` begins messages on its structures. Whatever is wrong raises DataError, or OptionsError for indices.
     """
 
-    def __init__(self, section: DatasetSection, files: Files, also: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        section: DatasetSection,
+        files: Files,
+        also: Sequence[int] = (),
+        only: Sequence[int] | None = None,
+    ) -> None:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
@@ -39,7 +45,9 @@ class SectionFiles:
         self.file = files.structures(systems.read_from, systems.reader, self.where, self._reading)
         self.structures = self.file.frames
         self.chosen: Sequence[int] = range(len(self.structures))
-        if section.indices is not None:
+        if only is not None:
+            self.chosen = only
+        elif section.indices is not None:
             n, where = len(self.structures), section.where("indices")
             self.chosen = [*chosen_indices(section.indices, n, where), *also]
         self._files = files
@@ -192,7 +200,9 @@ class SectionFiles:
         if rows.there.any():
             rows.values *= self._factor(source, section, kind, unit)
         forces = kind == "forces"
-        applies = np.array([forces or self.structures[k].pbc.all() for k in self.chosen])
+        applies = (
+            np.ones(len(self.chosen), dtype=bool) if forces else self.file.periodic(self.chosen)
+        )
         applies = np.repeat(applies, source.wanted.counts(per_atom=forces))[:, None]
         if forces and self.section.systems.fixed_atoms == "mask":
             applies = applies & ~self._not_computed(source, rows, notes)
@@ -243,6 +253,8 @@ class SectionFiles:
     def _not_computed(self, source: _Source, rows: Rows, notes: list[str]) -> np.ndarray:
         """Zeros that the file has for forces on fixed atoms, [n_rows, 3] bool."""
         found = np.zeros(rows.values.shape, dtype=bool)
+        if not source.file.has_fixed and not self.file.has_fixed:
+            return found
         frames = source.file.frames or self.structures
         for k, part in source.wanted.parts(per_atom=True):
             fixed = frames[k].fixed

@@ -54,12 +54,22 @@ class Noise:
         found = {}
         for k, (name, scale) in enumerate(self.scales.items()):
             stream = [self.seed, k, 1, 0] if self.fixed else [self.seed, k, 0, epoch]
-            drawn = np.random.default_rng(stream).standard_normal((len(store.types), 3))
-            unit = torch.from_numpy(drawn)
+            unit = torch.from_numpy(_drawn(stream, store))
             mean = sum_over_structures(unit, structure, len(store)) / store.n_atoms[:, None]
             unit = unit - mean.index_select(0, structure)
             found[name] = Noisy(unit, replace(store, positions=store.positions + scale * unit))
         return found
+
+
+def _drawn(stream: list[int], store: StructureStore) -> np.ndarray:
+    """Normal numbers ``[n_atoms, 3]``; of a part of a set those that belong to its structures, whatever the part."""
+    if store.ids is None:
+        return np.random.default_rng(stream).standard_normal((len(store.types), 3))
+    parts = [
+        np.random.default_rng([*stream, number]).standard_normal((n, 3))
+        for number, n in zip(store.ids.tolist(), store.n_atoms.tolist(), strict=True)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, 3))
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,38 @@ class Limits:
     drop_last: bool = False
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How a set is shuffled that is not in memory: ``at_once`` blocks of ``size`` structures that lie together."""
+
+    size: int
+    at_once: int
+
+    @property
+    def window(self) -> int:
+        """Structures that are in memory together."""
+        return self.size * self.at_once
+
+
 def epoch_batches(
     n_atoms: Tensor,
     batch_size: int,
     *,
     shuffled: tuple[int, int] | None = None,
+    blocks: Blocks | None = None,
     limits: Limits = Limits(),
 ) -> list[Tensor]:
     """Indices of the structures of each batch of an epoch.
 
-    ``n_atoms [n_structures]``; ``shuffled`` by seed and epoch, or in their order.
+    ``n_atoms [n_structures]``; ``shuffled`` by seed and epoch, or in their order; by ``blocks``, if given.
     """
     n = len(n_atoms)
-    order = np.arange(n) if shuffled is None else np.random.default_rng(shuffled).permutation(n)
+    if shuffled is None:
+        order = np.arange(n)
+    elif blocks is None:
+        order = np.random.default_rng(shuffled).permutation(n)
+    else:
+        order = _by_blocks(n, np.random.default_rng(shuffled), blocks)
     sizes = n_atoms.numpy()
     low, high = limits.bounds
     if limits.max_atoms is not None:
@@ -54,6 +73,24 @@ def epoch_batches(
         for b in batches
         if (low is None or sizes[b].sum() >= low) and (high is None or sizes[b].sum() <= high)
     ]
+
+
+def _by_blocks(n: int, rng: np.random.Generator, blocks: Blocks) -> np.ndarray:
+    """An order in which ``blocks.at_once`` blocks are gone through together, one structure of each in turn.
+
+    Blocks and what is in them come at random. Of consecutive structures each R-th then is of the same part of
+    the blocks, so that of R processes each reads its own, whatever R is that divides the batch and ``at_once``.
+    """
+    starts = rng.permutation(np.arange(0, n, blocks.size))
+    parts = []
+    for k in range(0, len(starts), blocks.at_once):
+        together = [
+            start + rng.permutation(min(blocks.size, n - start))
+            for start in starts[k : k + blocks.at_once].tolist()
+        ]
+        turn = np.concatenate([np.arange(len(block)) for block in together])
+        parts.append(np.concatenate(together)[np.argsort(turn, kind="stable")])
+    return np.concatenate(parts) if parts else np.arange(0)
 
 
 def _packed(

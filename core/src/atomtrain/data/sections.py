@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from atomtrain.data.checks import check_read, gradient_warnings, label_warnings, problem
+from atomtrain.data.checks import check_read, gradient_warnings, label_warnings
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files
 from atomtrain.data.readers.base import GradientKind
@@ -18,6 +18,9 @@ from atomtrain.graph import volumes
 from atomtrain.options import DatasetSection
 from atomtrain.targets import TargetInfo
 from atomtrain.tasks import task_for, task_of
+
+if TYPE_CHECKING:
+    from atomtrain.data.streamed import LazySection
 
 
 @dataclass
@@ -32,12 +35,19 @@ class Remarks:
 class LoadedSection:
     """One section read: its structures, the targets found in it, and ``frames``: which were chosen.
 
-    ``frames`` are numbers in all of the section's file, or of its files one after the other.
+    ``frames`` are numbers in all of the section's file, or of its files one after the other. Where they stay on disk
+    (``lazy``) the ``store`` has some of them only.
     """
 
     store: StructureStore
     targets: dict[str, TargetInfo]
     frames: Sequence[int]
+    lazy: LazySection | None = None
+
+    @property
+    def file_names(self) -> list[str]:
+        """The files, as they are named in messages."""
+        return self.store.files if self.lazy is None else [self.lazy.file.path]
 
 
 def read_section(
@@ -47,17 +57,19 @@ def read_section(
     default_kind: str = "scalar",
     known: Mapping[str, TargetInfo] | None = None,
     also: Sequence[int] = (),
+    only: Sequence[int] | None = None,
 ) -> LoadedSection:
     """Structures and labels of one section of the options.
 
     ``known`` targets tell what the section leaves unsaid: a type that is not given, names of classes.
-    ``also`` are frames that are read besides those the section names. Adds lines for the log to
-    ``remarks``. Raises DataError or OptionsError.
+    ``also`` are frames that are read besides those the section names, ``only`` those that are read instead.
+    Adds lines for the log to ``remarks``. Raises DataError or OptionsError.
     """
-    opened = SectionFiles(section, files, also)
-    store = _structures(opened)
-    frames = [opened.structures[k] for k in opened.chosen]
-    remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
+    opened = SectionFiles(section, files, also, only)
+    store = opened.file.packed(opened.chosen, opened.where)
+    if not opened.file.checked:
+        frames = [opened.structures[k] for k in opened.chosen]
+        remarks.warnings += check_read(opened.where, frames, store, section.systems.length_unit)
     remarks.warnings += opened.assumed_units
     targets: dict[str, TargetInfo] = {}
     for name in section.targets:
@@ -238,26 +250,3 @@ def _apply_mask(store: StructureStore, name: str, section: DatasetSection) -> No
     mask = (given.values != 0).expand_as(label.values)
     values = torch.where(mask, label.values, 0.0)
     store.labels[name] = Label.where(values, label.per_atom, mask & label.there)
-
-
-def _structures(opened: SectionFiles) -> StructureStore:
-    """The chosen structures, packed; DataError for those no model can take."""
-    file = opened.file
-    for k in opened.chosen:
-        reason = problem(opened.structures[k])
-        if reason:
-            raise DataError(f"{opened.where}: {reason.format(file.named([k]))}")
-    picked = [opened.structures[k] for k in opened.chosen]
-    counts = np.cumsum([0] + [len(f.numbers) for f in picked])
-    return StructureStore(
-        positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
-        types=torch.from_numpy(np.concatenate([f.numbers for f in picked])),
-        cells=torch.from_numpy(
-            # a cell vector means nothing along a direction that is not periodic
-            np.stack([np.where(f.pbc[:, None], f.cell, 0.0) for f in picked])
-        ),
-        pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
-        offsets=torch.from_numpy(counts),
-        files=file.files,
-        origins=torch.tensor([file.origin(k) for k in opened.chosen], dtype=torch.int64),
-    )

@@ -83,6 +83,8 @@ class StructureStore:
     files: list[str] = field(default_factory=list)
     origins: Tensor | None = None
     """[n_structures, 2] int64"""
+    ids: Tensor | None = None
+    """[n_structures] int64: their numbers in the set that they are a part of; None: counted from 0"""
 
     def __len__(self) -> int:
         return int(self.offsets.shape[0]) - 1
@@ -96,6 +98,22 @@ class StructureStore:
     def structure(self) -> Tensor:
         """The structure each atom belongs to, [n_atoms] int64."""
         return torch.repeat_interleave(torch.arange(len(self)), self.n_atoms)
+
+    @property
+    def sample(self) -> StructureStore:
+        """Structures that stand for all in statistics: all of them, where they are in memory."""
+        return self
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur, ascending."""
+        found: list[int] = self.types.unique().tolist()
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all structures with their labels."""
+        return fingerprint(self)
 
     @cached_property
     def fingerprints(self) -> list[bytes]:
@@ -154,6 +172,7 @@ class StructureStore:
             extra=pick(self.extra),
             files=self.files,
             origins=None if self.origins is None else self.origins[structures],
+            ids=None if self.ids is None else self.ids[structures],
         )
 
 

@@ -84,7 +84,7 @@ class ConsoleObserver(Observer):
         n, dtype = len(run.train), str(run.dtype).removeprefix("torch.")
         log.info(
             f"training {info['n_parameters']:,} parameters on {n} structures "
-            f"({len(run.train.types)} atoms), validating on {len(run.validation) or 'nothing'}; device "
+            f"({int(run.train.n_atoms.sum())} atoms), validating on {len(run.validation) or 'nothing'}; device "
             f"{run.device}, {dtype}"
         )
         log.info("; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))

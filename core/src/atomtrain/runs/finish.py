@@ -103,7 +103,7 @@ def _export(prepared: Prepared, outcome: TrainingOutcome, extensions: str | Path
     metadata = describe_checkpoint(outcome.checkpoint, architecture.info)
     # a copy: what the file is held against is none of the architecture's business any more
     exported = architecture.export_model(copy.deepcopy(run.predictor), metadata)
-    some = run.validation if len(run.validation) > 0 else run.train
+    some = (run.validation if len(run.validation) > 0 else run.train).sample
     foreign = save_verified(
         exported, run.directory / "model.pt", run.predictor, some, extensions=extensions
     )

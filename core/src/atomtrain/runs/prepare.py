@@ -73,7 +73,8 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     found = checkpoint_to_restart(plan, restart, place.directory.parent.parent)
     if found is None:
         plan.open_checkpoints()
-    data = build_datasets(options, plan.architecture.info.default_kind)
+    kind, budget = plan.architecture.info.default_kind, plan.hypers.memory_budget_bytes
+    data = build_datasets(options, kind, budget)
     patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
     if not data.validated and patience is not None:
         where = options.source.where(("architecture", "training", "early_stopping_patience"))

@@ -74,8 +74,10 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
     context = BuildContext("train", plan.hypers, open=plan.checkpoints.open)
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
     predictor = Predictor(model, data.info)
-    fit_affines(predictor, data.train, plan.hypers, list(data.info.targets), plan.checkpoints)
-    labelled = normalised_store(data.train, predictor)
+    fit_affines(
+        predictor, data.train.sample, plan.hypers, list(data.info.targets), plan.checkpoints
+    )
+    labelled = normalised_store(data.train.sample, predictor)
     predictor.model.calibrate(_sample(labelled, model.cutoff, plan.options.seed))
     return Start(predictor, plan.model_hypers.model_dump(mode="json"))
 
@@ -214,10 +216,10 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
                 "trained on its own scale, which stays"
             )
     new = [t for t in info.targets if t not in known]
-    fit_affines(predictor, data.train, plan.hypers, new, plan.checkpoints)
+    fit_affines(predictor, data.train.sample, plan.hypers, new, plan.checkpoints)
     correct_composition(
         predictor,
-        data.train,
+        data.train.sample,
         plan.hypers,
         known,
         plan.checkpoints,
@@ -235,10 +237,11 @@ def _grown(
     info = replace(before, atomic_types=tuple(sorted({*before.atomic_types, *added})))
     hypers = plan.architecture.model_hypers(restored.checkpoint)
     context = BuildContext("finetune", plan.hypers, restored.checkpoint)
-    is_new = torch.isin(data.train.types, torch.tensor(added))
-    structures = replace(data.train, labels={}, extra={})
+    sample = data.train.sample
+    is_new = torch.isin(sample.types, torch.tensor(added))
+    structures = replace(sample, labels={}, extra={})
     if bool(is_new.any()):  # else there is nothing of them, and others are looked at
-        structures = structures.select(data.train.structure[is_new].unique())
+        structures = structures.select(sample.structure[is_new].unique())
     try:
         model = build_model(plan.architecture, hypers, info, context)
         model.to(next((p.dtype for p in trained.model.parameters()), None))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import Limits, epoch_batches
+from atomtrain.data import Limits
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.options import LossSpec, TrainerHypers
 from atomtrain.schedules import EpochSchedule
@@ -237,10 +237,7 @@ class Engine:
             bounds=hypers.batch_atom_bounds if bounded else (None, None),
             drop_last=True,
         )
-        n_atoms = self.run.train.n_atoms
-        return epoch_batches(
-            n_atoms, hypers.batch_size, shuffled=(self.run.seed, epoch), limits=limits
-        )
+        return self.session.sources.shuffled(epoch, limits)
 
     def _skipped(self) -> tuple[int, int]:
         """Training structures too large for any batch, and those left out by bounds in epoch 0."""

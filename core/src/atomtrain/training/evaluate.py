@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from atomtrain.data import Batch, BatchSource, Limits, Noise, StructureStore, epoch_batches
+from atomtrain.data import (
+    Batch,
+    BatchSource,
+    Limits,
+    Noise,
+    Structures,
+    StructureStore,
+    epoch_batches,
+)
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import BaseTrainerHypers
 from atomtrain.sections.names import symbols
@@ -18,7 +27,7 @@ from atomtrain.training.run import TrainingRun
 
 
 def errors_on(
-    predictor: Predictor, store: StructureStore, run: TrainingRun, samples: Samples | None = None
+    predictor: Predictor, store: Structures, run: TrainingRun, samples: Samples | None = None
 ) -> tuple[ErrorSums, dict[str, ErrorSums]]:
     """Metrics of every label the store has (keys as in :mod:`.metrics`), of all and of groups.
 
@@ -30,25 +39,35 @@ def errors_on(
     predictor = predictor.to(device=run.device, dtype=run.dtype)
     predictor.eval()
     info, hypers, totals = predictor.dataset_info, run.hypers, run.hypers.per_structure_targets
-    source = _source(predictor, store, run)
     also = [name for name in predictor.model.structure_outputs() if samples is not None]
     blocks = block_columns(info) if hypers.log_separate_blocks else {}
-    variances = label_variances(store, info, totals)
+    variances = label_variances(store.sample, info, totals)
     sums = ErrorSums(label_keys(info), run.device, blocks, info, variances)
-    members = _groups(store, hypers)
-    groups = {name: ErrorSums(label_keys(info), run.device, {}, info) for name in members}
+    groups: dict[str, ErrorSums] = {}
     limits = Limits(max_atoms=hypers.max_atoms_per_batch, skip_large=False)
-    order = epoch_batches(store.n_atoms, hypers.batch_size, limits=limits)
-    for batch in source.epoch(order):
-        predictions = predict(predictor, batch, create_graph=False, also=also)
-        outputs = {name: predictions.pop(name).detach() for name in also if name in predictions}
-        add_errors(sums, predictor, predictions, batch, totals)
-        if samples is not None:
-            samples.add(predictor, predictions, outputs, batch)
-        for name, member in members.items():
-            part = _of_group(batch, member, source, store)
-            add_errors(groups[name], predictor, predictions, part, totals)
+    for piece in _pieces(store):
+        source, members = _source(predictor, piece, run), _groups(piece, hypers)
+        order = epoch_batches(piece.n_atoms, hypers.batch_size, limits=limits)
+        for batch in source.epoch(order):
+            predictions = predict(predictor, batch, create_graph=False, also=also)
+            outputs = {name: predictions.pop(name).detach() for name in also if name in predictions}
+            add_errors(sums, predictor, predictions, batch, totals)
+            if samples is not None:
+                samples.add(predictor, predictions, outputs, batch)
+            for name, member in members.items():
+                group = groups.setdefault(name, ErrorSums(label_keys(info), run.device, {}, info))
+                part = _of_group(batch, member, source, piece)
+                add_errors(group, predictor, predictions, part, totals)
     return sums, groups
+
+
+def _pieces(store: Structures) -> Iterator[StructureStore]:
+    """The structures as they fit into memory."""
+    if isinstance(store, StructureStore):
+        yield store
+        return
+    for part in torch.arange(len(store)).split(store.blocks.window):
+        yield store.select(part)
 
 
 def _source(predictor: Predictor, store: StructureStore, run: TrainingRun) -> BatchSource:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atomtrain.data import fingerprint
 from atomtrain.errors import AtomtrainError
 from atomtrain.model.backbone import with_embedded
 from atomtrain.model.heads import saved_state
@@ -54,14 +53,14 @@ class Judge:
         self._totals = frozenset(hypers.per_structure_targets)
         self._keys = label_keys(info)
         self._blocks = block_columns(info) if hypers.log_separate_blocks else {}
-        stores = {"train": run.train, "validation": run.validation}
+        stores = {"train": run.train.sample, "validation": run.validation.sample}
         self._variances = {
             part: label_variances(store, info, self._totals) for part, store in stores.items()
         }
         # what the best model is chosen by; blocks are just for the eye
         idle = constant_labels([s for s in stores.values() if len(s)], info, self._totals)
         self._telling = [key for key in self._keys if key not in idle] or self._keys
-        self._floors = error_floors(run.predictor, run.train, self._totals)
+        self._floors = error_floors(run.predictor, run.train.sample, self._totals)
         self._judged_by = self._what_judges()
 
         self.best_score = math.inf
@@ -226,7 +225,7 @@ class Judge:
         if metric == "loss":
             terms = self._objective.terms
             metric += repr([(term.key, term.weight, term.per_structure) for term in terms])
-        return f"{metric} of {fingerprint(self._run.validation)}"
+        return f"{metric} of {self._run.validation.fingerprint}"
 
 
 def not_finite(weights: dict[str, Tensor]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atomtrain.data.kept import Kept
-from atomtrain.data.store import StructureStore
+from atomtrain.data.streamed import Structures
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.distributed import Processes
@@ -39,8 +39,8 @@ class TrainingRun:
     predictor: Predictor
     dataset_info: DatasetInfo
     hypers: BaseTrainerHypers
-    train: StructureStore
-    validation: StructureStore
+    train: Structures
+    validation: Structures
     device: torch.device
     dtype: torch.dtype
     seed: int

@@ -2,19 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from atomtrain.data import Batch, BatchSource, Kept, Limits, Noise, StructureStore, epoch_batches
+from atomtrain.data import (
+    Batch,
+    BatchSource,
+    Kept,
+    Limits,
+    Noise,
+    StreamedStore,
+    Structures,
+    StructureStore,
+    epoch_batches,
+)
+from atomtrain.data.ahead import ahead
 from atomtrain.training.predict import normalised_store
 
 if TYPE_CHECKING:
     from atomtrain.training.run import TrainingRun
 
+log = logging.getLogger("atomtrain")
 VALIDATION_ATOMS = 200
 """Batches of validation are as large as this allows, and never smaller than those of training."""
+ALL = Limits()
+AHEAD = 4
+"""batches that are made before they are asked for"""
+
+
+@dataclass(eq=False)
+class StreamedSource:
+    """Makes batches of structures on disk, a window of batches at a time in memory.
+
+    ``make`` makes a source of a window's structures. Whoever reads and makes batches is a thread, a few batches ahead,
+    unless ``num_workers`` is 0.
+    """
+
+    store: StreamedStore
+    make: Callable[[StructureStore], BatchSource]
+    num_workers: int | None = None
+
+    def report(self) -> str:
+        """What is kept between epochs, in words."""
+        return f"{len(self.store)} structures read from disk as batches need them (memory_budget)"
+
+    def epoch(self, batches: Sequence[Tensor], epoch: int = 0) -> Iterator[Batch]:
+        """The given batches in order, on the device; noise as of this ``epoch``."""
+        made = self._batches(batches, epoch)
+        return made if self.num_workers == 0 else ahead(made, AHEAD)
+
+    def _batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        start = 0
+        while start < len(batches):
+            stop, n = start + 1, len(batches[start])
+            while stop < len(batches) and n + len(batches[stop]) <= self.store.blocks.window:
+                n += len(batches[stop])
+                stop += 1
+            yield from self._window(batches[start:stop], epoch)
+            start = stop
+
+    def _window(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        structures = torch.unique(torch.cat(list(batches)))
+        source = self.make(self.store.select(structures))
+        local = [torch.searchsorted(structures, batch) for batch in batches]
+        for batch, mine in zip(source.epoch(local, epoch), batches, strict=True):
+            batch.structures = mine
+            yield batch
 
 
 class Sources:
@@ -24,41 +83,72 @@ class Sources:
         self._run = run
         if run.kept is None:
             run.kept = Kept(run.hypers.memory_budget_bytes, scratch=run.directory)
+        self._sources: dict[str, BatchSource | StreamedSource] = {}
         self.make()
 
     def make(self) -> None:
         """Make them: to be called again where the model has other constants."""
-        run, model = self._run, self._run.predictor.model
-        self._sources = {
-            part: BatchSource(
-                normalised_store(store, run.predictor),
-                cutoff=model.cutoff,
-                dtype=run.dtype,
-                constants=model.constants,
-                device=run.device,
-                memory_budget=budget,
-                num_workers=run.hypers.num_workers,
-                noise=Noise.of(run.dataset_info, run.seed, fixed=part != "train"),
-                of_structures=model.keeps_structures(),
-                kept=run.kept,
-            )
-            for part, store, budget in self._shared_out()
-        }
+        self.close()
+        budget, workers = self._run.hypers.memory_budget_bytes, self._run.hypers.num_workers
+        of_structures = self._run.predictor.model.keeps_structures()
+        stores = self._stores()
+        atoms = sum(int(store.n_atoms.sum()) for store in stores.values())
+        for part, store in stores.items():
+            if isinstance(store, StreamedStore) and of_structures:
+                log.info(
+                    f"{part}: all structures are read at once, as what is kept of them is found once"
+                )
+                store = store.select(torch.arange(len(store)))
+                store.ids = None
+            if isinstance(store, StructureStore):
+                share = int(budget * int(store.n_atoms.sum()) / max(1, atoms))
+                self._sources[part] = self._source(part, store, share, workers)
+                continue
+            make = partial(self._source, part, budget=0, num_workers=0)
+            self._sources[part] = StreamedSource(store, make, workers)
 
-    def _shared_out(self) -> list[tuple[str, StructureStore, int]]:
-        """The stores that have structures, with the memory budget shared out by their size."""
-        train, validation = self._run.train, self._run.validation
-        budget = self._run.hypers.memory_budget_bytes
-        share = len(train.types) / max(1, len(train.types) + len(validation.types))
-        stores = [
-            ("train", train, int(budget * share)),
-            ("validation", validation, int(budget * (1 - share))),
-        ]
-        return [entry for entry in stores if len(entry[1])]
+    def _source(
+        self, part: str, store: StructureStore, budget: int, num_workers: int | None
+    ) -> BatchSource:
+        run, model = self._run, self._run.predictor.model
+        return BatchSource(
+            normalised_store(store, run.predictor),
+            cutoff=model.cutoff,
+            dtype=run.dtype,
+            constants=model.constants,
+            device=run.device,
+            memory_budget=budget,
+            num_workers=num_workers,
+            noise=Noise.of(run.dataset_info, run.seed, fixed=part != "train"),
+            of_structures=model.keeps_structures(),
+            kept=run.kept,
+        )
+
+    def _stores(self) -> dict[str, Structures]:
+        """The stores that have structures."""
+        stores = {"train": self._run.train, "validation": self._run.validation}
+        return {part: store for part, store in stores.items() if len(store)}
+
+    def close(self) -> None:
+        """Nothing more will be asked for: end what goes on in the background."""
+        for source in self._sources.values():
+            if isinstance(source, BatchSource):
+                source.close()
 
     def report(self) -> dict[str, str]:
         """What is kept of each part, in words."""
         return {part: source.report() for part, source in self._sources.items()}
+
+    def shuffled(self, epoch: int, limits: Limits = ALL) -> list[Tensor]:
+        """The batches of an epoch of training, the same for the same seed and epoch."""
+        store = self._run.train
+        return epoch_batches(
+            store.n_atoms,
+            self._run.hypers.batch_size,
+            shuffled=(self._run.seed, epoch),
+            blocks=store.blocks if isinstance(store, StreamedStore) else None,
+            limits=limits,
+        )
 
     def in_order(self, part: str, *, larger: bool = False) -> list[Tensor]:
         """All structures of a part in their order, batch by batch; ``larger`` where small batches cost time."""

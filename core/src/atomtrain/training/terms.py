@@ -79,7 +79,7 @@ class Objective:
     """The loss of a batch, and the predictions it was made of; ``terms`` are its summands."""
 
     def __init__(self, run: TrainingRun) -> None:
-        self.terms = loss_terms(run.dataset_info, run.hypers, run.train.labels)
+        self.terms = loss_terms(run.dataset_info, run.hypers, run.train.sample.labels)
         self._predictor, self._processes = run.predictor, run.processes
         self._device, self._dtype = run.device, run.dtype
 

@@ -1,8 +1,8 @@
 """Reading files, whatever their format, as frames and flat rows of labels.
 
 :class:`Files` opens a path as a :class:`~.base.DataFile`: what ASE reads and what readers of packages
-give (``frames``), memory-mapped directories (``memmap``), and metatensor's maps (``maps``), one for
-all structures or one for each, in a folder or in a zip archive with the structures.
+give (``frames``), data sets on disk (``stored``), memory-mapped directories (``memmap``), and metatensor's maps
+(``maps``), one for all structures or one for each, in a folder or in a zip archive with the structures.
 
 A list of files, or a name with wildcards, is one :class:`DataFile` if all are read frame by frame.
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import glob
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from atomtrain.contract import components
@@ -24,19 +24,22 @@ from atomtrain.data.readers.account import Account as Account
 from atomtrain.data.readers.account import Frames as Frames
 from atomtrain.data.readers.account import Quantity as Quantity
 from atomtrain.data.readers.account import Reading as Reading
-from atomtrain.data.readers.account import described
-from atomtrain.data.readers.ase_files import read_ase
+from atomtrain.data.readers.ase_files import read_ase, read_in_pieces
 from atomtrain.data.readers.base import DataFile
 from atomtrain.data.readers.content import DAMAGED, beginning
 from atomtrain.data.readers.frames import FramesFile, JoinedFiles
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.data.readers.own import OWN
 from atomtrain.data.readers.settle import settled
+from atomtrain.data.readers.stored import StoreFile as StoreFile
+from atomtrain.data.stored import is_stored
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 
 BUILTIN = ("ase", "metatensor")
 AS_IT_IS = Reading()
+AT_ONCE = 10_000
+"""frames of a piece where a file is read at once, or has them one by one"""
 
 
 class Files:
@@ -57,7 +60,7 @@ class Files:
         found = []
         for file in self._opened.values():
             if file.account is not None:
-                found.append(described(file.path, file.frames, file.account))
+                found.append(file.description)
                 found += [f"'{file.path}': {note}" for note in file.account.notes]
         return found
 
@@ -111,6 +114,38 @@ class Files:
         return self._opened[key]
 
 
+def in_pieces(
+    path: str, reader: str | None, where: str, reading: Reading, size: int
+) -> Iterator[tuple[Sequence[Frame], Account]]:
+    """A file of frames, piece by piece where its format allows that, with the account of each piece.
+
+    ``size``: bytes of text of a piece. Raises DataError where it cannot be read, or has no frames with labels.
+    """
+    kind = _kind(path, reader, where)
+    if kind in ("map", "map folder", "zip"):
+        raise DataError(
+            f"{where}: '{path}' holds maps of metatensor, whose blocks a data set on disk cannot keep; they are "
+            "read as they are"
+        )
+    pieces = None
+    if kind == "ase" and not _own(path, reading.format):
+        pieces = read_in_pieces(path, where, reading.format, size)
+    if pieces is None:
+        file = _open(path, kind, where, reading)
+        account = file.account or Account(format=kind)
+        for start in range(0, len(file.frames), AT_ONCE):
+            yield file.frames[start : start + AT_ONCE], account
+        return
+    for frames in pieces:
+        done = settled(frames, reading, path, where)
+        yield done, done.account
+
+
+def paths_of(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:
+    """The files that options or a command name, wildcards resolved. DataError where there is none, or one twice."""
+    return _paths(read_from, reader, where)
+
+
 def display(read_from: str | Sequence[str]) -> str:
     """What the options name, for messages and the log."""
     if isinstance(read_from, str):
@@ -153,6 +188,7 @@ def _as_other(path: str, other: str) -> str:
 def _check_joinable(path: str, kind: str, where: str) -> None:
     whole = {
         "memmap": "a folder of arrays",
+        "store": "a data set on disk",
         "map": "a file of maps",
         "map folder": "a folder of maps",
         "zip": "a zip archive",
@@ -171,6 +207,8 @@ def _kind(path: str, reader: str | None, where: str) -> str:
         return reader
     place = Path(path)
     if place.is_dir():
+        if is_stored(place):
+            return "store"
         if (place / "ns.npy").exists():
             return "memmap"
         if any(place.glob("*.mts")):
@@ -185,11 +223,13 @@ def _kind(path: str, reader: str | None, where: str) -> str:
 
 
 def _open(path: str, kind: str, where: str, reading: Reading) -> DataFile:
-    if kind in ("memmap", "map", "map folder", "zip"):
+    if kind in ("store", "memmap", "map", "map folder", "zip"):
         if reading.format:
             raise DataError(
                 f"{where}: '{path}' needs no format: it is known what it is; leave format out"
             )
+        if kind == "store":
+            return StoreFile(path, where)
         if kind == "memmap":
             return MemmapFile(path, where)
         from atomtrain.data.readers import maps

@@ -27,7 +27,13 @@ from atomtrain.data.readers.content import (
 )
 from atomtrain.data.readers.flaws import KNOWN, account_for
 from atomtrain.data.readers.recognise import folder_of, remedy, written_by
-from atomtrain.data.readers.whole import COUNTED, Incomplete, XyzText, check_all_read
+from atomtrain.data.readers.whole import (
+    COUNTED,
+    Incomplete,
+    XyzText,
+    check_all_read,
+    xyz_pieces,
+)
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
 
@@ -67,6 +73,36 @@ def read_ase(path: str, where: str, format: str = "") -> Frames:
     return frames
 
 
+def read_in_pieces(path: str, where: str, format: str, size: int) -> Iterator[Frames] | None:
+    """What :func:`read_ase` gives, about ``size`` bytes of text at a time; None: it has to be read at once.
+
+    Extended xyz can be read so. What is wrong with a piece raises DataError; numbers of frames in its message
+    are counted from the piece's first.
+    """
+    try:
+        if Path(path).is_dir() or Path(path).stat().st_size < size:
+            return None
+        head = beginning(path)
+        if not_structures(head) or (_known(format) if format else _format(path, head)) != "extxyz":
+            return None
+    except (Incomplete, OSError, *DAMAGED):
+        return None  # reading it says what is the matter
+    return _pieces(path, where, size)
+
+
+def _pieces(path: str, where: str, size: int) -> Iterator[Frames]:
+    try:
+        with opened(path) as file:
+            for text in xyz_pieces(file, size):
+                with warnings.catch_warnings(record=True) as said:
+                    warnings.simplefilter("always")
+                    yield _as("extxyz", path, said, text)
+    except Incomplete as error:
+        raise DataError(f"{where}: '{path}' {error}") from error.__cause__
+    except DAMAGED as error:
+        raise DataError(f"{where}: '{path}' {_DAMAGED}") from error
+
+
 def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames:
     """The frames; ``said`` are the warnings so far. Raises Incomplete, or OSError."""
     try:
@@ -86,12 +122,14 @@ def _read(path: str, format: str, said: list[warnings.WarningMessage]) -> Frames
         raise Incomplete(text) from error.__cause__
 
 
-def _as(format: str, path: str, said: list[warnings.WarningMessage]) -> Frames:
-    """The frames of a file of a known format. Raises Incomplete, or OSError."""
+def _as(
+    format: str, path: str, said: list[warnings.WarningMessage], piece: bytes | None = None
+) -> Frames:
+    """The frames of a file of a known format, or of a ``piece`` of its text. Raises Incomplete, or OSError."""
     account = Account(format=format, reader=f"ASE {ase_version}")
     if format != "extxyz":
         return _told(_File(path, format, account), said)
-    xyz = XyzText(_in_utf8(_content(path), account))
+    xyz = XyzText(_in_utf8(_content(path) if piece is None else piece, account))
     try:
         frames = _told(_File(path, format, account, xyz), said)
     except Incomplete:

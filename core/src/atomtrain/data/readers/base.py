@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from atomtrain.data.readers.account import Account
+from atomtrain.data.checks import problem
+from atomtrain.data.readers.account import Account, described
+from atomtrain.data.store import StructureStore
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
 from atomtrain.targets import TargetInfo
@@ -39,6 +42,9 @@ class Wanted:
     @cached_property
     def n_atoms(self) -> np.ndarray:
         """Atoms of *all* structures, [n_structures] int64."""
+        known: np.ndarray | None = getattr(self.structures, "n_atoms", None)
+        if known is not None:
+            return known
         return np.array([len(frame.numbers) for frame in self.structures], dtype=np.int64)
 
     def counts(self, per_atom: bool) -> np.ndarray:
@@ -83,13 +89,20 @@ class DataFile(ABC):
     """A file or folder of structures, of labels, or of both, opened.
 
     ``frames`` are the structures; empty where the file holds labels alone. ``account``: how they were
-    read, where a reader says so.
+    read, where a reader says so. ``checked``: structures were looked at before, when the file was made.
     """
+
+    checked = False
 
     def __init__(self, path: str, frames: Sequence[Frame] = ()) -> None:
         self.path = path
         self.frames = frames
         self.account: Account | None = getattr(frames, "account", None)
+
+    @property
+    def description(self) -> str:
+        """One line for the log: what was taken from the file, and as what; empty: nothing is known of it."""
+        return "" if self.account is None else described(self.path, self.frames, self.account)
 
     @property
     def keys(self) -> set[str]:
@@ -113,6 +126,36 @@ class DataFile(ABC):
             found.setdefault(file, []).append(number)
         parts = [f"{listed(numbers)} of '{self.files[file]}'" for file, numbers in found.items()]
         return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
+
+    def periodic(self, frames: Sequence[int]) -> np.ndarray:
+        """Whether each of these structures is periodic in all directions, [n] bool."""
+        return np.array([self.frames[k].pbc.all() for k in frames], dtype=bool)
+
+    @cached_property
+    def has_fixed(self) -> bool:
+        """Whether constraints held any atom."""
+        return any(frame.fixed is not None for frame in self.frames)
+
+    def packed(self, frames: Sequence[int], where: str) -> StructureStore:
+        """These structures; DataError, beginning with ``where``, for those no model can take."""
+        picked = [self.frames[k] for k in frames]
+        for k, frame in zip(frames, picked, strict=True):
+            reason = problem(frame)
+            if reason:
+                raise DataError(f"{where}: {reason.format(self.named([k]))}")
+        counts = np.cumsum([0] + [len(f.numbers) for f in picked])
+        return StructureStore(
+            positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
+            types=torch.from_numpy(np.concatenate([f.numbers for f in picked])),
+            cells=torch.from_numpy(
+                # a cell vector means nothing along a direction that is not periodic
+                np.stack([np.where(f.pbc[:, None], f.cell, 0.0) for f in picked])
+            ),
+            pbc=torch.from_numpy(np.stack([f.pbc for f in picked])),
+            offsets=torch.from_numpy(counts),
+            files=self.files,
+            origins=torch.tensor([self.origin(k) for k in frames], dtype=torch.int64),
+        )
 
     def resembling(self, kind: GradientKind) -> list[str]:
         """Names of values that look like a gradient of an energy, the likeliest first."""

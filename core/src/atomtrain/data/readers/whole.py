@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import IO
 
 from atomtrain.data.readers.comments import Comments, wrong_matrix
 from atomtrain.data.readers.content import BYTE_ORDER_MARK
@@ -41,6 +42,25 @@ _EXPONENT = re.compile(rb"(?<![\w.])([-+]?(?:\d+\.\d*|\.\d+))[Dd]([-+]?\d+)(?![\
 
 class Incomplete(Exception):
     """What is the matter with a file and what to do, as the rest of ``'file' ...``."""
+
+
+def xyz_pieces(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The text of extended xyz in pieces of about ``size`` bytes, cut between frames.
+
+    Where numbers of atoms do not lead from frame to frame the rest is one piece: :class:`XyzText` says why.
+    """
+    piece: list[bytes] = []
+    length = 0
+    while line := file.readline():
+        count = _count(line) if line.strip() and not line.lstrip().startswith(b"VEC") else None
+        if count is not None and count >= 0 and length > size:
+            yield b"".join(piece)
+            piece, length = [], 0
+        rest = [] if count is None else list(islice(file, count + 1)) if count >= 0 else [*file]
+        piece += [line, *rest]
+        length += len(line) + sum(map(len, rest))
+    if piece:
+        yield b"".join(piece)
 
 
 class XyzText:
