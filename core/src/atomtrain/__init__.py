@@ -1,6 +1,6 @@
 """atomtrain: train machine-learned models of atoms from one YAML file.
 
-Importing this costs nothing. ``train``, ``evaluate``, ``verify``, ``export``, ``load`` and ``show``,
+Importing this costs nothing. ``train``, ``convert``, ``evaluate``, ``verify``, ``export``, ``load`` and ``show``,
 what the command line calls, are attributes of this package and live in :mod:`atomtrain.api`; the first use of
 one imports torch. Their errors are in :mod:`atomtrain.errors`.
 """
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from atomtrain._version import __version__
 
 if TYPE_CHECKING:
-    from atomtrain.api import evaluate, export, load, show, train, verify
+    from atomtrain.api import convert, evaluate, export, load, show, train, verify
 
-_API = ("train", "evaluate", "export", "load", "show", "verify")
-__all__ = ["__version__", "evaluate", "export", "load", "show", "train", "verify"]
+_API = ("train", "convert", "evaluate", "export", "load", "show", "verify")
+__all__ = ["__version__", "convert", "evaluate", "export", "load", "show", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the command line does, as functions: ``train``, ``evaluate``, ``export``, ``load``, ``show``.
+"""What the command line does, as functions: ``train``, ``convert``, ``evaluate``, ``export``, ``load``, ``show``.
 
 Whatever a user can get wrong raises an :class:`~atomtrain.errors.AtomtrainError` whose message the
 command line prints.
@@ -16,6 +16,7 @@ from typing import Any
 from metatomic.torch import AtomisticModel
 from rich.console import Console
 
+from atomtrain.data.convert import Converted, convert_options, reading_of
 from atomtrain.errors import CheckpointError, OutputError, PluginError, VerificationError
 from atomtrain.evaluation import Evaluation, evaluate_model, structures_of
 from atomtrain.files import archive_kind
@@ -27,10 +28,11 @@ from atomtrain.model.export import (
     read_metadata,
     save_model,
 )
-from atomtrain.options import check_units, load_eval_options
+from atomtrain.options import check_units, load_eval_options, load_options
 from atomtrain.plugins import open_architecture
 from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
+from atomtrain.report.conversion import converting
 from atomtrain.report.show import describe, describe_model, differing
 from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
 from atomtrain.runs.directory import check_writable, deliver
@@ -71,6 +73,33 @@ def train(
             CsvObserver(place.directory / "train.csv", run.dataset_info, run.hypers),
         ]
         return finish(prepared, prepared.train(), output, extensions)
+
+
+def convert(
+    files: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    reader: str | None = None,
+    format: str = "",
+    types: Sequence[str] = (),
+    length_unit: str = "angstrom",
+    unconverged: str = "refuse",
+) -> list[Converted]:
+    """Write structures, with all the values they have, as a data set on disk in the folder ``output``.
+
+    ``files`` are one or several, with wildcards; ``reader``, ``format``, ``types`` (``1=Cu``), ``length_unit`` and
+    ``unconverged`` are as in the options. Or they are one options file: then each of the files that its sections
+    name becomes a data set in ``output``, beside ``options.yaml`` that reads these. Raises DataError, OptionsError
+    or OutputError.
+    """
+    given = [str(files)] if isinstance(files, (str, Path)) else [str(file) for file in files]
+    with logging_to(None, Console()):
+        if len(given) == 1 and Path(given[0]).suffix in (".yaml", ".yml"):
+            return convert_options(load_options(given[0]), Path(output), converting)
+        reading = reading_of(format, types, unconverged)
+        unit = length_unit
+        done = converting(given, Path(output), reader=reader, reading=reading, length_unit=unit)
+        return [done]
 
 
 def evaluate(

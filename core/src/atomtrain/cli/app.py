@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from atomtrain._version import __version__
-from atomtrain.cli import architectures, eval_, export, show, train
+from atomtrain.cli import architectures, convert, eval_, export, show, train
 from atomtrain.contract import catalog
 from atomtrain.errors import AtomtrainError, PluginError
 
@@ -63,6 +63,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(eval_.evaluate)
 app.command("export")(export.export)
+app.command("convert")(convert.convert)
 app.command("show")(show.show)
 app.command("architectures")(architectures.architectures)
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from atomtrain.data.checks import check_read
-from atomtrain.data.readers import AS_IT_IS, Account, Quantity, Reading, in_pieces, paths_of
-from atomtrain.data.readers.frames import FramesFile
+from atomtrain.data.labels import reading_as
+from atomtrain.data.readers import (
+    AS_IT_IS,
+    Account,
+    Quantity,
+    Reading,
+    display,
+    in_pieces,
+    paths_of,
+)
+from atomtrain.data.readers.account import Unconverged
 from atomtrain.data.stored import StoreWriter
-from atomtrain.errors import DataError
-from atomtrain.files import replacing_folder
+from atomtrain.errors import DataError, OptionsError
+from atomtrain.files import check_new_folder, replacing_folder
 from atomtrain.frame import Frame
-from atomtrain.sections.names import symbols
+from atomtrain.options import DatasetSection, Options, dump_yaml
+from atomtrain.sections.names import atomic_number, symbols
 
 TEXT = 1 << 24
 """bytes of text that are read at once"""
@@ -42,41 +56,49 @@ def convert(
     reader: str | None = None,
     reading: Reading = AS_IT_IS,
     length_unit: str = "angstrom",
-    progress: Callable[[int, str], None] = lambda n, path: None,
+    where: str = "convert",
+    progress: Callable[[int, float], None] = lambda structures, part: None,
 ) -> Converted:
     """Write the structures of one or several files, with all their values, as a data set in ``folder``.
 
     What is in memory at a time is a piece of a file of extended xyz, a file of most other formats. The folder is
-    there whole or not at all. ``progress`` is told the number of structures so far and the file at hand. Raises
-    DataError for what cannot be read or no model can take, OutputError where the folder cannot be written.
+    there whole or not at all. Numbers stay as they are; the ``length_unit`` they have tells what atoms are too close.
+    ``progress`` is told the number of structures so far and which part of the files was
+    read. Raises DataError for what cannot be read or no model can take, OutputError where the folder cannot be
+    written.
     """
-    found = Converted()
-    paths = paths_of(read_from, reader, "convert")
+    found, whole, about = Converted(), Account(), _Summary()
+    paths = paths_of(read_from, reader, where)
+    sizes = [max(1, _size(Path(path))) for path in paths]
     with replacing_folder(folder) as temporary:
         writer = StoreWriter(temporary)
-        whole = Account()
-        about = _Summary()
-        for path in paths:
-            first = 0
-            for frames, account in in_pieces(path, reader, "convert", reading, TEXT):
-                where = f"convert, structures from {first} on"
-                file = FramesFile(path, frames)
-                store = file.packed(range(len(frames)), where)
-                remarks = check_read(where, frames, store, length_unit)
-                writer.add(frames, path, first)
-                _join(whole, account, path)
-                about.add(frames)
+        for k, path in enumerate(paths):
+            first = done = 0
+            for file, length in in_pieces(path, reader, where, reading, TEXT):
+                here = f"{where}: structures {first} and following"
+                store = file.packed(range(len(file.frames)), here)
+                found.warnings += check_read(here, file.frames, store, length_unit)
+                writer.add(file.frames, path, first)
+                about.add(file.frames)
+                account = file.account or Account()
+                _join(whole, account, path, where)
                 found.notes += [f"'{path}': {note}" for note in account.notes]
-                found.warnings += [*remarks, *(f"'{path}': {w}" for w in account.warnings)]
-                first += len(frames)
-                progress(writer.n_structures, path)
+                found.warnings += [f"'{path}': {warning}" for warning in account.warnings]
+                first, done = first + len(file.frames), min(done + length, sizes[k])
+                progress(writer.n_structures, (sum(sizes[:k]) + done) / sum(sizes))
+            progress(writer.n_structures, sum(sizes[: k + 1]) / sum(sizes))
         found.notes, found.warnings = _few(found.notes), _few(found.warnings)
         whole.notes, whole.warnings = [], found.warnings
         found.n_structures, found.left_out = writer.n_structures, writer.left_out
         found.summary = about.line(whole)
-        index = writer.close(asdict(whole), found.summary)
-        found.n_atoms = index["n_atoms"]
+        found.n_atoms = writer.close(asdict(whole), found.summary)["n_atoms"]
     return found
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size if path.exists() else 0
 
 
 def _few(remarks: Sequence[str]) -> list[str]:
@@ -86,21 +108,21 @@ def _few(remarks: Sequence[str]) -> list[str]:
     return found if more <= 0 else [*found[:REMARKS], f"and {more} more remarks of this kind"]
 
 
-def _join(whole: Account, account: Account, path: str) -> None:
+def _join(whole: Account, account: Account, path: str, where: str) -> None:
     """Add how a piece was read; DataError where its numbers mean something else than those before."""
     if not whole.format:
         whole.format, whole.reader = account.format, account.reader
         whole.length_unit, whole.usual_units = account.length_unit, account.usual_units
     elif whole.length_unit != account.length_unit:
         raise DataError(
-            f"convert: '{path}' has lengths in {account.length_unit or 'a unit that it does not say'}, those before in "
+            f"{where}: '{path}' has lengths in {account.length_unit or 'a unit that it does not say'}, those before in "
             f"{whole.length_unit or 'a unit that they do not say'}; convert them apart"
         )
     for key, known in account.quantities.items():
         before = whole.quantities.setdefault(key, known)
         if (before.unit, before.compression) != (known.unit, known.compression):
             raise DataError(
-                f"convert: '{path}' has '{key}' in another unit or with another sign ({_meaning(known)}) than "
+                f"{where}: '{path}' has '{key}' in another unit or with another sign ({_meaning(known)}) than "
                 f"the files before ({_meaning(before)}); convert them apart"
             )
         if before != known:
@@ -141,3 +163,71 @@ class _Summary:
             f"{self._n} structures from {account.format or 'frames'}{by}; "
             f"{symbols(sorted(self._types), ' ')}; {cells}; {', '.join(named) or 'no values'}"
         )
+
+
+def reading_of(format: str, types: Sequence[str], unconverged: str) -> Reading:
+    """What a command line says of reading. OptionsError for what no reader understands."""
+    found = {}
+    for text in types:
+        kind, _, element = text.partition("=")
+        try:
+            found[int(kind)] = atomic_number(element)
+        except ValueError:
+            raise OptionsError(f"'{text}' names no element of a type; write 1=Cu") from None
+    if unconverged not in get_args(Unconverged):
+        words = ", ".join(get_args(Unconverged))
+        raise OptionsError(f"unconverged is '{unconverged}', but must be one of {words}")
+    return Reading(format, tuple(sorted(found.items())), cast(Unconverged, unconverged))
+
+
+def convert_options(
+    options: Options, folder: Path, convert: Callable[..., Converted] = convert
+) -> list[Converted]:
+    """Make a data set of each file, or list of files, with structures that the options name.
+
+    They are folders in ``folder``, which has also ``options.yaml``: the same options, for these.
+    """
+    sections = [*options.training_set, *options.validation_set, *options.test_set]
+    done: dict[str, Path] = {}
+    found = []
+    check_new_folder(folder)
+    for section in sections:
+        if not isinstance(section, DatasetSection):
+            continue
+        systems = section.systems
+        file = json.dumps(systems.read_from)
+        if file in done:
+            continue
+        stem = re.sub(r"[^\w.-]+", "_", Path(display(systems.read_from)).stem).strip("_.") or "data"
+        taken = {path.name for path in done.values()}
+        names = chain([stem], (f"{stem}_{k}" for k in count(1)))
+        place = folder / next(name for name in names if name not in taken)
+        folder.mkdir(parents=True, exist_ok=True)
+        done[file] = place
+        found.append(
+            convert(
+                systems.read_from,
+                place,
+                reader=systems.reader,
+                reading=reading_as(systems),
+                length_unit=systems.length_unit,
+                where=section.where("systems", "read_from"),
+            )
+        )
+    plain = options.model_dump(mode="json", exclude_unset=True)
+    dump_yaml(_reading_instead(plain, done), folder / "options.yaml")
+    return found
+
+
+def _reading_instead(value: Any, done: Mapping[str, Path]) -> Any:
+    """Options that read data sets where they read the files that these were made of."""
+    if isinstance(value, list):
+        return [_reading_instead(item, done) for item in value]
+    if not isinstance(value, dict):
+        return value
+    place = done.get(json.dumps(value.get("read_from")))
+    if place is None:
+        return {key: _reading_instead(item, done) for key, item in value.items()}
+    settled = ("read_from", "reader", "format", "types", "unconverged")
+    kept = {k: _reading_instead(v, done) for k, v in value.items() if k not in settled}
+    return {"read_from": str(place), **kept}

@@ -13,13 +13,24 @@ from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
 from atomtrain.data.splits import chosen_indices
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, OptionsError, TargetError, nearest
-from atomtrain.options import DatasetSection, GradientSection, TargetSection, target_info
+from atomtrain.options import (
+    DatasetSection,
+    GradientSection,
+    SystemsSection,
+    TargetSection,
+    target_info,
+)
 from atomtrain.targets import TargetInfo
 from atomtrain.targets.units import conversion, same_unit
 from atomtrain.tasks import task_of
 
 EXTRAPOLATED = "energy_extrapolated"
 """a key for what ASE calls the energy, also where forces are derivatives of another one"""
+
+
+def reading_as(systems: SystemsSection) -> Reading:
+    """How a section wants its structures to be read."""
+    return Reading(systems.format, tuple(sorted(systems.types.items())), systems.unconverged)
 
 
 class SectionFiles:
@@ -39,9 +50,7 @@ class SectionFiles:
         systems = section.systems
         self.section = section
         self.where = section.where("systems", "read_from")
-        self._reading = Reading(
-            systems.format, tuple(sorted(systems.types.items())), systems.unconverged
-        )
+        self._reading = reading_as(systems)
         self.file = files.structures(systems.read_from, systems.reader, self.where, self._reading)
         self.structures = self.file.frames
         self.chosen: Sequence[int] = range(len(self.structures))

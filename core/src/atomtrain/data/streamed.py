@@ -88,8 +88,9 @@ class LazySection:
             for number in np.flatnonzero(np.bincount(numbers, minlength=1)).tolist():
                 known = found.setdefault(number, [])
                 if len(known) < wanted:
-                    rows = np.unique(owners[numbers == number])[: wanted - len(known)]
-                    known += (start + rows).tolist()
+                    rows = owners[numbers == number]
+                    first = np.concatenate([[True], rows[1:] != rows[:-1]])
+                    known += (start + rows[first][: wanted - len(known)]).tolist()
         return found
 
 

@@ -6,6 +6,7 @@ with file, line, key and the nearest known name. Nothing here reads data or know
 
 from atomtrain.options.dataset import DatasetSection as DatasetSection
 from atomtrain.options.dataset import GradientSection as GradientSection
+from atomtrain.options.dataset import SystemsSection as SystemsSection
 from atomtrain.options.dataset import TargetSection as TargetSection
 from atomtrain.options.head import HeadSection as HeadSection
 from atomtrain.options.loss import LossSpec as LossSpec

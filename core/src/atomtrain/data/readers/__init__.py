@@ -116,10 +116,11 @@ class Files:
 
 def in_pieces(
     path: str, reader: str | None, where: str, reading: Reading, size: int
-) -> Iterator[tuple[Sequence[Frame], Account]]:
-    """A file of frames, piece by piece where its format allows that, with the account of each piece.
+) -> Iterator[tuple[DataFile, int]]:
+    """A file of frames, piece by piece where its format allows that, with the bytes of text of each piece.
 
-    ``size``: bytes of text of a piece. Raises DataError where it cannot be read, or has no frames with labels.
+    ``size``: bytes of text of a piece; they are 0 where a file is read at once. Raises DataError where it cannot be
+    read, or has no frames with labels.
     """
     kind = _kind(path, reader, where)
     if kind in ("map", "map folder", "zip"):
@@ -132,13 +133,12 @@ def in_pieces(
         pieces = read_in_pieces(path, where, reading.format, size)
     if pieces is None:
         file = _open(path, kind, where, reading)
-        account = file.account or Account(format=kind)
         for start in range(0, len(file.frames), AT_ONCE):
-            yield file.frames[start : start + AT_ONCE], account
+            some = Frames(file.frames[start : start + AT_ONCE], file.account)
+            yield FramesFile(path, some), 0
         return
-    for frames in pieces:
-        done = settled(frames, reading, path, where)
-        yield done, done.account
+    for frames, length in pieces:
+        yield FramesFile(path, settled(frames, reading, path, where)), length
 
 
 def paths_of(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:

@@ -73,8 +73,10 @@ def read_ase(path: str, where: str, format: str = "") -> Frames:
     return frames
 
 
-def read_in_pieces(path: str, where: str, format: str, size: int) -> Iterator[Frames] | None:
-    """What :func:`read_ase` gives, about ``size`` bytes of text at a time; None: it has to be read at once.
+def read_in_pieces(
+    path: str, where: str, format: str, size: int
+) -> Iterator[tuple[Frames, int]] | None:
+    """What :func:`read_ase` gives, about ``size`` bytes of text at a time, with their number; None: all at once.
 
     Extended xyz can be read so. What is wrong with a piece raises DataError; numbers of frames in its message
     are counted from the piece's first.
@@ -90,13 +92,13 @@ def read_in_pieces(path: str, where: str, format: str, size: int) -> Iterator[Fr
     return _pieces(path, where, size)
 
 
-def _pieces(path: str, where: str, size: int) -> Iterator[Frames]:
+def _pieces(path: str, where: str, size: int) -> Iterator[tuple[Frames, int]]:
     try:
         with opened(path) as file:
             for text in xyz_pieces(file, size):
                 with warnings.catch_warnings(record=True) as said:
                     warnings.simplefilter("always")
-                    yield _as("extxyz", path, said, text)
+                    yield _as("extxyz", path, said, text), len(text)
     except Incomplete as error:
         raise DataError(f"{where}: '{path}' {error}") from error.__cause__
     except DAMAGED as error:

@@ -56,7 +56,7 @@ class StoreFile(FramesFile):
         self.stored = Stored(path, where)
         super().__init__(path, StoredFrames(self.stored))
         said = dict(self.stored.index["account"])
-        said["quantities"] = {k: Quantity(**q) for k, q in said["quantities"].items()}
+        said["quantities"] = {k: Quantity(**q) for k, q in said.get("quantities", {}).items()}
         self.account = Account(**said)
 
     @property
