@@ -1,0 +1,173 @@
+"""HDF5 files that ``mace_prepare_data`` of MACE writes.
+
+Looked up in ``mace.data.utils.save_configurations_as_HDF5`` and ``mace.data.hdf5_dataset`` of versions 0.3.0
+to 0.3.16. Structures are groups ``config_batch_I/config_J`` (``config_I/config_J`` in the oldest). Values
+lie in a group ``properties`` and weights in ``property_weights``; before 0.3.11 they lay beside the
+positions, weights as ``energy_weight``. What a structure does not have is the string ``None``, with a
+weight of 0. Nothing is said of units: MACE converts none, and expects eV and angstrom. Its stress is
+the derivative of the energy by the strain over the volume (ASE's sign), its virials minus the derivative.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import h5py
+import numpy as np
+
+from atomtrain.data import Frame
+from atomtrain.data.readers import Account, LazyFrames, Quantity
+from atomtrain.errors import DataError
+
+_ATOMS = ("atomic_numbers", "positions", "cell", "pbc")
+_OURS = {"virials": "virial"}
+_OF_STRUCTURE = ("stress", "virials", "dipole", "polarizability", "external_field")
+"""what is never per atom, however many atoms there are"""
+_COPY = "copy it again, or run mace_prepare_data again"
+
+
+def read(path: str, where: str) -> LazyFrames:
+    """The structures of a file, read when they are asked for. Raises DataError."""
+    file = _File(path, f"{where}: '{path}' (mace-h5)")
+    count = file.starts[-1]
+    account = Account("mace-h5", f"h5py {h5py.__version__}", count)
+    account.quantities["virial"] = Quantity("virials")
+    return LazyFrames(partial(_frame, file), range(count), account)
+
+
+class _File:
+    """A file, opened when it is needed: other processes open it for themselves.
+
+    ``batches``: names of the groups of structures, empty for the file itself; ``starts``: the numbers of
+    their first structures, and of all.
+    """
+
+    def __init__(self, path: str, here: str) -> None:
+        self.path, self.here = path, here
+        self._root: Any = None
+        self.batches, counts = self._layout()
+        self.starts = [0, *accumulate(counts)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_root": None}
+
+    @property
+    def root(self) -> Any:
+        if self._root is None:
+            try:
+                # folders and disks on which nothing can be locked are read too
+                self._root = h5py.File(self.path, "r", locking=False)
+            except OSError as error:
+                if error.errno is not None and not str(error).startswith("Unable"):
+                    said = error.strerror or str(error)
+                    raise DataError(f"{self.here} cannot be read: {said}") from error
+                raise DataError(
+                    f"{self.here} is cut off or damaged, or still being written ({error}); {_COPY}"
+                ) from error
+        return self._root
+
+    def _layout(self) -> tuple[list[str], list[int]]:
+        """Groups of structures with their numbers of structures."""
+        root = self.root
+        batches = sorted(
+            (key for key in root if re.fullmatch(r"config_(batch_)?\d+", key)), key=_order
+        )
+        first = root[batches[0]] if batches else {}
+        if any(re.fullmatch(r"config_\d+", key) for key in first):
+            return batches, [len(root[key]) for key in batches]
+        if "atomic_numbers" in first:
+            return [""], [len(batches)]
+        if batches and "node_attrs" in first:
+            raise DataError(
+                f"{self.here} has graphs with a cutoff ({batches[0]}/edge_index), which do not say what elements "
+                "their atoms are; write the structures with mace_prepare_data, or as extended xyz"
+            )
+        raise DataError(f"{self.here} {_other(root)}")
+
+    def structure(self, k: int) -> tuple[str, Any]:
+        """The name and the group of a structure."""
+        batch = bisect_right(self.starts, k) - 1
+        name = f"{self.batches[batch]}/config_{k - self.starts[batch]}".lstrip("/")
+        try:
+            return name, self.root[name]
+        except KeyError:
+            raise DataError(
+                f"{self.here} has no group '{name}', though there are more; {_COPY}"
+            ) from None
+
+
+def _order(name: str) -> int:
+    return int(name.rsplit("_", 1)[1])
+
+
+def _other(root: Any) -> str:
+    """What an HDF5 file has that is none of MACE's."""
+    keys = list(root)
+    shown = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
+    said = (
+        "is an HDF5 file, but not of mace_prepare_data, which has groups config_batch_0/config_0 with "
+        f"atomic_numbers and positions; it has {shown or 'nothing'}"
+    )
+    groups = [root, *(root[key] for key in keys[:8] if isinstance(root[key], h5py.Group))]
+    if any("type.raw" in group for group in groups):
+        return f"{said}, as DeePMD-kit's files have: write reader: dpdata (of atomtrain-dpdata)"
+    return f"{said}; write its structures as extended xyz with the program that made it"
+
+
+def _frame(file: _File, k: int) -> Frame:
+    name, group = file.structure(k)
+    here = f"{file.here}: '{name}'"
+    lacking = [key for key in _ATOMS[:2] if key not in group]
+    if lacking:
+        raise DataError(f"{here} has no {' and no '.join(lacking)} (it has {', '.join(group)})")
+    try:
+        return _structure(group)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{here} does not fit together: {error}") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(f"{here} cannot be read, the file is damaged ({error}); {_COPY}") from error
+
+
+def _structure(group: Any) -> Frame:
+    """The structure of a group. Raises ValueError, TypeError, or what h5py raises for damaged files."""
+    values = {key: _value(one) for key, one in group.items() if isinstance(one, h5py.Dataset)}
+    weights = {key: values.pop(key) for key in [key for key in values if key.endswith("weight")]}
+    values.update({key: _value(one) for key, one in group.get("properties", {}).items()})
+    for key, one in group.get("property_weights", {}).items():
+        weights[f"{key}_weight"] = _value(one)
+    numbers, positions, cell, pbc = (values.pop(key, None) for key in _ATOMS)
+    count = len(numbers)
+    per_structure: dict[str, Any] = {
+        f"config_{key}": weight
+        for key, weight in weights.items()
+        if weight is not None and not np.isin(weight, (0, 1)).all()
+    }
+    per_atom: dict[str, np.ndarray] = {}
+    for key, value in values.items():
+        weight = weights.get(f"{key}_weight")
+        if value is None or (weight is not None and not np.any(weight)):
+            continue
+        by_atom = np.shape(value)[:1] == (count,) and key not in _OF_STRUCTURE
+        (per_atom if by_atom else per_structure)[_OURS.get(key, key)] = value
+    return Frame(
+        np.asarray(numbers, dtype=np.int64),
+        np.asarray(positions, dtype=np.float64).reshape(count, 3),
+        np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64).reshape(3, 3),
+        np.zeros(3, dtype=bool) if pbc is None else np.asarray(pbc, dtype=bool).reshape(3),
+        per_structure,
+        per_atom,
+    )
+
+
+def _value(dataset: Any) -> Any:
+    """What a dataset has: a number, an array, text; None for what MACE had none of."""
+    value = dataset[()]
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        return None if value in ("", "None") else value
+    return value
