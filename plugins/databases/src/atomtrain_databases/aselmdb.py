@@ -1,6 +1,6 @@
 """fairchem's ``.aselmdb``: a file of LMDB with a row of ASE's database in each record.
 
-Looked up in ``fairchem.core.datasets.lmdb_database`` of fairchem 1.10 and in ``ase_db_backends.aselmdb``
+Looked up in ``fairchem.core.datasets.lmdb_database`` of fairchem 1.1 and in ``ase_db_backends.aselmdb``
 0.11, which later versions use. Keys are the rows' numbers as text, counted from 1, beside ``nextid``,
 ``deleted_ids`` and ``metadata``; values are JSON packed by zlib. Arrays are ``__ndarray__`` as ASE writes
 them, or, by the older version, plain lists in which a NaN is ``null``. Results of the calculator stand
@@ -41,8 +41,8 @@ _open: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
 def read(path: str, where: str) -> LazyFrames:
     """The rows of a file, read when they are asked for. Raises DataError."""
     file = _File(path, f"{where}: '{path}' (aselmdb)")
-    numbers = file.numbers()
-    account = Account("aselmdb", f"lmdb {lmdb.__version__}", len(numbers))
+    account = Account("aselmdb", f"lmdb {lmdb.__version__}")
+    numbers = file.numbers(account)
     return LazyFrames(partial(_frame, file, numbers), range(len(numbers)), account)
 
 
@@ -128,17 +128,23 @@ class _File:
             f"damaged, or of another program; {_COPY}, or write its structures with ASE's database"
         )
 
-    def numbers(self) -> range | list[int]:
-        """The numbers of the rows there are, in order."""
+    def numbers(self, account: Account) -> range | list[int]:
+        """The numbers of the rows there are, in order; what is odd about them goes to the account."""
         entries = self.environment.stat()["entries"]
         next_ = self.json("nextid")
-        if isinstance(next_, int):
-            gone = set(self.json("deleted_ids") or ())
-            told = range(1, next_)
-            left = [k for k in told if k not in gone] if gone else told
-            if len(left) + sum(self.value(key) is not None for key in _RESERVED) == entries:
-                return left
-        return self._counted()
+        if not isinstance(next_, int):
+            return self._counted()
+        gone = set(self.json("deleted_ids") or ())
+        told = range(1, next_)
+        left = [k for k in told if k not in gone] if gone else told
+        if len(left) + sum(self.value(key) is not None for key in _RESERVED) == entries:
+            return left
+        there = self._counted()
+        account.warnings.append(
+            f"its index tells of {len(left)} rows, but {len(there)} are there, which are read: it may not have "
+            "been written to its end"
+        )
+        return there
 
     def _counted(self) -> list[int]:
         """As :meth:`numbers`, from the keys that are there."""

@@ -1,8 +1,8 @@
 """HDF5 files that ``mace_prepare_data`` of MACE writes.
 
-Looked up in ``mace.data.utils.save_configurations_as_HDF5`` and ``mace.data.hdf5_dataset`` of versions 0.3.0
+Looked up in ``mace.data.utils.save_configurations_as_HDF5`` and ``mace.data.hdf5_dataset`` of versions 0.3.5
 to 0.3.16. Structures are groups ``config_batch_I/config_J`` (``config_I/config_J`` in the oldest). Values
-lie in a group ``properties`` and weights in ``property_weights``; before 0.3.11 they lay beside the
+lie in a group ``properties`` and weights in ``property_weights``; before 0.3.13 they lay beside the
 positions, weights as ``energy_weight``. What a structure does not have is the string ``None``, with a
 weight of 0. Nothing is said of units: MACE converts none, and expects eV and angstrom. Its stress is
 the derivative of the energy by the strain over the volume (ASE's sign), its virials minus the derivative.
@@ -121,30 +121,54 @@ def _other(root: Any) -> str:
 def _frame(file: _File, k: int) -> Frame:
     name, group = file.structure(k)
     here = f"{file.here}: '{name}'"
-    lacking = [key for key in _ATOMS[:2] if key not in group]
+    try:
+        values = _values(group.id)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise DataError(f"{here} cannot be read, the file is damaged ({error}); {_COPY}") from error
+    lacking = [key for key in _ATOMS[:2] if values.get(key) is None]
     if lacking:
         raise DataError(f"{here} has no {' and no '.join(lacking)} (it has {', '.join(group)})")
     try:
-        return _structure(group)
+        return _structure(values)
     except (ValueError, TypeError) as error:
         raise DataError(f"{here} does not fit together: {error}") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        raise DataError(f"{here} cannot be read, the file is damaged ({error}); {_COPY}") from error
 
 
-def _structure(group: Any) -> Frame:
-    """The structure of a group. Raises ValueError, TypeError, or what h5py raises for damaged files."""
-    values = {key: _value(one) for key, one in group.items() if isinstance(one, h5py.Dataset)}
-    weights = {key: values.pop(key) for key in [key for key in values if key.endswith("weight")]}
-    values.update({key: _value(one) for key, one in group.get("properties", {}).items()})
-    for key, one in group.get("property_weights", {}).items():
-        weights[f"{key}_weight"] = _value(one)
+def _values(group: Any) -> dict[str, Any]:
+    """All that is in a group, by name; what is in groups inside by theirs.
+
+    By h5py's lower level, which takes half the time for so many small datasets.
+    """
+    values: dict[str, Any] = {}
+    for name in group:
+        one = h5py.h5o.open(group, name)
+        values[name.decode()] = _values(one) if isinstance(one, h5py.h5g.GroupID) else _value(one)
+    return values
+
+
+def _value(dataset: Any) -> Any:
+    """What a dataset has: a number, an array, text; None for what MACE had none of."""
+    array = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    if array.ndim:
+        return array
+    value = array[()]
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return None if isinstance(text, str) and text in ("", "None") else text
+
+
+def _structure(values: dict[str, Any]) -> Frame:
+    """The structure of a group. Raises ValueError or TypeError where it does not fit together."""
+    given = values.pop("property_weights", {})
+    weights = {f"{key}_weight": weight for key, weight in given.items()}
+    weights |= {key: values.pop(key) for key in [key for key in values if key.endswith("weight")]}
+    values |= values.pop("properties", {})
     numbers, positions, cell, pbc = (values.pop(key, None) for key in _ATOMS)
     count = len(numbers)
     per_structure: dict[str, Any] = {
         f"config_{key}": weight
         for key, weight in weights.items()
-        if weight is not None and not np.isin(weight, (0, 1)).all()
+        if weight is not None and np.any((weight != 0) & (weight != 1))
     }
     per_atom: dict[str, np.ndarray] = {}
     for key, value in values.items():
@@ -161,13 +185,3 @@ def _structure(group: Any) -> Frame:
         per_structure,
         per_atom,
     )
-
-
-def _value(dataset: Any) -> Any:
-    """What a dataset has: a number, an array, text; None for what MACE had none of."""
-    value = dataset[()]
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if isinstance(value, str):
-        return None if value in ("", "None") else value
-    return value
