@@ -74,6 +74,14 @@ def test_unknown_reader(workplace: Path) -> None:
         Files().structures("a.xyz", "asse", "here")
 
 
+def test_reader_that_is_not_installed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atomtrain.data.readers.components", lambda hook: {})
+    with pytest.raises(
+        DataError, match=r"there is no reader 'dpdata' .*; install atomtrain-dpdata"
+    ):
+        Files().structures("a", "dpdata", "here")
+
+
 def test_reader_of_a_component(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from atomtrain.contract.components import ComponentSpec
 
@@ -133,7 +141,5 @@ def test_folders_that_a_package_reads(
     monkeypatch.setattr("atomtrain.data.readers.components", lambda hook: {})
     Path("folder").mkdir()
     Path("folder", name).touch()
-    with pytest.raises(
-        DataError, match=r"here: 'folder' is a directory.*atomtrain-databases is in"
-    ):
+    with pytest.raises(DataError, match=r"here: 'folder' is a directory.*atomtrain-databases: ins"):
         Files().structures("folder", None, "here")

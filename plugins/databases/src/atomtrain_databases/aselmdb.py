@@ -27,6 +27,7 @@ from ase.io.jsonio import object_hook
 from atomtrain.data import Frame
 from atomtrain.data.readers import Account, LazyFrames, fixed_components, is_lmdb
 from atomtrain.errors import DataError
+from atomtrain_databases.start import check_start
 
 _RESERVED = ("nextid", "deleted_ids", "metadata")
 _ARRAYS = ("initial_magmoms", "initial_charges", "tags", "masses", "momenta")
@@ -64,12 +65,9 @@ class _File:
         return self._environment
 
     def _opened(self) -> Any:
+        check_start(self.path, self.here, is_lmdb, "LMDB")
         try:
             status = os.stat(self.path)
-            with open(self.path, "rb") as file:
-                head = file.read(20)
-            if not is_lmdb(head):
-                raise DataError(f"{self.here} is not a file of LMDB")
             place = (status.st_dev, status.st_ino)
             found = _open.get(place)
             if found is None:

@@ -20,8 +20,9 @@ import h5py
 import numpy as np
 
 from atomtrain.data import Frame
-from atomtrain.data.readers import Account, LazyFrames, Quantity
+from atomtrain.data.readers import Account, LazyFrames, Quantity, is_hdf5
 from atomtrain.errors import DataError
+from atomtrain_databases.start import check_start
 
 _ATOMS = ("atomic_numbers", "positions", "cell", "pbc")
 _OURS = {"virials": "virial"}
@@ -58,13 +59,11 @@ class _File:
     @property
     def root(self) -> Any:
         if self._root is None:
+            check_start(self.path, self.here, is_hdf5, "HDF5")
             try:
                 # folders and disks on which nothing can be locked are read too
                 self._root = h5py.File(self.path, "r", locking=False)
             except OSError as error:
-                if error.errno is not None and not str(error).startswith("Unable"):
-                    said = error.strerror or str(error)
-                    raise DataError(f"{self.here} cannot be read: {said}") from error
                 raise DataError(
                     f"{self.here} is cut off or damaged, or still being written ({error}); {_COPY}"
                 ) from error

@@ -36,9 +36,11 @@ from atomtrain.data.readers.base import DataFile
 from atomtrain.data.readers.content import DAMAGED, beginning
 from atomtrain.data.readers.content import is_hdf5 as is_hdf5
 from atomtrain.data.readers.content import is_lmdb as is_lmdb
+from atomtrain.data.readers.content import packed as packed
 from atomtrain.data.readers.frames import FramesFile, JoinedFiles
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.data.readers.own import OWN
+from atomtrain.data.readers.recognise import PACKAGES
 from atomtrain.data.readers.settle import settled
 from atomtrain.errors import DataError
 from atomtrain.frame import Frame
@@ -249,7 +251,8 @@ def frames_of(path: str, reader: str | None, where: str, format: str = "") -> Fr
     own = ""
     if kind == "ase":
         own, kind = _recognised(path, format, where)
-    found = OWN[own].read(path, where) if own else _read(path, kind, where, format)
+    more = "" if format == kind else format
+    found = OWN[own].read(path, where) if own else _read(path, kind, where, more)
     frames = found if isinstance(found, Frames | LazyFrames) else Frames(found)
     account = frames.account
     account.reader = account.reader or kind
@@ -260,7 +263,7 @@ def frames_of(path: str, reader: str | None, where: str, format: str = "") -> Fr
 def _recognised(path: str, format: str, where: str) -> tuple[str, str]:
     """Which of our own formats a file has, or else empty, and which reader reads it (``ase``)."""
     if format:
-        return (format if format in OWN else ""), "ase"
+        return (format, "ase") if format in OWN else ("", format if format in _readers() else "ase")
     try:
         head = b"" if Path(path).is_dir() else beginning(path)
     except (OSError, *DAMAGED):
@@ -283,7 +286,8 @@ def _read(path: str, reader: str, where: str, format: str) -> Sequence[Frame]:
     found = components("register_dataset_readers")
     if reader not in found:
         known = ", ".join([*BUILTIN, *found])
-        raise DataError(f"{where}: there is no reader '{reader}' (there are: {known})")
+        remedy = f"; install {PACKAGES[reader]}" if reader in PACKAGES else ""
+        raise DataError(f"{where}: there is no reader '{reader}' (there are: {known}){remedy}")
     read = found[reader].load()
     takes = "format" in inspect.signature(read).parameters
     if format and not takes:

@@ -48,7 +48,7 @@ _FOREIGN: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"\x89hdf\r\n\x1a\n",),
         "is an HDF5 file",
-        "those of MACE are read if atomtrain-databases is installed, those of DeePMD-kit with reader: dpdata "
+        "those of MACE are read by atomtrain-databases: install it; those of DeePMD-kit with reader: dpdata "
         "(of atomtrain-dpdata); of another " + _CONVERT,
     ),
     ((b"par1",), "is a parquet table", _CONVERT),
@@ -108,7 +108,7 @@ def not_structures(head: bytes) -> str:
     if not plain:
         return "is empty; write or copy it again" if len(head) < 200 else ""
     if is_lmdb(head):
-        return "is an LMDB file; those of fairchem (.aselmdb) are read if atomtrain-databases is installed"
+        return "is an LMDB file; those of fairchem (.aselmdb) are read by atomtrain-databases: install it"
     for starts, what, remedy in _FOREIGN:
         if plain.startswith(starts):
             return f"{what}; {remedy}"

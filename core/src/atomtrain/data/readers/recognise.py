@@ -99,7 +99,7 @@ def remedy(code: Code) -> str:
 
 
 _BY_DPDATA = "it looks like one of {}: install atomtrain-dpdata and write reader: dpdata"
-_BY_DATABASES = "it has files of {}, which are read if atomtrain-databases is installed"
+_BY_DATABASES = "it has files of {}, which are read by atomtrain-databases: install it"
 _FOLDERS = (
     ("DeePMD-kit", ("set.*/coord.npy", "coord.raw", "*/set.*/coord.npy"), _BY_DPDATA),
     ("ABACUS", ("OUT.*/running_*.log",), _BY_DPDATA),
@@ -109,6 +109,14 @@ _FOLDERS = (
     ("HDF5, as MACE's (.h5)", ("*.h5", "*.hdf5"), _BY_DATABASES),
 )
 """folders that packages read: whose they are, what is in them, and what to do"""
+
+
+PACKAGES = {
+    "dpdata": "atomtrain-dpdata",
+    "aselmdb": "atomtrain-databases",
+    "mace-h5": "atomtrain-databases",
+}
+"""what to install for readers that are not there, by their names"""
 
 
 def folder_remedy(path: Path) -> str:
