@@ -15,6 +15,7 @@ import pickletools
 import zlib
 from collections.abc import Mapping
 from functools import partial
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -37,6 +38,7 @@ _COPY = "copy or download it again"
 
 _open: WeakValueDictionary[tuple[int, int], Any] = WeakValueDictionary()
 """environments by device and inode: LMDB cannot open a file twice in one process"""
+_opening = Lock()
 
 
 def read(path: str, where: str) -> LazyFrames:
@@ -69,10 +71,11 @@ class _File:
         try:
             status = os.stat(self.path)
             place = (status.st_dev, status.st_ino)
-            found = _open.get(place)
-            if found is None:
-                found = lmdb.open(self.path, subdir=False, readonly=True, lock=False)
-                _open[place] = found
+            with _opening:
+                found = _open.get(place)
+                if found is None:
+                    found = lmdb.open(self.path, subdir=False, readonly=True, lock=False)
+                    _open[place] = found
         except OSError as error:
             raise DataError(f"{self.here} cannot be read: {error.strerror or error}") from error
         except lmdb.Error as error:
@@ -147,8 +150,11 @@ class _File:
     def _counted(self) -> list[int]:
         """As :meth:`numbers`, from the keys that are there."""
         self._check_whole()
-        with self.environment.begin() as transaction, transaction.cursor() as cursor:
-            keys = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+        try:
+            with self.environment.begin() as transaction, transaction.cursor() as cursor:
+                keys = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+        except lmdb.Error as error:
+            raise DataError(f"{self.here} is damaged ({error}); {_COPY}") from error
         rows = sorted(int(key) for key in keys if key.isdigit())
         if (keys and not rows) or b"length" in keys:
             content = self.value(keys[0].decode(errors="replace")) or b""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -50,7 +52,8 @@ class _File:
     def __init__(self, path: str, here: str) -> None:
         self.path, self.here = path, here
         self._root: Any = None
-        self.batches, counts = self._layout()
+        with _readable(here):
+            self.batches, counts = self._layout()
         self.starts = [0, *accumulate(counts)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -60,13 +63,9 @@ class _File:
     def root(self) -> Any:
         if self._root is None:
             check_start(self.path, self.here, is_hdf5, "HDF5")
-            try:
+            with _readable(self.here):
                 # folders and disks on which nothing can be locked are read too
                 self._root = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
-                raise DataError(
-                    f"{self.here} is cut off or damaged, or still being written ({error}); {_COPY}"
-                ) from error
         return self._root
 
     def _layout(self) -> tuple[list[str], list[int]]:
@@ -76,6 +75,8 @@ class _File:
             (key for key in root if re.fullmatch(r"config_(batch_)?\d+", key)), key=_order
         )
         first = root[batches[0]] if batches else {}
+        if not isinstance(first, Mapping):
+            first = {}
         if any(re.fullmatch(r"config_\d+", key) for key in first):
             return batches, [len(root[key]) for key in batches]
         if "atomic_numbers" in first:
@@ -91,12 +92,20 @@ class _File:
         """The name and the group of a structure."""
         batch = bisect_right(self.starts, k) - 1
         name = f"{self.batches[batch]}/config_{k - self.starts[batch]}".lstrip("/")
-        try:
-            return name, self.root[name]
-        except KeyError:
-            raise DataError(
-                f"{self.here} has no group '{name}', though there are more; {_COPY}"
-            ) from None
+        if name not in self.root:
+            raise DataError(f"{self.here} has no group '{name}', though there are more; {_COPY}")
+        return name, self.root[name]
+
+
+@contextmanager
+def _readable(here: str) -> Iterator[None]:
+    """What h5py raises inside as a DataError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{here} is cut off or damaged, or still being written ({error}); {_COPY}"
+        ) from error
 
 
 def _order(name: str) -> int:
@@ -118,15 +127,13 @@ def _other(root: Any) -> str:
 
 
 def _frame(file: _File, k: int) -> Frame:
-    name, group = file.structure(k)
-    here = f"{file.here}: '{name}'"
-    try:
+    with _readable(file.here):
+        name, group = file.structure(k)
         values = _values(group.id)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise DataError(f"{here} cannot be read, the file is damaged ({error}); {_COPY}") from error
+    here = f"{file.here}: '{name}'"
     lacking = [key for key in _ATOMS[:2] if values.get(key) is None]
     if lacking:
-        raise DataError(f"{here} has no {' and no '.join(lacking)} (it has {', '.join(group)})")
+        raise DataError(f"{here} has no {' and no '.join(lacking)} (it has {', '.join(values)})")
     try:
         return _structure(values)
     except (ValueError, TypeError) as error:
