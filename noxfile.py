@@ -34,6 +34,7 @@ DISTRIBUTIONS = (
     "./plugins/classifier",
     "./plugins/symmetry",
     "./plugins/dpdata",
+    "./plugins/databases",
     "./plugins/schema",
     "./plugins/wandb",
     "./plugins/tensorboard",

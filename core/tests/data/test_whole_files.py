@@ -261,10 +261,14 @@ def test_other_encodings(workplace: Path) -> None:
         (pickle.dumps({"a": 1}), ["is a Python pickle; write its structures as extended xyz"]),
         (b"PK\x03\x04rest", ["is a zip archive (.npz"]),
         (b"\x93NUMPY\x01\x00rest", ["is an array of numpy"]),
-        (b"\x89HDF\r\n\x1a\nrest", ["is an HDF5 file"]),
+        (b"\x89HDF\r\n\x1a\nrest", ["is an HDF5 file; those of MACE", "atomtrain-databases"]),
+        (bytes(16) + b"\xde\xc0\xef\xberest", ["is an LMDB file; those of", "atomtrain-databases"]),
     ],
 )
-def test_no_structures(workplace: Path, name: str, content: bytes, said: list[str]) -> None:
+def test_no_structures(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, said: list[str]
+) -> None:
+    monkeypatch.setattr("atomtrain.data.readers.components", lambda hook: {})  # as if none read it
     Path(name).write_bytes(content)
     refused(name, *said)
 

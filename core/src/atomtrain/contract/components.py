@@ -29,6 +29,18 @@ class ComponentSpec:
     load: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class ReaderSpec(ComponentSpec):
+    """A dataset reader that need not be named in the options.
+
+    ``recognises(path, head)``: whether it reads a file, by its path and its first bytes; it must be quick.
+    ``files``: names, with wildcards, of the files it reads in a folder, all of them, sorted by name.
+    """
+
+    recognises: Callable[[str, bytes], bool]
+    files: tuple[str, ...] = ()
+
+
 def components(hook: str) -> dict[str, ComponentSpec]:
     """What all component packages offer to ``hook`` (``register_losses``, ...), by name.
 

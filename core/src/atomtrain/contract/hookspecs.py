@@ -102,7 +102,9 @@ class ComponentHooks:
         ``load()`` gives a function ``(path, where)`` that returns a list of
         :class:`atomtrain.data.Frame` and raises DataError, its message beginning with
         ``where``, for a file it cannot read. With a third parameter ``format`` it is given what the
-        options say of it; a list that is :class:`atomtrain.data.readers.Frames` says how it was read.
+        options say of it; a list that is :class:`atomtrain.data.readers.Frames` says how it was read, and
+        :class:`atomtrain.data.readers.LazyFrames` read frames when they are asked for. A
+        :class:`~atomtrain.contract.ReaderSpec` recognises its files, so that the options need not name it.
         """
         raise NotImplementedError
 

@@ -7,9 +7,13 @@ give (``frames``), data sets on disk (``stored``), memory-mapped directories (``
 A list of files, or a name with wildcards, is one :class:`DataFile` if all are read frame by frame.
 
 A reader that a package brings (``register_dataset_readers``) is a function ``(path, where) ->
-list[Frame]`` that raises DataError, its message beginning with ``where``, for what it cannot read. If it
-has a third parameter ``format``, that is what the options say, or empty; if it gives :class:`Frames`, the
-log says what their account tells.
+Sequence[Frame]`` that raises DataError, its message beginning with ``where``, for what it cannot read. If
+it has a third parameter ``format``, that is what the options say, or empty; if it gives :class:`Frames` or
+:class:`LazyFrames`, the log says what their account tells. It is chosen by ``reader`` in the options, or
+because it recognises the file (:class:`atomtrain.contract.ReaderSpec`).
+
+:class:`Files` holds all frames; :func:`frames_of` gives those of a file as its reader does, piece by piece
+where that can.
 """
 
 from __future__ import annotations
@@ -19,17 +23,23 @@ import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atomtrain.contract import components
+from atomtrain.contract import ReaderSpec, components
 from atomtrain.data.readers.account import Account as Account
 from atomtrain.data.readers.account import Frames as Frames
+from atomtrain.data.readers.account import LazyFrames as LazyFrames
 from atomtrain.data.readers.account import Quantity as Quantity
 from atomtrain.data.readers.account import Reading as Reading
+from atomtrain.data.readers.ase_files import fixed_components as fixed_components
 from atomtrain.data.readers.ase_files import read_ase, read_in_pieces
 from atomtrain.data.readers.base import DataFile
 from atomtrain.data.readers.content import DAMAGED, beginning
+from atomtrain.data.readers.content import is_hdf5 as is_hdf5
+from atomtrain.data.readers.content import is_lmdb as is_lmdb
+from atomtrain.data.readers.content import packed as packed
 from atomtrain.data.readers.frames import FramesFile, JoinedFiles
 from atomtrain.data.readers.memmap import MemmapFile
 from atomtrain.data.readers.own import OWN
+from atomtrain.data.readers.recognise import PACKAGES
 from atomtrain.data.readers.settle import settled
 from atomtrain.data.readers.stored import StoreFile as StoreFile
 from atomtrain.data.stored import is_stored
@@ -128,17 +138,28 @@ def in_pieces(
             f"{where}: '{path}' holds maps of metatensor, whose blocks a data set on disk cannot keep; they are "
             "read as they are"
         )
-    pieces = None
-    if kind == "ase" and not _own(path, reading.format):
-        pieces = read_in_pieces(path, where, reading.format, size)
-    if pieces is None:
+    if kind in ("store", "memmap"):
         file = _open(path, kind, where, reading)
-        for start in range(0, len(file.frames), AT_ONCE):
-            some = Frames(file.frames[start : start + AT_ONCE], file.account)
-            yield FramesFile(path, some), 0
+        whole = file.in_frames(where) if isinstance(file, MemmapFile) else file.frames
+        for start in range(0, len(whole), AT_ONCE):
+            some = list(whole[start : start + AT_ONCE])
+            yield FramesFile(path, Frames(some, file.account or Account(kind))), 0
         return
-    for frames, length in pieces:
-        yield FramesFile(path, settled(frames, reading, path, where)), length
+    if kind == "ase" and _recognised(path, reading.format, where) == ("", "ase"):
+        pieces = read_in_pieces(path, where, reading.format, size)
+        if pieces is not None:
+            for frames, length in pieces:
+                yield FramesFile(path, settled(frames, reading, path, where)), length
+            return
+    found = frames_of(path, kind, where, reading.format)
+    if isinstance(found, Frames):
+        found = settled(found, reading, path, where)
+    for start in range(0, len(found), AT_ONCE):
+        some = found[start : start + AT_ONCE]
+        frames = Frames(some, found.account)
+        if isinstance(some, LazyFrames):
+            frames = settled(frames, reading, path, where)
+        yield FramesFile(path, frames), 0
 
 
 def paths_of(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:
@@ -160,7 +181,7 @@ def _paths(read_from: str | Sequence[str], reader: str | None, where: str) -> li
     paths: list[str] = []
     for path in given:
         if Path(path).exists() or not set("*?[").intersection(path):
-            paths.append(path)
+            paths += _inside(path, reader, where)
             continue
         found = sorted(glob.glob(path, recursive=True))
         if not found and reader in (None, *BUILTIN):
@@ -168,7 +189,8 @@ def _paths(read_from: str | Sequence[str], reader: str | None, where: str) -> li
                 f"{where}: no file matches '{path}' (working directory: {Path.cwd()}); correct the "
                 "path or its wildcards"
             )
-        paths += found or [path]  # the names that readers of packages understand are theirs
+        for one in found or [path]:  # the names that readers of packages understand are theirs
+            paths += _inside(one, reader, where)
     places: dict[Path, str] = {}
     for path in paths if len(paths) > 1 else ():
         place = Path(path).resolve()
@@ -179,6 +201,30 @@ def _paths(read_from: str | Sequence[str], reader: str | None, where: str) -> li
             )
         places[place] = path
     return paths
+
+
+def _inside(path: str, reader: str | None, where: str) -> list[str]:
+    """The files of a folder that a package's reader reads one by one; else the path itself."""
+    if not Path(path).is_dir() or _kind(path, reader, where) not in ("ase", reader):
+        return [path]
+    found: dict[str, list[str]] = {}
+    for name, spec in _readers().items():
+        names = spec.files if reader in (None, name) else ()
+        files = sorted(str(file) for pattern in names for file in Path(path).glob(pattern))
+        if files:
+            found[name] = files
+    if len(found) > 1:
+        raise DataError(
+            f"{where}: the folder '{path}' has files of several kinds ({', '.join(found)}); say which with "
+            "reader, or name files"
+        )
+    return next(iter(found.values()), [path])
+
+
+def _readers() -> dict[str, ReaderSpec]:
+    """Readers of packages that know their files."""
+    found = components("register_dataset_readers")
+    return {name: spec for name, spec in found.items() if isinstance(spec, ReaderSpec)}
 
 
 def _as_other(path: str, other: str) -> str:
@@ -237,12 +283,8 @@ def _open(path: str, kind: str, where: str, reading: Reading) -> DataFile:
         if kind == "zip":
             return maps.ZipFile(path, where)
         return (maps.MapFile if kind == "map" else maps.MapFolder)(path, where)
-    own = _own(path, reading.format) if kind == "ase" else ""
-    found = OWN[own].read(path, where) if own else _read(path, kind, where, reading.format)
-    frames = found if isinstance(found, Frames) else Frames(found)
-    account = frames.account
-    account.reader = account.reader or kind
-    account.format = account.format or reading.format
+    found = frames_of(path, kind, where, reading.format)
+    frames = found if isinstance(found, Frames) else Frames(found, found.account)
     if not frames:
         raise DataError(
             f"{where}: '{path}' holds no structures; is it the right file, of the format its name says?"
@@ -250,28 +292,56 @@ def _open(path: str, kind: str, where: str, reading: Reading) -> DataFile:
     return FramesFile(path, settled(frames, reading, path, where))
 
 
-def _own(path: str, format: str) -> str:
-    """Which of our own formats a file has, by what the options say or by the look of it; else empty."""
+def frames_of(path: str, reader: str | None, where: str, format: str = "") -> Frames | LazyFrames:
+    """What the reader of one file of frames gives, with its account, before it is settled.
+
+    ``reader`` and ``format`` as in the options. :class:`LazyFrames` where the reader can read frames one by
+    one. DataError if it cannot be read.
+    """
+    kind = reader or "ase"
+    own = ""
+    if kind == "ase":
+        own, kind = _recognised(path, format, where)
+    more = "" if format == kind else format
+    found = OWN[own].read(path, where) if own else _read(path, kind, where, more)
+    frames = found if isinstance(found, Frames | LazyFrames) else Frames(found)
+    account = frames.account
+    account.reader = account.reader or kind
+    account.format = account.format or format
+    return frames
+
+
+def _recognised(path: str, format: str, where: str) -> tuple[str, str]:
+    """Which of our own formats a file has, or else empty, and which reader reads it (``ase``)."""
     if format:
-        return format if format in OWN else ""
+        return (format, "ase") if format in OWN else ("", format if format in _readers() else "ase")
     try:
         head = b"" if Path(path).is_dir() else beginning(path)
     except (OSError, *DAMAGED):
-        return ""
-    return next((name for name, own in OWN.items() if own.recognises(path, head)), "")
+        return "", "ase"
+    own = next((name for name, own in OWN.items() if own.recognises(path, head)), "")
+    if own:
+        return own, "ase"
+    found = [name for name, spec in _readers().items() if spec.recognises(path, head)]
+    if len(found) > 1:
+        raise DataError(
+            f"{where}: '{path}' is a file for several readers; say which with reader: {', '.join(found)}"
+        )
+    return "", found[0] if found else "ase"
 
 
-def _read(path: str, reader: str, where: str, format: str) -> list[Frame]:
+def _read(path: str, reader: str, where: str, format: str) -> Sequence[Frame]:
     """What ASE, or the reader of a package, makes of a file."""
     if reader == "ase":
         return read_ase(path, where, format)
     found = components("register_dataset_readers")
     if reader not in found:
         known = ", ".join([*BUILTIN, *found])
-        raise DataError(f"{where}: there is no reader '{reader}' (there are: {known})")
+        remedy = f"; install {PACKAGES[reader]}" if reader in PACKAGES else ""
+        raise DataError(f"{where}: there is no reader '{reader}' (there are: {known}){remedy}")
     read = found[reader].load()
     takes = "format" in inspect.signature(read).parameters
     if format and not takes:
         raise DataError(f"{where}: the reader '{reader}' takes no format; leave format out")
-    frames: list[Frame] = read(path, where, format) if takes else read(path, where)
+    frames: Sequence[Frame] = read(path, where, format) if takes else read(path, where)
     return frames

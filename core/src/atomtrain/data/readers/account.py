@@ -3,14 +3,14 @@
 A reader gives its frames as :class:`Frames`, with an :class:`Account`: the format, the quantities in
 the terms of the code that wrote the file, what was corrected. :func:`described` makes one line of it
 for the log, with what the frames themselves show. A reader that gives a plain list of frames has
-nothing to say but its name.
+nothing to say but its name. A reader of large files gives :class:`LazyFrames`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -81,6 +81,36 @@ class Frames(list[Frame]):
     def __init__(self, frames: Iterable[Frame] = (), account: Account | None = None) -> None:
         super().__init__(frames)
         self.account = account or Account()
+
+
+class LazyFrames(Sequence[Frame]):
+    """Frames that are read when they are asked for, each time anew, with the :class:`Account` of them.
+
+    ``read(k)`` gives frame ``k`` of the file and raises DataError; ``numbers`` are those of the frames
+    that are meant. A slice reads nothing. Another process may have them if it inherits ``read``, or
+    ``read`` can be pickled.
+    """
+
+    def __init__(
+        self, read: Callable[[int], Frame], numbers: range, account: Account | None = None
+    ) -> None:
+        self._read = read
+        self._numbers = numbers
+        self.account = account or Account()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LazyFrames: ...
+
+    def __getitem__(self, index: int | slice) -> Frame | LazyFrames:
+        if isinstance(index, slice):
+            return LazyFrames(self._read, self._numbers[index], self.account)
+        return self._read(self._numbers[index])
 
 
 def described(path: str, frames: Sequence[Frame], account: Account) -> str:

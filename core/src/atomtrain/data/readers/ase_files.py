@@ -6,7 +6,7 @@ import io
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from atomtrain.data.readers.content import (
     packed,
 )
 from atomtrain.data.readers.flaws import KNOWN, account_for
-from atomtrain.data.readers.recognise import folder_of, remedy, written_by
+from atomtrain.data.readers.recognise import folder_remedy, remedy, written_by
 from atomtrain.data.readers.whole import (
     COUNTED,
     Incomplete,
@@ -50,11 +50,8 @@ def read_ase(path: str, where: str, format: str = "") -> Frames:
     Raises DataError where the file, or the last of it, cannot be read.
     """
     if Path(path).is_dir():
-        code = folder_of(Path(path))
-        advice = (
-            f"it looks like one of {code}: install atomtrain-dpdata and write reader: dpdata"
-            if code
-            else f"name the files in it, for instance {Path(path, '*.xyz')}"
+        advice = folder_remedy(Path(path)) or (
+            f"name the files in it, for instance {Path(path, '*.xyz')}"
         )
         raise DataError(
             f"{where}: '{path}' is a directory, but neither a folder of arrays (ns.npy) nor of maps "
@@ -255,13 +252,11 @@ def _rows(path: str, format: str) -> Iterator[Frame]:
     """The rows of a database, with their key-value pairs and ``data``."""
     import ase.db
 
-    lightning = path.lower().endswith(".aselmdb")  # to ASE a kind of 'db'
-    if format == "db" and not lightning:
+    if format == "db":
         _check_database(path)
     source: Any = path if format == "db" else opened(path, text=True)
-    kind = "aselmdb" if lightning else format
     try:
-        database = ase.db.connect(source, type=kind, use_lock_file=False, serial=True)
+        database = ase.db.connect(source, type=format, use_lock_file=False, serial=True)
         for row in database.select():
             yield _frame(row.toatoms(), {**row.data, **row.key_value_pairs})
     finally:
@@ -314,16 +309,16 @@ def _frame(atoms: Any, more: Mapping[str, Any] | None = None) -> Frame:
         np.asarray(atoms.pbc, dtype=bool),
         per_structure,
         per_atom,
-        _fixed(atoms) if atoms.constraints else None,
+        fixed_components(atoms.constraints, count),
     )
 
 
-def _fixed(atoms: Any) -> np.ndarray | None:
-    """Components of positions that constraints hold, [n, 3] bool; None: none."""
+def fixed_components(constraints: Iterable[Any], n_atoms: int) -> np.ndarray | None:
+    """Components of positions that ASE's constraints hold, [n, 3] bool; None: none."""
     from ase.constraints import FixAtoms, FixCartesian, FixScaled
 
-    fixed = np.zeros((len(atoms), 3), dtype=bool)
-    for constraint in atoms.constraints:
+    fixed = np.zeros((n_atoms, 3), dtype=bool)
+    for constraint in constraints:
         if isinstance(constraint, FixAtoms):
             fixed[constraint.index] = True
         elif isinstance(constraint, FixCartesian):

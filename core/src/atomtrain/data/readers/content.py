@@ -48,12 +48,26 @@ _FOREIGN: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"\x89hdf\r\n\x1a\n",),
         "is an HDF5 file",
-        "one of DeePMD-kit is read with reader: dpdata (of atomtrain-dpdata), of another "
-        + _CONVERT,
+        "those of MACE are read by atomtrain-databases: install it; those of DeePMD-kit with reader: dpdata "
+        "(of atomtrain-dpdata); of another " + _CONVERT,
     ),
     ((b"par1",), "is a parquet table", _CONVERT),
 )
 """what a file begins with (in lower case), what it is then, and what to do"""
+
+
+_LMDB = b"\xde\xc0\xef\xbe"
+"""in the 17th byte of a file of LMDB"""
+
+
+def is_hdf5(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is HDF5."""
+    return head.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def is_lmdb(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a database of LMDB."""
+    return head[16:20] == _LMDB
 
 
 def packed(head: bytes) -> bool:
@@ -93,6 +107,8 @@ def not_structures(head: bytes) -> str:
     plain = head[:200].lstrip().lower()
     if not plain:
         return "is empty; write or copy it again" if len(head) < 200 else ""
+    if is_lmdb(head):
+        return "is an LMDB file; those of fairchem (.aselmdb) are read by atomtrain-databases: install it"
     for starts, what, remedy in _FOREIGN:
         if plain.startswith(starts):
             return f"{what}; {remedy}"

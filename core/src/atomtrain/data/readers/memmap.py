@@ -69,6 +69,33 @@ class MemmapFile(DataFile):
         matrices = rows.values.reshape(-1, 3, 3)
         return replace(rows, values=strain_derivative(matrices, kind, cells).reshape(-1, 9))
 
+    def in_frames(self, where: str) -> list[Frame]:
+        """The structures with all labels; DataError where a file may be of atoms as well as of structures."""
+        atoms = int(self._offsets[-1])
+        bounds = self._offsets.tolist()
+        for key in sorted(self.keys):
+            numbers = self._file(key).stat().st_size // 4
+            word = key.rpartition("_")[2]
+            per_atom = word == "forces"
+            if not per_atom and word not in ("energy", "stress", "virial"):
+                of_atoms, of_structures = numbers % atoms == 0, numbers % self._n == 0
+                if of_atoms == of_structures:
+                    raise DataError(
+                        f"{where}: it cannot be told whether '{self._file(key)}' is of atoms or of structures; a folder of "
+                        "arrays can be read as it is"
+                    )
+                per_atom = of_atoms
+            rows = atoms if per_atom else self._n
+            values = self._array(key, "<f4", (rows, numbers // max(rows, 1)), where)
+            values = values[:, 0] if values.shape[1] == 1 else values
+            name = word if word in ("forces", "stress", "virial") else key
+            for k, frame in enumerate(self.frames):
+                if per_atom:
+                    frame.per_atom[name] = values[bounds[k] : bounds[k + 1]]
+                else:
+                    frame.per_structure[name] = values[k]
+        return list(self.frames)
+
     def _rows(self, names: list[str], per_atom: bool, width: int, wanted: Wanted) -> Rows:
         """Of the first of ``names`` there is."""
         for name in names:

@@ -98,15 +98,34 @@ def remedy(code: Code) -> str:
     return "write its structures and results as extended xyz, or name a format with format:"
 
 
+_BY_DPDATA = "it looks like one of {}: install atomtrain-dpdata and write reader: dpdata"
+_BY_DATABASES = "it has files of {}, which are read by atomtrain-databases: install it"
 _FOLDERS = (
-    ("DeePMD-kit", ("set.*/coord.npy", "coord.raw", "*/set.*/coord.npy")),
-    ("ABACUS", ("OUT.*/running_*.log",)),
-    ("CP2K", ("*-pos-*.xyz",)),
-    ("DFTB+", ("detailed.out",)),
+    ("DeePMD-kit", ("set.*/coord.npy", "coord.raw", "*/set.*/coord.npy"), _BY_DPDATA),
+    ("ABACUS", ("OUT.*/running_*.log",), _BY_DPDATA),
+    ("CP2K", ("*-pos-*.xyz",), _BY_DPDATA),
+    ("DFTB+", ("detailed.out",), _BY_DPDATA),
+    ("LMDB, as fairchem's (.aselmdb)", ("*.aselmdb", "*.lmdb"), _BY_DATABASES),
+    ("HDF5, as MACE's (.h5)", ("*.h5", "*.hdf5"), _BY_DATABASES),
 )
-"""folders that dpdata reads, and what is in them"""
+"""folders that packages read: whose they are, what is in them, and what to do"""
 
 
-def folder_of(path: Path) -> str:
-    """The code whose folder it is, where dpdata reads such folders; else empty."""
-    return next((name for name, there in _FOLDERS if any(any(path.glob(one)) for one in there)), "")
+PACKAGES = {
+    "dpdata": "atomtrain-dpdata",
+    "aselmdb": "atomtrain-databases",
+    "mace-h5": "atomtrain-databases",
+}
+"""what to install for readers that are not there, by their names"""
+
+
+def folder_remedy(path: Path) -> str:
+    """What a folder is and what to do, where a package reads such folders; else empty."""
+    return next(
+        (
+            say.format(name)
+            for name, there, say in _FOLDERS
+            if any(any(path.glob(one)) for one in there)
+        ),
+        "",
+    )
