@@ -2,8 +2,9 @@
 
 ``python benchmarks/large.py 10000 100000 1000000 --budget "500 MB"``
 
-For each number of molecules (nine atoms, energies and forces, made here from random numbers and kept under ``--work``) a
-training of SOAP-BPNN with batches of 64 is started in a process of its own and ended after ``--seconds`` of steps.
+For each number of molecules (nine atoms, energies and forces, made here from random numbers and kept under
+``--work``) a training of SOAP-BPNN with batches of 64 is started in a process of its own and ended after
+``--seconds`` of steps.
 What is told: seconds from the start of the process to its first step, structures a second from then on, the largest
 resident memory, and bytes read from files. ``--processes 2`` starts it under torchrun. ``--options KEY=VALUE`` as
 for ``atomtrain train -r``. See ``README.md`` beside this file.

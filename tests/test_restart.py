@@ -17,7 +17,7 @@ import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.alloy import options, write_crystal
-from helpers.processes import atomtrain
+from helpers.processes import atomtrain, together
 
 from atomtrain import api
 from atomtrain.errors import CheckpointError
@@ -135,32 +135,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         given = options(base_precision=64)
         given["architecture"]["training"]["batch_size"] = 3
         (folder / "options.yaml").write_text(yaml.safe_dump(given))
-        port = str(random.Random(time.time()).randint(20000, 40000))
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
-                cwd=folder,
-                env=environment(
-                    **(
-                        {}
-                        if n == 1
-                        else {
-                            "WORLD_SIZE": "2",
-                            "RANK": str(rank),
-                            "LOCAL_RANK": str(rank),
-                            "MASTER_ADDR": "127.0.0.1",
-                            "MASTER_PORT": port,
-                        }
-                    )
-                ),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(n)
-        ]
-        outputs = [p.communicate(timeout=300)[0] for p in processes]
-        assert [p.returncode for p in processes] == [0] * n, outputs
+        together(folder, n, "train", "options.yaml")
         assert len(list(folder.glob("outputs/*/*"))) == 1
         results[n] = load_checkpoint(folder / "model.ckpt")
     for name, tensor in results[1]["model"]["last"].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,28 @@ def _forked(
         server.stdin.flush()
         answer = json.loads(server.stdout.readline())
         return subprocess.CompletedProcess(arguments, answer["code"], out.read(), errors.read())
+
+
+def together(folder: Path, n: int, *arguments: str) -> str:
+    """Run a command as ``n`` processes with torchrun's variables, all of which must succeed; what they print."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "atomtrain", *arguments],
+            cwd=folder,
+            env=environment(**({**shared, "RANK": str(r), "LOCAL_RANK": str(r)} if n > 1 else {})),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for r in range(n)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * n, outputs
+    return "".join(outputs)
 
 
 @cache

@@ -147,6 +147,9 @@ class _Growing:
         self._file: BinaryIO = open(path, "w+b")  # noqa: SIM115
         self._file.write(bytes(HEADER))
 
+    def __del__(self) -> None:
+        self._file.close()
+
     @property
     def _width(self) -> int:
         return self.dtype.itemsize * int(np.prod(self.tail, dtype=np.int64))
@@ -317,6 +320,7 @@ class StoreWriter:
                 self._leave_out(key, f"it has more than {WORDS} different texts")
                 return
             rows = np.array([known.words[w] for w in words], dtype=np.int32)[rows]
+            rows[~there] = 0
         gap = self._n - known.n_structures
         if known.there is None and (gap or not there.all()):
             known.there = _Growing(

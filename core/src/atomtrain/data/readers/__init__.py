@@ -142,8 +142,8 @@ def in_pieces(
         file = _open(path, kind, where, reading)
         whole = file.in_frames(where) if isinstance(file, MemmapFile) else file.frames
         for start in range(0, len(whole), AT_ONCE):
-            some = list(whole[start : start + AT_ONCE])
-            yield FramesFile(path, Frames(some, file.account or Account(kind))), 0
+            piece = Frames(whole[start : start + AT_ONCE], file.account or Account(kind))
+            yield FramesFile(path, piece), 0
         return
     if kind == "ase" and _recognised(path, reading.format, where) == ("", "ase"):
         pieces = read_in_pieces(path, where, reading.format, size)

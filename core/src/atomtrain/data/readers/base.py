@@ -145,7 +145,9 @@ class DataFile(ABC):
                 raise DataError(f"{where}: {reason.format(self.named([k]))}")
         counts = np.cumsum([0] + [len(f.numbers) for f in picked])
         return StructureStore(
-            positions=torch.from_numpy(np.concatenate([f.positions for f in picked])),
+            positions=torch.from_numpy(
+                np.concatenate([f.positions for f in picked]).astype(np.float64, copy=False)
+            ),
             types=torch.from_numpy(np.concatenate([f.numbers for f in picked])),
             cells=torch.from_numpy(
                 # a cell vector means nothing along a direction that is not periodic

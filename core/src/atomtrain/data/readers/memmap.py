@@ -70,9 +70,15 @@ class MemmapFile(DataFile):
         return replace(rows, values=strain_derivative(matrices, kind, cells).reshape(-1, 9))
 
     def in_frames(self, where: str) -> list[Frame]:
-        """The structures with all labels; DataError where a file may be of atoms as well as of structures."""
+        """The structures with all labels, in the precision of the folder.
+
+        DataError where a file may be of atoms as well as of structures.
+        """
         atoms = int(self._offsets[-1])
         bounds = self._offsets.tolist()
+        positions = self._array("x", "<f4", (atoms, 3), where)
+        for k, frame in enumerate(self.frames):
+            frame.positions = positions[bounds[k] : bounds[k + 1]]
         for key in sorted(self.keys):
             numbers = self._file(key).stat().st_size // 4
             word = key.rpartition("_")[2]
@@ -81,8 +87,8 @@ class MemmapFile(DataFile):
                 of_atoms, of_structures = numbers % atoms == 0, numbers % self._n == 0
                 if of_atoms == of_structures:
                     raise DataError(
-                        f"{where}: it cannot be told whether '{self._file(key)}' is of atoms or of structures; a folder of "
-                        "arrays can be read as it is"
+                        f"{where}: it cannot be told whether '{self._file(key)}' is of atoms or of structures; a "
+                        "folder of arrays can be read as it is"
                     )
                 per_atom = of_atoms
             rows = atoms if per_atom else self._n
