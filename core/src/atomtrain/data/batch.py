@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -120,6 +121,16 @@ class BatchSource:
                 self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
                 self._keeper.start()
         self.num_workers = self._workers()
+
+    @cached_property
+    def cost(self) -> Tensor:
+        """About what a structure costs, [n]: its pairs if they were found beforehand, else its atoms.
+
+        The same in all processes, whatever the time.
+        """
+        if self.pairs is not None and self._keeper is None:
+            return self.pairs.offsets[1:] - self.pairs.offsets[:-1] + self.store.n_atoms
+        return self.store.n_atoms
 
     def close(self) -> None:
         """End what goes on in the background."""

@@ -138,8 +138,9 @@ class BaseTrainerHypers(Section):
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
     memory_budget: Size = "4 GB"
-    """Memory for what is computed once and kept between epochs (pair lists, descriptors): bytes, or
-    text such as ``500 MB``. What does not fit is computed again when it is needed."""
+    """Memory for data: bytes, or text such as ``500 MB``. What is computed once (pair lists, descriptors) is kept
+    between epochs as far as it fits; data sets on disk (``atomtrain convert``) that need more than half of it are read
+    as batches need them."""
     log_mae: bool = False
     """Whether mean absolute errors are logged beside root mean square ones."""
     log_separate_blocks: bool = False

@@ -88,6 +88,8 @@ class ConsoleObserver(Observer):
             f"{run.device}, {dtype}"
         )
         log.info("; ".join(f"{part}: {kept}" for part, kept in info["kept"].items()))
+        if info["balance"]:
+            log.info(info["balance"])
         too_large, out_of_bounds = info["skipped"]
         if too_large:
             log.warning(

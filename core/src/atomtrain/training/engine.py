@@ -57,7 +57,8 @@ class Engine:
         # what a restart needs beside what a session has
         self.state: dict[str, Any] = {"step_in_epoch": 0, "loss_sum": 0.0}
         self.session = session = run.session(self.state)
-        self.n_steps = len(self._batches(0))
+        batches = self._batches(0)
+        self.n_steps = len(batches)
         if self.n_steps == 0:
             raise OptionsError(
                 "architecture.training: no training batch is left; batch_atom_bounds, "
@@ -86,6 +87,7 @@ class Engine:
             "num_epochs": self.hypers.num_epochs,
             "n_steps": self.n_steps,
             "skipped": self._skipped(),
+            "balance": session.sources.balance(batches),
         }
 
     @property

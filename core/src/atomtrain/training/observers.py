@@ -30,6 +30,8 @@ class StartInfo(TypedDict):
     """optimiser steps in an epoch; 0 where there are none"""
     skipped: tuple[int, int]
     """training structures too large for any batch, and those left out by bounds in epoch 0"""
+    balance: str
+    """how full and how even batches are, in words; empty where there is nothing to say"""
     kept: dict[str, str]
     """what is kept between epochs, in words, by ``train`` and ``validation``"""
 

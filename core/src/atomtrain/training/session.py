@@ -87,6 +87,7 @@ class Session:
             "num_epochs": 0,
             "n_steps": 0,
             "skipped": (0, 0),
+            "balance": "",
             "kept": self.sources.report(),
         }
         self._interruption = Interruption()

@@ -32,6 +32,10 @@ log = logging.getLogger("atomtrain")
 VALIDATION_ATOMS = 200
 """Batches of validation are as large as this allows, and never smaller than those of training."""
 ALL = Limits()
+LOOKED_AT = 200
+"""batches that tell how even all are"""
+UNEVEN = 3.0
+"""How much larger than the mean the largest structure may be before batches by atoms are recommended"""
 AHEAD = 4
 """batches that are made before they are asked for"""
 
@@ -150,6 +154,47 @@ class Sources:
             limits=limits,
         )
 
+    def _shared_out(self, part: str, batch: Tensor) -> list[Tensor]:
+        """What each process gets of a batch: about as many pairs as the others, structures in their order."""
+        size = self._run.processes.size
+        source = self._sources.get(part)
+        cost = source.cost[batch] if isinstance(source, BatchSource) and size > 1 else None
+        if cost is None or bool((cost == cost[0]).all()):
+            return [batch[rank::size] for rank in range(size)]
+        shares: list[list[int]] = [[] for _ in range(size)]
+        given = [0] * size
+        costs = cost.tolist()
+        for k in sorted(range(len(batch)), key=lambda k: -costs[k]):
+            least = given.index(min(given))
+            shares[least].append(k)
+            given[least] += costs[k]
+        return [batch[torch.tensor(sorted(share), dtype=torch.int64)] for share in shares]
+
+    def balance(self, batches: Sequence[Tensor]) -> str:
+        """How full batches by atoms are, and how even those of several processes, in words; empty: neither is."""
+        said, some = [], batches[:LOOKED_AT]
+        n_atoms = self._run.train.n_atoms
+        largest = self._run.hypers.max_atoms_per_batch
+        if largest is not None and some:
+            full = sum(int(n_atoms[b].sum()) for b in some) / (largest * len(some))
+            said.append(f"batches of up to {largest} atoms are {100 * full:.0f} % full")
+        elif some and int(n_atoms.max()) > UNEVEN * float(n_atoms.double().mean()):
+            mean = self._run.hypers.batch_size * float(n_atoms.double().mean())
+            said.append(
+                f"structures have {int(n_atoms.min())} to {int(n_atoms.max())} atoms: batches by atoms take as long as "
+                f"one another (max_atoms_per_batch: {max(int(n_atoms.max()), round(mean))})"
+            )
+        source, size = self._sources.get("train"), self._run.processes.size
+        if size > 1 and isinstance(source, BatchSource) and some:
+            costs = [
+                [int(source.cost[s].sum()) for s in self._shared_out("train", b)] for b in some
+            ]
+            waste = 1 - sum(map(sum, costs)) / (size * sum(map(max, costs)))
+            said.append(
+                f"{100 * waste:.0f} % of the time of {size} processes is waiting for one another's structures"
+            )
+        return "; ".join(said)
+
     def in_order(self, part: str, *, larger: bool = False) -> list[Tensor]:
         """All structures of a part in their order, batch by batch; ``larger`` where small batches cost time."""
         store = self._run.train if part == "train" else self._run.validation
@@ -163,8 +208,8 @@ class Sources:
         self, part: str, batches: Sequence[Tensor], epoch: int = 0
     ) -> Iterator[Batch | None]:
         """This process's share of every batch, None where it has none; noise as of the ``epoch``."""
-        processes = self._run.processes
-        shares = [b[processes.rank :: processes.size] for b in batches]
+        rank = self._run.processes.rank
+        shares = [self._shared_out(part, batch)[rank] for batch in batches]
         if part not in self._sources:
             return
         local = self._sources[part].epoch([s for s in shares if len(s)], epoch)
