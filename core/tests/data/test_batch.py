@@ -96,6 +96,32 @@ def test_kept_and_rebuilt_pairs_are_the_same() -> None:
     same(kept.batch(ORDER), rebuilt.batch(ORDER))
 
 
+@pytest.mark.parametrize("of_batch", [False, True])
+def test_what_is_kept_of_a_large_store_is_computed_beside_its_batches(
+    monkeypatch: pytest.MonkeyPatch, of_batch: bool
+) -> None:
+    """And not used where it is not to the last bit what a batch computes for itself."""
+
+    def constants(graph: AtomGraph) -> Constants:
+        found = number_atoms_and_pairs(graph)
+        for values in found.per_atom.values() if of_batch else ():
+            values += len(graph.types)
+        return found
+
+    monkeypatch.setattr("atomtrain.data.batch.AT_ONCE", 0)
+    monkeypatch.setattr("atomtrain.data.batch.CHUNK", 1)
+    source = source_of(full_store(), constants=constants)
+    assert source._keeper is not None and "until those to be kept are computed" in source.report()
+    source._keeper.join()
+    assert source.pairs is not None
+    assert bool(source.per_atom) != of_batch
+    ahead = source_of(full_store(), memory_budget=0)
+    same(source.batch(ORDER), ahead.batch(ORDER))
+    closed = source_of(full_store(), constants=constants)
+    closed.close()
+    same(closed.batch(ORDER), ahead.batch(ORDER))
+
+
 def test_vectors_are_computed_before_rounding() -> None:
     atoms = awkward()["skewed"]
     atoms.positions[1] += 1e4 * atoms.cell.array[0] / 3  # far outside: few digits are left
