@@ -57,17 +57,18 @@ def split_section(
                 _not_trained_on(indices, own, where, name)
             taken |= dict.fromkeys(indices, name)
             result[name] = sorted(indices)
-    shuffled = np.random.default_rng([options.seed, k]).permutation(len(own)).tolist()
-    rest = [i for i in shuffled if own[i] not in taken]
+    frames = np.asarray(own, dtype=np.int64)
+    rest = np.random.default_rng([options.seed, k]).permutation(len(frames))
+    rest = rest[~np.isin(frames[rest], np.array(list(taken), dtype=np.int64))]
     for name, count in wanted.items():
-        result[name] = [own[i] for i in sorted(rest[:count])]
+        result[name] = frames[np.sort(rest[:count])].tolist()
         rest = rest[count:]
-    if not rest:
+    if not len(rest):
         raise OptionsError(
             f"{options.source.where(('training_set', k))}: validation and test take all {len(own)} "
             "structures, nothing is left to train on"
         )
-    result["train"] = [own[i] for i in sorted(rest)]
+    result["train"] = frames[np.sort(rest)].tolist()
     return result
 
 
@@ -99,10 +100,10 @@ def chosen_indices(given: list[int] | str, n: int, where: str, none: bool = Fals
 
 def ranges(numbers: Iterable[int], most: int = 6) -> str:
     """``0 to 4, 7, 9``: numbers for people to read, the first of them where there are too many."""
-    ordered = sorted(numbers)
-    ends = [i for i, (a, b) in enumerate(pairwise(ordered), start=1) if b != a + 1]
-    runs = [ordered[i:j] for i, j in pairwise([0, *ends, len(ordered)])]
+    ordered = np.sort(np.fromiter(numbers, dtype=np.int64))
+    ends = 1 + np.flatnonzero(np.diff(ordered) != 1)
+    runs = [ordered[i:j] for i, j in pairwise([0, *ends[:most].tolist(), len(ordered)])]
     said = ", ".join(
         f"{r[0]} to {r[-1]}" if len(r) > 2 else ", ".join(map(str, r)) for r in runs[:most]
     )
-    return said if len(runs) <= most else f"{said}, ... {ordered[-1]}"
+    return said if len(ends) < most else f"{said}, ... {ordered[-1]}"
