@@ -14,6 +14,10 @@ from helpers.alloy import options, write_crystal
 from helpers.processes import atomtrain, together
 
 from atomtrain import api
+from atomtrain.data.stored import Array
+from atomtrain.errors import DataError
+from atomtrain.runs import plan, prepare, workplace
+from atomtrain.training.observers import EpochRecord, Observer
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +64,17 @@ def test_a_restart_goes_on_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "store").symlink_to(folder / "store")
-    write(tmp_path / "whole", "options.yaml")
-    done = atomtrain(tmp_path / "whole", "train", "options.yaml")
-    assert done.returncode == 0, done.stderr
-    write(tmp_path / "parts", "options.yaml", scheduler="constant", num_epochs=1)
-    write(tmp_path / "whole", "options.yaml", scheduler="constant")
-    for epochs, more in ((1, ()), (2, ("--restart", "auto"))):
-        write(tmp_path / "parts", "options.yaml", scheduler="constant", num_epochs=epochs)
-        done = atomtrain(tmp_path / "parts", "train", "options.yaml", *more)
+    for name, epochs, more in (
+        ("whole", 2, ()),
+        ("parts", 1, ()),
+        ("parts", 2, ("--restart", "auto")),
+    ):
+        write(tmp_path / name, "options.yaml", scheduler="constant", num_epochs=epochs)
+        done = atomtrain(tmp_path / name, "train", "options.yaml", *more)
         assert done.returncode == 0, done.stderr
-    done = atomtrain(tmp_path / "whole", "train", "options.yaml", "-o", "other.pt")
     one, other = (
-        torch.load(path, weights_only=True)["model"]
-        for path in (tmp_path / "whole" / "other.ckpt", tmp_path / "parts" / "model.ckpt")
+        torch.load(tmp_path / name / "model.ckpt", weights_only=True)["model"]
+        for name in ("whole", "parts")
     )
 
     def equal(a: Any, b: Any) -> bool:
@@ -83,11 +85,39 @@ def test_a_restart_goes_on_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     assert equal(one, other)
 
 
-def test_noise_and_classes_of_data_on_disk(folder: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.chdir(tmp_path)
+def given_here(folder: Path, **training: Any) -> dict[str, Any]:
     given = options(test_set=0.1, validation_set=0.1, final_eval=False)
-    given["architecture"]["training"] |= {"num_epochs": 1, "memory_budget": "20 kB"}
+    given["architecture"]["training"] |= {"num_epochs": 1, "memory_budget": "20 kB", **training}
     given["training_set"]["systems"]["read_from"] = str(folder / "store")
+    return given
+
+
+def test_denoising_of_data_on_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = given_here(folder)
     given["training_set"]["targets"] = {"mtt::noise": {"type": {"denoising": {"scale": 0.1}}}}
     result = api.train(given, output="model.pt")
-    assert result.model.is_file()
+    assert result.model is not None and result.model.is_file()
+
+
+def test_a_data_set_that_changes_ends_the_training(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reads hands the error on; what was trained so far is there."""
+    monkeypatch.chdir(tmp_path)
+    state, changed = Array._state, []
+    monkeypatch.setattr(Array, "_state", lambda self: (0, 0) if changed else state(self))
+
+    class Vandal(Observer):
+        def on_epoch(self, record: EpochRecord) -> None:
+            changed.append(record.epoch)
+
+    with workplace(plan(given_here(folder, num_epochs=3)), Path("outputs")) as place:
+        prepared = prepare(plan(given_here(folder, num_epochs=3)), place)
+        prepared.run.observers.append(Vandal())
+        with pytest.raises(DataError, match="changed while it was being read"):
+            prepared.train()
+    assert changed == [0]
+    assert list(Path("outputs").rglob("*.ckpt"))

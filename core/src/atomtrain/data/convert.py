@@ -31,7 +31,7 @@ from atomtrain.frame import Frame
 from atomtrain.options import DatasetSection, Options, dump_yaml
 from atomtrain.sections.names import atomic_number, symbols
 
-TEXT = 1 << 24
+TEXT = 1 << 22
 """bytes of text that are read at once"""
 REMARKS = 20
 """remarks of pieces that are kept"""
