@@ -26,6 +26,7 @@ from ase.io.jsonio import encode
 from helpers.alloy import crystal
 
 from atomtrain.data import Files, Remarks, read_section
+from atomtrain.data.convert import convert
 from atomtrain.data.readers import LazyFrames, Reading, frames_of
 from atomtrain.data.readers.base import DataFile
 from atomtrain.errors import DataError
@@ -376,7 +377,7 @@ def test_piece_by_piece(write: Callable[[str, list[Atoms]], None]) -> None:
 
 
 def test_labels() -> None:
-    """What is trained on is what the same structures in a database of ASE give, to the last bit."""
+    """What is trained on is what the same structures in a database of ASE give, to the last bit, converted or not."""
     atoms = [crystal(seed) for seed in range(6)]
     database = ase.db.connect("a.db")
     for one in atoms:
@@ -384,13 +385,15 @@ def test_labels() -> None:
     aselmdb("a.aselmdb", atoms[:3])
     mace("b.h5", atoms[3:])
     targets = {"energy": {"unit": "eV", "forces": True, "stress": True}}
+    convert(["a.aselmdb", "b.h5"], Path("store"))
     found = []
-    for read_from in ("a.db", ["a.aselmdb", "b.h5"]):
+    for read_from in ("a.db", ["a.aselmdb", "b.h5"], "store"):
         section = DatasetSection.model_validate(
             {"systems": {"read_from": read_from}, "targets": targets}
         )
         found.append(read_section(section, Files(), Remarks()).store)
-    assert_same(found[0].positions, found[1].positions)
     assert set(found[0].labels) == {"energy", "energy:forces", "energy:strain"}
-    for name, label in found[0].labels.items():
-        assert_same(label.values, found[1].labels[name].values)
+    for other in found[1:]:
+        assert_same(found[0].positions, other.positions)
+        for name, label in found[0].labels.items():
+            assert_same(label.values, other.labels[name].values)
