@@ -72,7 +72,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write '{path}': it is a folder; give the name of a file")
-    with _writing(path):
+    with writing(path):
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
         )
@@ -93,7 +93,7 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     """As :func:`replacing`, for a folder of files. One that exists must be empty."""
     path = Path(path)
     check_new_folder(path)
-    with _writing(path):
+    with writing(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         try:
             yield temporary
@@ -116,7 +116,7 @@ def check_new_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """OutputError for what the system refuses."""
     try:
         yield
@@ -124,6 +124,43 @@ def _writing(path: Path) -> Iterator[None]:
         if error.errno is None:  # not the system's: torch raises such for sources it cannot find
             raise
         raise OutputError(f"cannot write '{path}': {error.strerror}") from error
+
+
+class Appending:
+    """Text that grows at the end of a file. Lines that cannot be written wait until they can.
+
+    No half of a line stays behind. What is written is there at once for whoever looks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[str] = []
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was added yet (or what was is gone)."""
+        try:
+            return not self._waiting and self.path.stat().st_size == 0
+        except OSError:
+            return not self._waiting
+
+    def add(self, text: str) -> str:
+        """Write what waits and ``text``; gives why that was not possible, empty where it was."""
+        self._waiting.append(text)
+        data = memoryview("".join(self._waiting).encode())
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            return error.strerror or str(error)
+        self._waiting.clear()
+        return ""
 
 
 def _umask() -> int:

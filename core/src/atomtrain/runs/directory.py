@@ -23,6 +23,7 @@ _HOW_IT_RUNS = (
     "num_workers",
     "distributed",
     "distributed_port",
+    "distributed_timeout",
     "memory_budget",
     "log_interval",
     "checkpoint_interval",
