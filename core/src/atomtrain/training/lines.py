@@ -137,6 +137,7 @@ class Hub:
         self._tell_all(_message(closed=True))
         for one in [*self._members, self._server]:
             one.close()
+        self._selector.close()
 
     def _accept(self) -> None:
         one, _ = self._server.accept()
@@ -332,25 +333,27 @@ class Line:
     def leave(self, error: BaseException | None) -> BaseException | None:
         """Say good-bye; gives what is to be raised in place of ``error``."""
         try:
-            if error is None:
-                return None
-            ending = self._ending
-            if ending is None:
-                text = str(error) if isinstance(error, AtomtrainError) else ""
-                text = text or first_line(error, typed=True)
-                self._outgoing.put(_message(failed=text))
-                with self._ended:  # who was the first to say so?
-                    self._ended.wait_for(lambda: self._ending is not None, 2 * TICK)
-                ending = self._ending or {}
-                if ending.get("rank") not in (None, self._launch.rank) and ending["error"] == text:
-                    return ProcessesError(f"the same as on {ending['end'].split(' failed:')[0]}")
-                return error
-            return error if isinstance(error, AtomtrainError) else self.error()
+            return None if error is None else self._failed(error)
         finally:
             self._over = True
             self._left.set()
             self._outgoing.put(None)
             self._talker.join(2 * TICK)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # which ends the thread that listens
+
+    def _failed(self, error: BaseException) -> BaseException:
+        own = isinstance(error, AtomtrainError)
+        text = str(error) if own else first_line(error, typed=True)
+        if self._ending is not None and not own:
+            return self.error()  # what became of this process follows from it
+        self._outgoing.put(_message(failed=text))
+        with self._ended:  # who was the first to say so?
+            self._ended.wait_for(lambda: self._ending is not None, 2 * TICK)
+        ending = self._ending or {}
+        if ending.get("error") == text and ending["rank"] != self._launch.rank:
+            return ProcessesError(f"the same as on {ending['end'].split(' failed:')[0]}")
+        return error
 
     # -- the threads -------------------------------------------------------------------------------
 
@@ -385,6 +388,9 @@ class Line:
                 over = self._heard()
         except (OSError, ValueError):
             self._end({"end": f"{self._main_name} is gone: it was killed, or it crashed"})
+        finally:
+            selector.close()
+            self._socket.close()
 
     def _heard(self) -> bool:
         """Whether what has come is the last that will."""
@@ -482,22 +488,27 @@ def _connect(
             time.sleep(0.2)
     _open.add(one)
     me = {"hello": launch.rank, "size": launch.size, "job": launch.job}
-    problem = "does not answer as one"
     try:
         one.sendall(_message(**me, host=socket.gethostname(), pid=os.getpid()))
-        end = time.monotonic() + ANSWER
-        while time.monotonic() < end:
+        return one, _welcome(one, where, pending)
+    except ProcessesError:
+        one.close()
+        raise
+
+
+def _welcome(one: socket.socket, where: str, pending: bytearray) -> dict[str, Any]:
+    problem = "does not answer as one"
+    until = time.monotonic() + ANSWER
+    with contextlib.suppress(OSError, ValueError):
+        while time.monotonic() < until:
             _receive(one, pending)
             for message in _messages(pending):
                 if "welcome" in message:
                     one.settimeout(None)
-                    return one, message
+                    return message
                 if "end" in message:
                     raise ProcessesError(message["end"])
                 problem = message.get("refused", problem)
-    except (OSError, ValueError):
-        pass
-    one.close()
     raise ProcessesError(
         f"whoever listens at {where}, where rank 0 of this training is to be, {problem}. Set "
         "architecture.training.distributed_port (or MASTER_PORT) to a port that is free"
