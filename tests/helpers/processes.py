@@ -69,6 +69,10 @@ class Running:
             self.code = _ask(wait=self.pid, timeout=timeout)["code"]
         return self.code
 
+    def forget(self) -> None:
+        """Remove what it printed."""
+        self._output.unlink(missing_ok=True)
+
     def send(self, number: int) -> None:
         """Send a signal, unless it is known to have ended."""
         if self.code is None:

@@ -8,14 +8,18 @@ what one gives, up to rounding. Whatever ends one of them ends all, with a messa
 from __future__ import annotations
 
 import atexit
+import math
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,7 +28,7 @@ from torch import Tensor
 
 from atomtrain.errors import ProcessesError, first_line
 from atomtrain.training.launcher import Launch
-from atomtrain.training.lines import ANSWER, TOGETHER, Hub, Line
+from atomtrain.training.lines import ANSWER, GRACE, TOGETHER, Hub, Line
 
 
 def how_to_go_on(checkpoint: Path) -> str:
@@ -159,9 +163,10 @@ def joined(launch: Launch, patience: float) -> Iterator[Processes]:
     failed = True
     try:
         line = Line(launch, _address(launch, hub, patience), patience)
-        yield Processes(launch.rank, launch.size, launch.local_rank, line)
-        failed = False
-        line.leave(None)
+        with _terminated_by(line):
+            yield Processes(launch.rank, launch.size, launch.local_rank, line)
+            failed = False
+            line.leave(None)
     except BaseException as error:
         raised = error if line is None else line.leave(error)
         if raised is None or raised is error:
@@ -171,6 +176,30 @@ def joined(launch: Launch, patience: float) -> Iterator[Processes]:
         _leave_group(failed)
         if hub is not None:
             hub.close(failed)
+
+
+@contextmanager
+def _terminated_by(line: Line) -> Iterator[None]:
+    """Have a SIGTERM outside the steps of a training, which handle it themselves, end in an error as others do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    until = math.inf
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() < until:
+            line.terminated()
+        else:
+            signal.signal(signal.SIGTERM, before)
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    except BaseException:
+        until = time.monotonic() + GRACE  # until the error was said
+        raise
+    signal.signal(signal.SIGTERM, before)
 
 
 def start_group(processes: Processes, device_type: str) -> None:

@@ -246,11 +246,13 @@ class Hub:
             if member.left:
                 continue
             if (self._tick - member.heard) * TICK >= min(SILENCE, self._patience):
-                self._end(_silent(member.name, (self._tick - member.heard) * TICK))
+                silent = _silent(member.name, (self._tick - member.heard) * TICK)
+                self._end(silent, rank=member.rank)
             elif member.met < first and (self._tick - member.moved) * TICK >= self._patience:
                 self._end(
                     f"{member.name} is alive, but for {self._patience:.0f} s "
-                    "(architecture.training.distributed_timeout) it did not come to where the others wait for it"
+                    "(architecture.training.distributed_timeout) it did not come to where the others wait for it",
+                    rank=member.rank,
                 )
 
     def _end(self, text: str, rank: int | None = None, error: str | None = None) -> None:
@@ -289,6 +291,7 @@ class Line:
         self._ended = threading.Condition()
         self._ending: dict[str, Any] | None = None
         self._same: set[str] = set()
+        self._leaving = False
         self._over = False  # whatever comes now is no news
         self._left = threading.Event()
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -330,8 +333,17 @@ class Line:
     def _error(self, text: str) -> ProcessesError:
         return ProcessesError(f"{text.rstrip('.')}. {self.hint}" if self.hint else text)
 
+    def terminated(self) -> None:
+        """Raise what a SIGTERM means: torchrun sends one to all when one has died, and who that was is to be said."""
+        if self._leaving:
+            return  # and saying it
+        with self._ended:
+            self._ended.wait_for(lambda: self._ending is not None, 2 * TICK)
+        raise self._error("SIGTERM stopped this process") if self._ending is None else self.error()
+
     def leave(self, error: BaseException | None) -> BaseException | None:
         """Say good-bye; gives what is to be raised in place of ``error``."""
+        self._leaving = True
         try:
             return None if error is None else self._failed(error)
         finally:
@@ -419,8 +431,9 @@ class Line:
         os._exit(1)
 
     def _say_it(self) -> None:
-        at = _where(self._main)
-        text = f"error: {self.error()}{f' (this process is at {at})' if at else ''}"
+        assert self._ending is not None
+        meant = self._ending.get("rank") == self._launch.rank
+        text = f"error: {self.error()}{f' (it is at {_where(self._main)})' if meant else ''}"
         print(text, file=sys.stderr, flush=True)
         log.debug(text)  # for the file
 
@@ -459,8 +472,9 @@ def _listen(launch: Launch) -> socket.socket:
             else "set MASTER_PORT to another, or start with torchrun --standalone, which finds one"
         )
         raise ProcessesError(
-            f"port {port}, where the processes are to find each other, cannot be had: {error.strerror}. Another "
-            f"training or program uses it, or two processes were told to be rank 0; {remedy}"
+            f"port {port}, where the processes are to find each other, cannot be had: "
+            f"{os.strerror(error.errno or 0)}. Another training or program uses it, or two processes were told to be "
+            f"rank 0; {remedy}"
         ) from error
     _open.add(one)
     return one
