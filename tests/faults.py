@@ -92,7 +92,7 @@ def test_kills(n: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     kills = request.config.getoption("--kills") // 2
     whole, killed = prepare(tmp_path / "whole"), prepare(tmp_path / "killed")
     start(n, prepare(tmp_path / "warm"))[0].wait(300)  # imports what takes time
-    began = time.monotonic()
+    began = begun = time.monotonic()
     assert [one.wait(300) for one in start(n, whole)] == [0] * n
     duration = time.monotonic() - began
     wanted = weights(whole)
@@ -116,6 +116,7 @@ def test_kills(n: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
         codes = [one.wait(300) for one in running]
         count["files read"] += assert_readable(killed)
         count["restarts"] += any("restarting from" in one.output for one in running)
+        print(f"{count['kills']}: {codes}, {count['files read']} files read", flush=True)
         for one in running:
             one.forget()
         if codes == [0] * n:
@@ -126,7 +127,8 @@ def test_kills(n: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
             if not last:
                 killed = prepare(tmp_path / f"killed-{count['ended as undisturbed']}")
     print(
-        f"\n{n} process(es), {duration:.1f} s undisturbed: {dict(count)}; all ended within {slowest:.1f} s of a kill"
+        f"\n{n} process(es), {duration:.1f} s undisturbed: {dict(count)}; all ended within {slowest:.1f} s of a kill; "
+        f"{time.monotonic() - begun:.0f} s in all"
     )
 
 

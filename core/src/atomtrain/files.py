@@ -7,6 +7,7 @@ Everything atomtrain leaves behind (checkpoints, models, predictions) goes throu
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickletools
 import shutil
@@ -161,6 +162,21 @@ class Appending:
             return error.strerror or str(error)
         self._waiting.clear()
         return ""
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def is_disk(error: BaseException) -> bool:
+    """Whether an error, or one it came from, is that a disk is full, broken or away."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in DISK:
+            return True
+        if "PytorchStreamWriter failed writing" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _umask() -> int:

@@ -108,7 +108,7 @@ def newest_checkpoint(
     """
     wanted = _essential(options)
     candidates = sorted(
-        (p for p in base.glob("*/*/*.ckpt") if p.is_file()),
+        (p for p in base.glob("*/*/*.ckpt") if p.is_file() and not p.name.startswith(".")),
         key=lambda p: (p.stat().st_mtime_ns, str(p)),
         reverse=True,
     )

@@ -61,7 +61,7 @@ def finish(
     try:
         save_checkpoint(outcome.checkpoint, directory / "model.ckpt")
     except OutputError as error:
-        raise OutputError(f"{error}. {prepared.run.remedy}".strip()) from error
+        raise OutputError(f"{error}. {prepared.run.remedy}") from error
     deliver(directory / "model.ckpt", checkpoint)
     try:
         _export(prepared, outcome, extensions)

@@ -13,7 +13,7 @@ from typing import Any
 from atomtrain._version import __version__
 from atomtrain.data import Datasets, build_datasets, fingerprint
 from atomtrain.errors import AtomtrainError, DeviceError, OptionsError, PluginError, first_line
-from atomtrain.files import writing
+from atomtrain.files import is_disk, writing
 from atomtrain.model.export import describe_checkpoint, save_model
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
@@ -59,6 +59,9 @@ class Prepared:
             with tempfile.TemporaryDirectory() as folder:
                 save_model(exported, Path(folder) / "model.pt")
         except Exception as error:
+            if is_disk(error):
+                log.warning(f"the export of the model was not tried: {error}")
+                return
             raise PluginError(
                 "the training was stopped because its model could not be exported: "
                 f"{error if isinstance(error, AtomtrainError) else first_line(error, typed=True)}"
@@ -78,13 +81,7 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         plan.open_checkpoints()
     _compare_checkpoints(plan, place.processes, found)
     data = build_datasets(options, plan.architecture.info.default_kind)
-    patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
-    if not data.validated and patience is not None:
-        where = options.source.where(("architecture", "training", "early_stopping_patience"))
-        raise OptionsError(
-            f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
-            "validation_set some structures"
-        )
+    _check_patience(plan, data)
     for note in data.notes:
         log.info(note)
     for warning in data.warnings:
@@ -128,6 +125,16 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     if found is not None:
         run.remember(found[0])
     return Prepared(plan, data, run)
+
+
+def _check_patience(plan: Plan, data: Datasets) -> None:
+    patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
+    if not data.validated and patience is not None:
+        where = plan.options.source.where(("architecture", "training", "early_stopping_patience"))
+        raise OptionsError(
+            f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
+            "validation_set some structures"
+        )
 
 
 def _compare_checkpoints(

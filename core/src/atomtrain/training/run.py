@@ -66,9 +66,9 @@ class TrainingRun:
 
     @property
     def remedy(self) -> str:
-        """How to go on after an error; empty where there is no checkpoint."""
+        """A sentence on how to go on after an error."""
         last = self.last_checkpoint
-        return "" if last is None else how_to_go_on(last)
+        return "There is no checkpoint to go on from" if last is None else how_to_go_on(last)
 
     def session(self, state: MutableMapping[str, Any] | None = None) -> Session:
         """A training of these data, to be entered with ``with``; ``state`` is what checkpoints are to have of it."""

@@ -317,7 +317,7 @@ class Session:
             if self._homeless or not self._main_says(self.run.directory.is_dir()):
                 self._save_elsewhere()
             if interrupted and not self._save("interrupted.ckpt"):
-                raise OutputError(f"{self._unsaved}. {self.run.remedy}".strip())
+                raise OutputError(f"{self._unsaved}. {self.run.remedy}")
             checkpoint = self._checkpoint()
             best = self.judge.best_weights
             if best is None:
