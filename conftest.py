@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--verify", action="store_true", help="verify what every training exports")
+    parser.addoption("--kills", type=int, default=100, help="how often tests/faults.py kills")
 
 
 @pytest.fixture(scope="session", autouse=True)

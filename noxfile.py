@@ -1,5 +1,6 @@
 """Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``build``, each in an
-environment of its own; ``dev`` makes one to work in. CONTRIBUTING.md says how long they take.
+environment of its own; ``faults`` kills trainings; ``dev`` makes one to work in. CONTRIBUTING.md says how long each
+takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
@@ -124,6 +125,14 @@ def template(session: nox.Session) -> None:
             session.run("atomtrain", "train", "options.yaml", *more, env=quiet)
     session.run("pip", "uninstall", "-y", "-q", "atomtrain-tried-potential")
     session.run("atomtrain", "architectures")
+
+
+@nox.session(python=PYTHON)
+def faults(session: nox.Session) -> None:
+    """Kills at random moments, and other faults that take long; ``nox -s faults -- --kills 20`` for fewer."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest")
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "tests/faults.py", "-s", *session.posargs, env=quiet)
 
 
 @nox.session(python=PYTHON)

@@ -1,6 +1,7 @@
 """The command line in forks of one process that has imported what takes seconds: torch, ASE, the core.
 
-Run as a script it reads jobs, a line of JSON each, and answers each with a line: ``{"code": exit status}``. Everything
+Run as a script it reads jobs, a line of JSON each, and answers each with a line: ``{"pid": of the run}``. A line
+``{"wait": pid, "timeout": seconds}`` is answered with ``{"code": exit status}``, null where it still runs. Everything
 else of a run is as in a process of its own: directory, environment, output, what it imports further, how it ends.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -25,6 +27,7 @@ def main() -> None:
     import ase.io
     import metatomic.torch
     import torch
+    import torch._dynamo
 
     import atomtrain.api
     from atomtrain.cli.app import main as command
@@ -32,12 +35,27 @@ def main() -> None:
     del ase, metatomic, torch, atomtrain
     for line in sys.stdin:
         job = json.loads(line)
+        if "wait" in job:
+            os.write(
+                answers, (json.dumps({"code": _wait(job["wait"], job["timeout"])}) + "\n").encode()
+            )
+            continue
         child = os.fork()
         if child == 0:
             os.close(answers)
             os._exit(_run(command, job))
-        _, status = os.waitpid(child, 0)
-        os.write(answers, (json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\n").encode())
+        os.write(answers, (json.dumps({"pid": child}) + "\n").encode())
+
+
+def _wait(child: int, timeout: float) -> int | None:
+    until = time.monotonic() + timeout
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.01)
 
 
 def _run(command: Any, job: dict[str, Any]) -> int:
@@ -49,7 +67,7 @@ def _run(command: Any, job: dict[str, Any]) -> int:
     os.environ.update(job["environment"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, job["stdout"]), (2, job["stderr"])):
-        os.dup2(os.open(path, os.O_WRONLY), number)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     sys.argv = ["atomtrain", *job["arguments"]]
     status: Any = 1
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from atomtrain_testing.subject import environment
 
@@ -39,43 +42,107 @@ def atomtrain(
 def _forked(
     folder: Path, arguments: tuple[str, ...], site: Path | None, surroundings: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    server = _server()
-    assert server.stdin is not None and server.stdout is not None
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as errors:
-        job = {
-            "folder": str(folder),
-            "arguments": arguments,
-            "site": [] if site is None else [str(site)],
-            "environment": surroundings,
-            "stdout": out.name,
-            "stderr": errors.name,
-        }
-        server.stdin.write(json.dumps(job) + "\n")
-        server.stdin.flush()
-        answer = json.loads(server.stdout.readline())
-        return subprocess.CompletedProcess(arguments, answer["code"], out.read(), errors.read())
+        child = _fork(folder, arguments, site, surroundings, out.name, errors.name)
+        code = _ask(wait=child, timeout=300)["code"]
+        return subprocess.CompletedProcess(arguments, code, out.read(), errors.read())
 
 
-def together(folder: Path, n: int, *arguments: str) -> str:
-    """Run a command as ``n`` processes with torchrun's variables, all of which must succeed; what they print."""
+class Running:
+    """A command that runs meanwhile, in a fork (see ``forks``); ``output`` is what it printed so far."""
+
+    def __init__(self, folder: Path, *arguments: str, site: Path | None = None, **env: str) -> None:
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".output")
+        os.close(handle)
+        self._output = Path(name)
+        surroundings = environment(*filter(None, [site]), **env)
+        self.pid: int = _fork(folder, arguments, site, surroundings, name, name)
+        self.code: int | None = None
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit status; None where it runs on after this many seconds."""
+        if self.code is None:
+            self.code = _ask(wait=self.pid, timeout=timeout)["code"]
+        return self.code
+
+    def forget(self) -> None:
+        """Remove what it printed."""
+        self._output.unlink(missing_ok=True)
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless it is known to have ended."""
+        if self.code is None:
+            os.kill(self.pid, number)
+
+
+def ranks(
+    n: int,
+    folder: Path,
+    *arguments: str,
+    each: Sequence[Sequence[str]] = (),
+    folders: Sequence[Path] = (),
+    **env: str,
+) -> list[Running]:
+    """The command in ``n`` processes that find each other as those of torchrun do.
+
+    ``each`` are further arguments of each, ``folders`` their own folders.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "atomtrain", *arguments],
-            cwd=folder,
-            env=environment(**({**shared, "RANK": str(r), "LOCAL_RANK": str(r)} if n > 1 else {})),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for r in range(n)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * n, outputs
-    return "".join(outputs)
+    place = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **env}
+    running = []
+    for k in range(n):
+        own, more = folders[k] if folders else folder, each[k] if each else ()
+        running.append(Running(own, *arguments, *more, **place, RANK=str(k), LOCAL_RANK=str(k)))
+    return running
+
+
+def _fork(
+    folder: Path,
+    arguments: tuple[str, ...],
+    site: Path | None,
+    surroundings: dict[str, str],
+    out: str,
+    errors: str,
+) -> int:
+    pid: int = _ask(
+        folder=str(folder),
+        arguments=arguments,
+        site=[] if site is None else [str(site)],
+        environment=surroundings,
+        stdout=out,
+        stderr=errors,
+    )["pid"]
+    return pid
+
+
+def _ask(**job: Any) -> dict[str, Any]:
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.flush()
+    answer: dict[str, Any] = json.loads(server.stdout.readline())
+    return answer
+
+
+def together(folder: Path, n: int, *arguments: str) -> str:
+    """Run a command as ``n`` processes, all of which must succeed; what they print."""
+    if n == 1:
+        done = atomtrain(folder, *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout + done.stderr
+    running = ranks(n, folder, *arguments)
+    codes = [one.wait(300) for one in running]
+    output = "".join(one.output for one in running)
+    for one in running:
+        one.forget()
+    assert codes == [0] * n, output
+    return output
 
 
 @cache

@@ -34,7 +34,7 @@ from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.conversion import converting
 from atomtrain.report.show import describe, describe_model, differing
-from atomtrain.runs import TrainingResult, finish, plan, prepare, workplace
+from atomtrain.runs import TrainingResult, finish, plan, prepare, together, workplace
 from atomtrain.runs.directory import check_writable, deliver
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -63,16 +63,17 @@ def train(
     output = _with_extension(Path(output))
     if output.suffix != ".pt":
         raise OutputError(f"'{output}' should end in '.pt': it will be an exported model")
-    planned = plan(options, overrides)
-    check_writable(output)
-    with workplace(planned, OUTPUTS) as place:
-        prepared = prepare(planned, place, restart)
-        run = prepared.run
-        run.observers[:0] = [
-            ConsoleObserver(run.dataset_info, place.console, run.hypers),
-            CsvObserver(place.directory / "train.csv", run.dataset_info, run.hypers),
-        ]
-        return finish(prepared, prepared.train(), output, extensions)
+    with together(options, overrides) as processes:
+        planned = plan(options, overrides)
+        check_writable(output)
+        with workplace(planned, OUTPUTS, processes) as place:
+            prepared = prepare(planned, place, restart)
+            run = prepared.run
+            run.observers[:0] = [
+                ConsoleObserver(run.dataset_info, place.console, run.hypers),
+                CsvObserver(place.directory / "train.csv", run.dataset_info, run.hypers),
+            ]
+            return finish(prepared, prepared.train(), output, extensions)
 
 
 def convert(

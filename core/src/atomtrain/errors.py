@@ -44,6 +44,10 @@ class OutputError(AtomtrainError):
     """Something cannot be written where the user asked for it."""
 
 
+class ProcessesError(AtomtrainError):
+    """Processes that train together cannot find each other, differ, or one of them failed or is gone."""
+
+
 class VerificationError(AtomtrainError):
     """The file of an exported model does not do what it should."""
 

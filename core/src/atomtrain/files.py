@@ -7,6 +7,7 @@ Everything atomtrain leaves behind (checkpoints, models, predictions) goes throu
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickletools
 import shutil
@@ -72,7 +73,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write '{path}': it is a folder; give the name of a file")
-    with _writing(path):
+    with writing(path):
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
         )
@@ -93,7 +94,7 @@ def replacing_folder(path: Path | str) -> Iterator[Path]:
     """As :func:`replacing`, for a folder of files. One that exists must be empty."""
     path = Path(path)
     check_new_folder(path)
-    with _writing(path):
+    with writing(path):
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         try:
             yield temporary
@@ -116,7 +117,7 @@ def check_new_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """OutputError for what the system refuses."""
     try:
         yield
@@ -124,6 +125,58 @@ def _writing(path: Path) -> Iterator[None]:
         if error.errno is None:  # not the system's: torch raises such for sources it cannot find
             raise
         raise OutputError(f"cannot write '{path}': {error.strerror}") from error
+
+
+class Appending:
+    """Text that grows at the end of a file. Lines that cannot be written wait until they can.
+
+    No half of a line stays behind. What is written is there at once for whoever looks.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[str] = []
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was added yet (or what was is gone)."""
+        try:
+            return not self._waiting and self.path.stat().st_size == 0
+        except OSError:
+            return not self._waiting
+
+    def add(self, text: str) -> str:
+        """Write what waits and ``text``; gives why that was not possible, empty where it was."""
+        self._waiting.append(text)
+        data = memoryview("".join(self._waiting).encode())
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            return error.strerror or str(error)
+        self._waiting.clear()
+        return ""
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def is_disk(error: BaseException) -> bool:
+    """Whether an error, or one it came from, is that a disk is full, broken or away."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in DISK:
+            return True
+        if "PytorchStreamWriter failed writing" in str(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _umask() -> int:

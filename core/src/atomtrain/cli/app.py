@@ -14,6 +14,7 @@ from atomtrain._version import __version__
 from atomtrain.cli import architectures, convert, eval_, export, show, train
 from atomtrain.contract import catalog
 from atomtrain.errors import AtomtrainError, PluginError
+from atomtrain.files import is_disk
 
 
 class _WithPlugins(TyperGroup):
@@ -97,8 +98,14 @@ def main() -> None:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if not is_disk(error) or os.environ.get("ATOMTRAIN_DEBUG"):
+            raise
+        where = f"'{error.filename}': " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)

@@ -109,8 +109,11 @@ class BaseTrainerHypers(Section):
 
     distributed: bool | None = None
     """Train with several processes (torchrun or Slurm tasks). Absent: if several were started."""
-    distributed_port: Annotated[int, Field(ge=1, le=65535)] = 39591
-    """Port on which Slurm tasks find each other."""
+    distributed_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port on which Slurm tasks find each other. Absent: one that follows from the number of the job."""
+    distributed_timeout: Annotated[float, Field(ge=1)] = 1800.0
+    """Seconds that processes wait for one that does not come to where they meet: then the training ends with an error
+    that says which. One that gives no sign of life is waited for five minutes at most."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Structures in a batch, shared out among the processes. A last batch of an epoch that would be smaller is left
     out of it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from atomtrain.files import file_stem
+from atomtrain.files import file_stem, writing
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.evaluate import Samples
 from atomtrain.training.units import titles
@@ -101,7 +101,7 @@ def write_confusions(
         classes = info.targets[target].classes
         stem = file_stem(called[target])
         path = directory / f"confusion_{stem}_{name}.csv"
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with writing(path), open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["label / predicted", *classes])
             for label, row in zip(classes, matrix.tolist(), strict=True):
@@ -139,7 +139,7 @@ def write_reports(
 
 def _write_classes(path: Path, sets: Mapping[str, Classified], classes: Sequence[str]) -> None:
     """CSV: precision, recall and F1 of every class in every set."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with writing(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["set", "class", "samples", "precision", "recall", "F1"])
         for name, one in sets.items():

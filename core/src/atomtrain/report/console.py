@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from atomtrain.files import Appending
 from atomtrain.training.observers import EpochRecord, Errors, Observer, StartInfo
 from atomtrain.training.units import errors_line, numbers, quantities
 
@@ -34,7 +36,7 @@ def logging_to(file: Path | None, console: Console, quiet: bool = False) -> Iter
     handlers: list[logging.Handler] = [_ConsoleHandler(console)]
     handlers[0].setLevel(logging.WARNING if quiet else logging.INFO)
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_FileHandler(file))
     level = log.level
     log.setLevel(logging.DEBUG)  # tracebacks of plugins are for the file
     for handler in handlers:
@@ -66,6 +68,37 @@ class _ConsoleHandler(logging.Handler):
             highlight=False,
             soft_wrap=True,
         )
+
+
+class _FileHandler(logging.Handler):
+    """Lines of a file; those that a full disk refuses follow when there is room."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = _Appending(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.file.add(f"{self.format(record)}\n")
+
+
+class _Appending(Appending):
+    """Says once when lines begin to wait, and once when they no longer do."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.problem = ""
+
+    def add(self, text: str) -> str:
+        before, self.problem = self.problem, super().add(text)
+        # a folder that is gone ends the training, which then says so
+        if self.problem and not before and self.path.parent.is_dir():
+            log.warning(
+                f"cannot write '{self.path}': {self.problem}; the training goes on, and what is to be written there "
+                "follows when it can be"
+            )
+        elif before and not self.problem:
+            log.info(f"'{self.path}' is written again, with all that was missing")
+        return self.problem
 
 
 class ConsoleObserver(Observer):
@@ -199,7 +232,7 @@ class CsvObserver(Observer):
     """
 
     def __init__(self, path: Path, info: DatasetInfo, hypers: BaseTrainerHypers) -> None:
-        self.path = path
+        self.file = _Appending(path)
         self.quantities = quantities(info, hypers.per_structure_targets)
         self.columns: list[str] = []
         self.passes: list[dict[str, Any]] = []
@@ -243,12 +276,12 @@ class CsvObserver(Observer):
         self._write(row)
 
     def _write(self, *rows: dict[str, Any]) -> None:
-        new = not self.path.exists()
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerows([*self.passes, *rows])
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
+        if self.file.begins:
+            writer.writeheader()
+        writer.writerows([*self.passes, *rows])
+        self.file.add(text.getvalue())
         self.passes = []
 
 

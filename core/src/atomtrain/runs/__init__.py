@@ -10,4 +10,5 @@ from atomtrain.runs.finish import finish as finish
 from atomtrain.runs.plan import plan as plan
 from atomtrain.runs.prepare import prepare as prepare
 from atomtrain.runs.workplace import Workplace as Workplace
+from atomtrain.runs.workplace import together as together
 from atomtrain.runs.workplace import workplace as workplace

@@ -23,6 +23,7 @@ _HOW_IT_RUNS = (
     "num_workers",
     "distributed",
     "distributed_port",
+    "distributed_timeout",
     "memory_budget",
     "log_interval",
     "checkpoint_interval",
@@ -107,7 +108,7 @@ def newest_checkpoint(
     """
     wanted = _essential(options)
     candidates = sorted(
-        (p for p in base.glob("*/*/*.ckpt") if p.is_file()),
+        (p for p in base.glob("*/*/*.ckpt") if p.is_file() and not p.name.startswith(".")),
         key=lambda p: (p.stat().st_mtime_ns, str(p)),
         reverse=True,
     )

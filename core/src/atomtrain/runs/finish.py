@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atomtrain.errors import AtomtrainError, VerificationError
+from atomtrain.errors import AtomtrainError, OutputError, VerificationError
 from atomtrain.model.export import describe_checkpoint
 from atomtrain.report.classification import (
     Classified,
@@ -58,7 +58,10 @@ def finish(
         log.warning(f"stopped by a signal; go on with: atomtrain train ... --restart {path}")
         return TrainingResult(None, path, directory, interrupted=True)
     checkpoint = output.with_suffix(".ckpt")
-    save_checkpoint(outcome.checkpoint, directory / "model.ckpt")
+    try:
+        save_checkpoint(outcome.checkpoint, directory / "model.ckpt")
+    except OutputError as error:
+        raise OutputError(f"{error}. {prepared.run.remedy}") from error
     deliver(directory / "model.ckpt", checkpoint)
     try:
         _export(prepared, outcome, extensions)

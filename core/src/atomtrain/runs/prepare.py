@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atomtrain._version import __version__
-from atomtrain.data import Datasets, build_datasets
+from atomtrain.data import Datasets, build_datasets, fingerprint
 from atomtrain.errors import AtomtrainError, DeviceError, OptionsError, PluginError, first_line
+from atomtrain.files import is_disk, writing
 from atomtrain.model.export import describe_checkpoint, save_model
 from atomtrain.options import dump_yaml
 from atomtrain.runs.directory import write_splits
@@ -19,6 +21,7 @@ from atomtrain.runs.plan import Plan
 from atomtrain.runs.start import begin, checkpoint_to_restart
 from atomtrain.runs.workplace import Workplace
 from atomtrain.training.checkpoint import checkpoint_header
+from atomtrain.training.distributed import Processes
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 
 log = logging.getLogger("atomtrain")
@@ -56,6 +59,9 @@ class Prepared:
             with tempfile.TemporaryDirectory() as folder:
                 save_model(exported, Path(folder) / "model.pt")
         except Exception as error:
+            if is_disk(error):
+                log.warning(f"the export of the model was not tried: {error}")
+                return
             raise PluginError(
                 "the training was stopped because its model could not be exported: "
                 f"{error if isinstance(error, AtomtrainError) else first_line(error, typed=True)}"
@@ -73,15 +79,10 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     found = checkpoint_to_restart(plan, restart, place.directory.parent.parent)
     if found is None:
         plan.open_checkpoints()
+    _compare_checkpoints(plan, place.processes, found)
     kind, budget = plan.architecture.info.default_kind, plan.hypers.memory_budget_bytes
     data = build_datasets(options, kind, budget)
-    patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
-    if not data.validated and patience is not None:
-        where = options.source.where(("architecture", "training", "early_stopping_patience"))
-        raise OptionsError(
-            f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
-            "validation_set some structures"
-        )
+    _check_patience(plan, data)
     for note in data.notes:
         log.info(note)
     for warning in data.warnings:
@@ -90,11 +91,13 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         for line in data.statistics():
             log.info(line)
 
+    _compare_data(data, place.processes)
     start = begin(plan, data, found)
     plan.checkpoints.forget()
     if place.processes.is_main:
-        dump_yaml(plan.completed, place.directory / "options.yaml")
-        write_splits(data.splits, place.directory)
+        with writing(place.directory):
+            dump_yaml(plan.completed, place.directory / "options.yaml")
+            write_splits(data.splits, place.directory)
     header = checkpoint_header(
         architecture=plan.architecture.identity(),
         options=plan.completed,
@@ -120,7 +123,51 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         data_changed=start.data_changed,
         observers=list(plan.observers),
     )
+    if found is not None:
+        run.remember(found[0])
     return Prepared(plan, data, run)
+
+
+def _check_patience(plan: Plan, data: Datasets) -> None:
+    patience = getattr(plan.hypers, "early_stopping_patience", None)  # not every trainer has one
+    if not data.validated and patience is not None:
+        where = plan.options.source.where(("architecture", "training", "early_stopping_patience"))
+        raise OptionsError(
+            f"{where}: without a validation set nothing tells when to stop; leave this out, or give "
+            "validation_set some structures"
+        )
+
+
+def _compare_checkpoints(
+    plan: Plan, processes: Processes, found: tuple[Path, dict[str, Any]] | None
+) -> None:
+    """Raise ProcessesError where a process begins with other weights: folders of one host look alike on others."""
+    if processes.size == 1:
+        return
+    values = {"the one to go on from": "none"}
+    if found is not None:
+        values = {"the one to go on from": _seen(found[0])}
+    else:
+        values |= {name: _seen(Path(name)) for name in plan.hypers.named_checkpoints().values()}
+    processes.compare("checkpoints", values, "Keep them where all hosts see the same")
+
+
+def _seen(path: Path) -> str:
+    """A file by its name and what is in it."""
+    return f"{path} ({path.stat().st_size} bytes, {zlib.crc32(path.read_bytes()):08x})"
+
+
+def _compare_data(data: Datasets, processes: Processes) -> None:
+    """Raise ProcessesError unless all read the same."""
+    if processes.size == 1:
+        return
+    values = {
+        f"the {name} set": f"{len(store)} structures ({fingerprint(store)[:12]})"
+        for name, store in data.sets.items()
+        if store is not None
+    }
+    remedy = "Keep the files where all hosts see the same, and do not write to them meanwhile"
+    processes.compare("data", values, remedy)
 
 
 def _say_what(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from atomtrain.data.kept import Kept
 from atomtrain.data.streamed import Structures
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo
-from atomtrain.training.distributed import Processes
+from atomtrain.training.distributed import Processes, how_to_go_on
 from atomtrain.training.outcome import TrainingOutcome as TrainingOutcome
 from atomtrain.training.session import Session
 
@@ -55,6 +55,20 @@ class TrainingRun:
     """what is kept of whole structures; None: the session makes one"""
     rehearse: Callable[[dict[str, Any]], None] | None = None
     """tries the export of a checkpoint; raises where it fails"""
+
+    last_checkpoint: Path | None = None
+    """the last that was written, or gone on from"""
+
+    def remember(self, checkpoint: Path) -> None:
+        """Say of this checkpoint, where the training ends with an error, that it can be gone on from."""
+        self.last_checkpoint = checkpoint
+        self.processes.remember(checkpoint)
+
+    @property
+    def remedy(self) -> str:
+        """A sentence on how to go on after an error."""
+        last = self.last_checkpoint
+        return "There is no checkpoint to go on from" if last is None else how_to_go_on(last)
 
     def session(self, state: MutableMapping[str, Any] | None = None) -> Session:
         """A training of these data, to be entered with ``with``; ``state`` is what checkpoints are to have of it."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from atomtrain.errors import CheckpointError, PluginError, first_line
+from atomtrain.errors import CheckpointError, OutputError, PluginError, first_line
 from atomtrain.model.backbone import embedded_checkpoints
 from atomtrain.model.heads import saved_states
 from atomtrain.training.checkpoint import not_plain, save_checkpoint
@@ -37,6 +37,8 @@ log = logging.getLogger("atomtrain")
 CORE_VERSION = 1
 LONG = 30.0
 """seconds a training has left before the export of its model is tried"""
+LOOK = 2.0
+"""seconds between looks at whether the run's folder is there"""
 OWN_KEYS = (
     "epoch",
     "passes",
@@ -91,9 +93,11 @@ class Session:
             "kept": self.sources.report(),
         }
         self._interruption = Interruption()
-        self._stopping = False
+        self._stopping = self._homeless = False
+        self._looked = time.monotonic()
         self._passes: dict[str, int] = {}
         self._begun: set[str] = set()
+        self._unsaved = "the main process could not write a checkpoint"
         self._boundary: dict[str, Any] | None = None
         self._in_stages = False
         self._n_stages: int | None = None
@@ -136,13 +140,22 @@ class Session:
         return stopped
 
     def asked_to_stop(self) -> bool:
-        """Whether a signal reached any of the processes, which all call this at once."""
-        requested = self._interruption.requested
+        """Whether a signal reached any of the processes, which all call this at once, or the run's folder is gone."""
+        requested, homeless = self._interruption.requested, self._is_homeless()
         if self.run.processes.size > 1:
-            flag = torch.tensor(float(requested), device=self.run.device)
-            requested = bool(self.run.processes.sum_(flag) > 0)
-        self._stopping = self._stopping or requested
+            flags = torch.tensor([float(requested), float(homeless)], device=self.run.device)
+            requested, homeless = (self.run.processes.sum_(flags) > 0).tolist()
+        self._homeless = self._homeless or homeless
+        self._stopping = self._stopping or requested or homeless
         return self._stopping
+
+    def _is_homeless(self) -> bool:
+        """Whether somebody took the run's folder away; looked at every few seconds, by the main process."""
+        now = time.monotonic()
+        if not self.run.processes.is_main or now - self._looked < LOOK:
+            return False
+        self._looked = now
+        return not self.run.directory.is_dir()
 
     def stop(self) -> NoReturn:
         """Leave the block, to be gone on with from here."""
@@ -303,8 +316,10 @@ class Session:
         if self._outcome is None:
             done = self._n_stages is not None and self.stage >= self._n_stages
             interrupted = self._stopping and not done and not self.stopped_early
-            if interrupted:
-                self._save("interrupted.ckpt")
+            if self._homeless or not self._main_says(self.run.directory.is_dir()):
+                self._save_elsewhere()
+            if interrupted and not self._save("interrupted.ckpt"):
+                raise OutputError(f"{self._unsaved}. {self.run.remedy}")
             checkpoint = self._checkpoint()
             best = self.judge.best_weights
             if best is None:
@@ -323,13 +338,42 @@ class Session:
         if interval and self.stage % interval == 0:
             self._save(f"model_{self.stage}.ckpt")
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str) -> bool:
+        """Write a checkpoint; False, and a warning, where that is not possible. All processes call this at once."""
+        path, written = self.run.directory / name, True
         if self.run.processes.is_main:
             self._check_state()
-            path = self.run.directory / name
-            save_checkpoint(self._boundary or self._checkpoint(), path)
+            try:
+                save_checkpoint(self._boundary or self._checkpoint(), path)
+            except OutputError as error:
+                self._unsaved, written = str(error), False
+                log.warning(f"{error}; the training goes on without this checkpoint")
+        written = self._main_says(written)
+        if written:
+            self.run.remember(path)
             self.observers.tell(lambda o: o.on_checkpoint(path))
-        self.run.processes.barrier()
+        return written
+
+    def _main_says(self, flag: bool) -> bool:
+        """The main process's answer, in all; all have met then."""
+        if self.run.processes.size == 1:
+            return flag
+        said = torch.tensor([float(flag)], device=self.run.device)
+        return bool(self.run.processes.broadcast_(said) > 0)
+
+    def _save_elsewhere(self) -> NoReturn:
+        """End a training whose folder is gone: what there is goes into a new one."""
+        directory = self.run.directory
+        said = f"the run's folder '{directory}' was removed during the training, with its log and checkpoints"
+        made = True
+        if self.run.processes.is_main:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self._unsaved, made = error.strerror or str(error), False
+        if self._main_says(made) and self._save("interrupted.ckpt"):
+            raise OutputError(f"{said}. {self.run.remedy}")
+        raise OutputError(f"{said}, and it cannot be made again: {self._unsaved}")
 
     def _check_state(self) -> None:
         for name, value in self.state.items():

@@ -226,12 +226,16 @@ class Subject:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
 
 
+_LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_STEP_ID")
+"""what tells a process that it is one of several"""
+
+
 def environment(*first: str | Path, **changes: str) -> dict[str, str]:
     """For a fresh interpreter that finds the same packages, alone and with one thread.
 
     What is in the folders ``first`` it finds before them.
     """
-    env = {k: v for k, v in os.environ.items() if k not in ("WORLD_SIZE", "RANK", "LOCAL_RANK")}
+    env = {k: v for k, v in os.environ.items() if k not in _LAUNCHERS}
     path = os.pathsep.join([*map(str, first), *(p for p in sys.path if p)])
     return {
         **env,
