@@ -35,6 +35,7 @@ class Sources:
                 cutoff=model.cutoff,
                 dtype=run.dtype,
                 constants=model.constants,
+                layout=model.layout,
                 device=run.device,
                 memory_budget=budget,
                 num_workers=run.hypers.num_workers,
