@@ -11,7 +11,6 @@ from typing import Dict, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-
 HOST = "host/"
 """Extras whose names begin like this stay on the CPU, whatever the device of the graph: numbers that a program needs
 to know, as how many atoms there are of each element, for which it would have to wait on a GPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from atomtrain.options import TrainerHypers
 from atomtrain.training import distributed
@@ -23,6 +24,6 @@ def test_distributed_port(monkeypatch: pytest.MonkeyPatch) -> None:
         distributed.dist, "init_process_group", lambda backend, **_: started.append(backend)
     )
     hypers = TrainerHypers(distributed_port=40001)
-    processes = distributed.start(hypers.distributed, hypers.distributed_port, "cpu")
+    processes = distributed.start(hypers.distributed, hypers.distributed_port, torch.device("cpu"))
     assert (processes.rank, processes.size, started) == (1, 2, ["gloo"])
     assert environment["MASTER_ADDR"] == "node7" and environment["MASTER_PORT"] == "40001"

@@ -48,13 +48,18 @@ def workplace(plan: Plan, outputs: Path) -> Iterator[Workplace]:
             "--nproc-per-node N -m atomtrain train ...'"
         )
     hypers = plan.hypers
-    processes = distributed.start(hypers.distributed, hypers.distributed_port, device.type)
+    processes = distributed.start(hypers.distributed, hypers.distributed_port, device)
     main = processes.is_main
     console = Console(quiet=not main)
     try:
         made = processes.broadcast(str(new_run_directory(outputs)) if main else "")
         directory = Path(made)
         with logging_to(directory / "train.log" if main else None, console, quiet=not main):
+            if processes.by_cpu:
+                log.warning(
+                    "several processes share a GPU, and what they sum goes through the CPU: one process for each "
+                    "GPU is quicker"
+                )
             try:
                 yield Workplace(directory, device, dtype, processes, console)
             except BaseException:

@@ -8,9 +8,10 @@ what one gives, up to rounding.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -22,11 +23,15 @@ from atomtrain.errors import OptionsError
 
 @dataclass(frozen=True)
 class Processes:
-    """``rank`` of ``size`` processes; ``local_rank`` numbers those of one machine."""
+    """``rank`` of ``size`` processes; ``local_rank`` numbers those of one machine.
+
+    ``by_cpu``: what is summed goes through the CPU, since two of them have the same GPU, which NCCL refuses.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    by_cpu: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -37,6 +42,7 @@ class Processes:
         """Sum over all processes, in place; of truth values, whether any is true."""
         if self.size > 1:
             whole = tensor.to(torch.int64) if tensor.dtype == torch.bool else tensor.contiguous()
+            whole = self._there(whole)
             dist.all_reduce(whole)
             if whole is not tensor:
                 tensor.copy_(whole)
@@ -51,7 +57,7 @@ class Processes:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
-        dist.all_reduce(flat)
+        self.sum_(flat)
         start = 0
         for p in parameters:
             p.grad = flat[start : start + p.numel()].view_as(p)
@@ -61,6 +67,7 @@ class Processes:
         """The tensors of all processes, in the order of their ranks; sizes of the first axis may differ."""
         if self.size == 1:
             return [tensor]
+        device, tensor = tensor.device, self._there(tensor)
         length = torch.tensor(len(tensor), device=tensor.device)
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
         dist.all_gather(lengths, length)
@@ -72,14 +79,14 @@ class Processes:
         found = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(found, mine)
         return [
-            one.view(tensor.dtype).view(padded.shape)[: int(n)]
+            one.view(tensor.dtype).view(padded.shape)[: int(n)].to(device)
             for one, n in zip(found, lengths, strict=True)
         ]
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Make it the main process's, in place; shape and type are the same everywhere."""
         if self.size > 1:
-            mine = tensor.detach().contiguous().view(-1).view(torch.uint8)
+            mine = self._there(tensor.detach().contiguous()).view(-1).view(torch.uint8)
             dist.broadcast(mine, src=0)
             tensor.copy_(mine.view(tensor.dtype).view(tensor.shape))
         return tensor
@@ -96,6 +103,10 @@ class Processes:
         """Wait for all."""
         if self.size > 1:
             dist.barrier()
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """Where collectives can take it from."""
+        return tensor.cpu() if self.by_cpu else tensor
 
 
 def tasks_in_environment() -> tuple[str, Processes] | None:
@@ -114,8 +125,8 @@ def tasks_in_environment() -> tuple[str, Processes] | None:
     return None
 
 
-def start(distributed: bool | None, port: int, device_type: str) -> Processes:
-    """Join the other processes, if there are any.
+def start(distributed: bool | None, port: int, device: torch.device) -> Processes:
+    """Join the other processes, if there are any; ``device`` is what this one computes on.
 
     ``distributed`` None means: if several were started. Raises OptionsError where several tasks
     were started but told not to work together (each would train its own copy), or the reverse.
@@ -140,9 +151,22 @@ def start(distributed: bool | None, port: int, device_type: str) -> Processes:
         os.environ.setdefault("MASTER_ADDR", _slurm_main_host())
         os.environ.setdefault("MASTER_PORT", str(port))
         os.environ["RANK"], os.environ["WORLD_SIZE"] = str(processes.rank), str(processes.size)
-    backend = "nccl" if device_type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # numbers of the CPU are summed without a GPU's knowing of it
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
-    return processes
+    return replace(processes, by_cpu=_share_a_gpu(device, processes))
+
+
+def _share_a_gpu(device: torch.device, processes: Processes) -> bool:
+    """Whether two of the processes compute on the same GPU."""
+    if device.type != "cuda":
+        return False
+    mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+    all_: list[str] = [""] * processes.size
+    dist.all_gather_object(all_, mine)
+    return len(set(all_)) < processes.size
 
 
 def stop(processes: Processes) -> None:

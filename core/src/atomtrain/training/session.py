@@ -137,7 +137,7 @@ class Session:
         """Whether a signal reached any of the processes, which all call this at once."""
         requested = self._interruption.requested
         if self.run.processes.size > 1:
-            flag = torch.tensor(float(requested), device=self.run.device)
+            flag = torch.tensor(float(requested))  # on the CPU: nobody waits for a GPU
             requested = bool(self.run.processes.sum_(flag) > 0)
         self._stopping = self._stopping or requested
         return self._stopping
