@@ -51,7 +51,12 @@ class Batch:
         if device.type != "cuda":
             return self._map(lambda t: t.to(device))
         tensors: list[Tensor] = []
-        self._map(lambda t: (tensors.append(t), t)[1])
+
+        def take(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
+            return tensor
+
+        self._map(take)
         moved = iter(_moved(tensors, device))
         return self._map(lambda _: next(moved))
 
