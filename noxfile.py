@@ -1,11 +1,11 @@
-"""Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``build``, each in an
+"""Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``gpu``, ``build``, each in an
 environment of its own; ``faults`` kills trainings; ``dev`` makes one to work in. CONTRIBUTING.md says how long each
 takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
 the architecture of the author's guide, as a stranger would have them: installed, tested, linted, typed,
-trained.
+trained. Nor is ``gpu``, which measures on a GPU whatever can be measured there.
 """
 
 from __future__ import annotations
@@ -133,6 +133,13 @@ def faults(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest")
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
     session.run("pytest", "tests/faults.py", "-s", *session.posargs, env=quiet)
+
+
+def gpu(session: nox.Session) -> None:
+    """Training and exported models on the GPU of this machine, beside metatrain: a table in ``build/gpu/report.md``."""
+    # pip's own build of torch, which has CUDA; metatrain's needs are ours but for its own package
+    session.install(*DISTRIBUTIONS, "metatomic-ase", "metatrain[soap-bpnn]==2026.4.1")
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
 @nox.session(python=PYTHON)

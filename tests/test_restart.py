@@ -103,11 +103,12 @@ def test_a_signal_stops_cleanly(tmp_path: Path, number: int) -> None:
 
 
 def test_interrupted_in_the_middle_ends_the_same(tmp_path: Path) -> None:
-    """A run stopped within an epoch and restarted ends bit for bit as if nothing had been."""
+    """A run stopped within an epoch and restarted ends bit for bit as if nothing had been, also between the batches
+    of a step: it stops behind the step."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-        prepare(folder, num_epochs=60, checkpoint_interval=0)
+        prepare(folder, num_epochs=60, checkpoint_interval=0, batch_size=2, accumulate=3)
     process = start(whole)
     assert process.communicate(timeout=300) and process.returncode == 0
     process = start(stopped)
@@ -126,14 +127,14 @@ def test_interrupted_in_the_middle_ends_the_same(tmp_path: Path) -> None:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    """Two processes under torchrun's variables, float64: what one gives, up to rounding."""
+    """Two processes under torchrun's variables, float64: what one gives, up to rounding; two batches make a step."""
     results = {}
     for n in (1, 2):
         folder = tmp_path / str(n)
         folder.mkdir()
         write_crystal(folder / "crystal.xyz", 23)  # an odd number: shares differ in size
         given = options(base_precision=64)
-        given["architecture"]["training"]["batch_size"] = 3
+        given["architecture"]["training"].update({"batch_size": 3, "accumulate": 2})
         (folder / "options.yaml").write_text(yaml.safe_dump(given))
         together(folder, n, "train", "options.yaml")
         assert len(list(folder.glob("outputs/*/*"))) == 1

@@ -11,6 +11,10 @@ from typing import Dict, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
+HOST = "host/"
+"""Extras whose names begin like this stay on the CPU, whatever the device of the graph: numbers that a program needs
+to know, as how many atoms there are of each element, for which it would have to wait on a GPU."""
+
 
 class AtomGraph(NamedTuple):
     """A batch of ``n_structures`` structures with ``n_atoms`` atoms and ``n_pairs`` pairs in all.
@@ -42,7 +46,7 @@ class AtomGraph(NamedTuple):
     """[n_pairs, 3], positions[neighbors] - positions[centers] + shifts @ cells"""
     extras: Dict[str, Tensor]
     """further inputs by name: metatomic's extra inputs (``charge``, ``spin_multiplicity``) and what
-    :meth:`atomtrain.model.Model.constants` kept for this batch"""
+    :meth:`atomtrain.model.Model.constants` kept for this batch, or :meth:`atomtrain.model.Model.layout` said of it"""
 
 
 def n_structures(graph: AtomGraph) -> int:

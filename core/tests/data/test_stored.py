@@ -16,7 +16,6 @@ from helpers.frames import awkward, build, labelled, section
 
 from atomtrain.data import Datasets, Noise, StreamedStore, build_datasets, epoch_batches
 from atomtrain.data import convert as conversion
-from atomtrain.data.ahead import ahead
 from atomtrain.data.convert import convert, convert_options
 from atomtrain.data.readers import Files, frames_of
 from atomtrain.data.sampling import Blocks
@@ -310,21 +309,3 @@ def test_folders_of_arrays_are_converted(workplace: Path) -> None:
     assert Array(Path("store/positions.npy"), "").dtype == np.float32
     one, other = (build(section(path, unit="eV", forces=True), 0) for path in ("arrays", "store"))
     same(one.train, other.train)
-
-
-def test_what_is_made_ahead_comes_in_order_and_errors_where_they_belong() -> None:
-    def items(n: int) -> object:
-        for k in range(n):
-            if k == 5:
-                raise ValueError("five")
-            yield k
-
-    assert list(ahead(iter(range(20)), 3)) == list(range(20))
-    seen = []
-    with pytest.raises(ValueError, match="five"):
-        for item in ahead(items(9), 3):  # type: ignore[type-var]
-            seen.append(item)
-    assert seen == [0, 1, 2, 3, 4]
-    left = ahead(iter(range(1000)), 2)
-    assert next(left) == 0
-    left.close()  # type: ignore[attr-defined]

@@ -70,6 +70,35 @@ def moved(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], part: str = ""
     return max(float((a[n] - b[n]).abs().max()) for n in a if n.startswith(part))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_batches_that_make_a_step_together_are_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reduction: str
+) -> None:
+    def weights(**hypers: Any) -> dict[str, torch.Tensor]:
+        training = {
+            "num_epochs": 3,
+            "learning_rate": 0.1,
+            "loss": {"reduction": reduction},
+            **hypers,
+        }
+        architecture = {"name": "tables", "training": training}
+        result = train(tmp_path, monkeypatch, architecture=architecture, base_precision=64)
+        found = load_checkpoint(result.checkpoint)
+        assert found["trainer"]["optimizer"]["state"][0]["step"] == steps
+        weights: dict[str, torch.Tensor] = found["model"]["last"]
+        weights["loss"] = torch.tensor(found["metrics"]["train_loss"])
+        return weights
+
+    steps = 6  # of nine structures, two times four in an epoch
+    whole, parts = weights(batch_size=4), weights(batch_size=2, accumulate=2)
+    assert moved(whole, parts) < 1e-12
+    steps = (
+        3  # what does not make a step is left out; and where nothing would be left, all is one step
+    )
+    assert moved(whole, weights(batch_size=3, accumulate=2)) > 1e-3
+    assert moved(weights(batch_size=8), weights(batch_size=2, accumulate=50)) < 1e-12
+
+
 def test_grad_clip_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, still = run(tmp_path, monkeypatch, learning_rate=1e-30)
     _, free = run(tmp_path, monkeypatch)

@@ -53,3 +53,14 @@ def test_harmonics_and_gradients_can_be_copied() -> None:
     for copied in (copy.deepcopy(harmonics), pickle.loads(pickle.dumps(harmonics))):
         for part, other in zip(copied.compute(vectors), expected, strict=True):
             assert torch.equal(part, other)
+
+
+@pytest.mark.parametrize("max_angular", [0, 1, 6])
+def test_plain_operations_give_what_sphericart_gives(max_angular: int) -> None:
+    """On other devices sphericart's kernels may be missing: they need one version of CUDA's compiler."""
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(50, 3, dtype=torch.float64, generator=generator)
+    vectors[0] = torch.tensor([0.0, 0.0, 1.3])
+    harmonics = HarmonicsAndGradients(max_angular)
+    for part, other in zip(harmonics.plain(vectors), harmonics.compute(vectors), strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-11, atol=1e-11)

@@ -12,11 +12,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from atomtrain.data.ahead import ahead
 from atomtrain.data.kept import Kept
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
 from atomtrain.data.noise import Noise
 from atomtrain.data.store import Slices, StructureStore, fingerprint, slices
-from atomtrain.graph import AtomGraph, pair_vectors
+from atomtrain.graph import HOST, AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
 from atomtrain.targets import split_key
 
@@ -29,6 +30,10 @@ PAIR_CHUNK = 16384
 """Atoms whose pairs are found together"""
 AT_ONCE = 50_000
 """Atoms up to which all that is kept is computed before the first batch; of more it is computed beside the batches"""
+AHEAD = 2
+"""batches that are made for a GPU before they are asked for"""
+ALIGNED = 16
+"""numbers that tensors begin a multiple of apart where they share memory"""
 
 
 @dataclass
@@ -47,13 +52,19 @@ class Batch:
     noisy: dict[str, AtomGraph] = field(default_factory=dict)
     """the same structures with noise, by :func:`atomtrain.data.noise.input_of`; without extras of the model"""
 
-    def pin_memory(self) -> Batch:
-        """In page-locked memory, from which a GPU copies without waiting."""
-        return self._map(lambda t: t.pin_memory())
-
     def to(self, device: torch.device) -> Batch:
-        """On ``device``; the copy does not wait where the memory is pinned."""
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        """On ``device``. A GPU gets one message for each type of numbers, which nobody waits for."""
+        if device.type != "cuda":
+            return self._map(lambda t: t.to(device))
+        tensors: list[Tensor] = []
+
+        def take(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
+            return tensor
+
+        self._map(take)
+        moved = iter(_moved(tensors, device))
+        return self._map(lambda _: next(moved))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
@@ -67,7 +78,22 @@ class Batch:
 
 
 def _mapped(graph: AtomGraph, f: Callable[[Tensor], Tensor]) -> AtomGraph:
-    return AtomGraph._make([*map(f, graph[:-1]), {k: f(v) for k, v in graph.extras.items()}])
+    extras = {k: v if k.startswith(HOST) else f(v) for k, v in graph.extras.items()}
+    return AtomGraph._make([*map(f, graph[:-1]), extras])
+
+
+def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors on a GPU: those of one type side by side in page-locked memory, copied at once."""
+    found: dict[int, Tensor] = {}
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        alike = [k for k, t in enumerate(tensors) if t.dtype == dtype]
+        sizes = [-(-tensors[k].numel() // ALIGNED) * ALIGNED for k in alike]
+        flat = torch.empty(sum(sizes), dtype=dtype, pin_memory=device.type == "cuda")
+        for k, part in zip(alike, flat.split(sizes), strict=True):
+            part[: tensors[k].numel()].view(tensors[k].shape).copy_(tensors[k])
+        for k, part in zip(alike, flat.to(device, non_blocking=True).split(sizes), strict=True):
+            found[k] = part[: tensors[k].numel()].view(tensors[k].shape)
+    return [found[k] for k in range(len(tensors))]
 
 
 @dataclass(eq=False)
@@ -80,8 +106,9 @@ class BatchSource:
     batches come without and the model computes it each time. Of a large store both are computed in a thread, and
     batches come without until that is done; :meth:`close` ends it. With ``num_workers`` processes (None: as
     many as are worth it) batches are made ahead of their use. If constants are ``of_structures``, they
-    take the place of all that: they go to ``kept`` and batches come without atoms. ``noise`` also gives
-    every batch with noise in its positions (whose pairs are found anew), and the noise as labels.
+    take the place of all that: they go to ``kept`` and batches come without atoms. Batches for a GPU have in
+    their extras what the model's ``layout`` says of them. ``noise`` also gives every batch with noise in its
+    positions (whose pairs are found anew), and the noise as labels.
     """
 
     store: StructureStore
@@ -94,6 +121,7 @@ class BatchSource:
     noise: Noise | None = None
     of_structures: bool = False
     kept: Kept | None = None
+    layout: Callable[[AtomGraph], dict[str, Tensor]] | None = None
     pairs: PairList | None = field(default=None, init=False)
     per_atom: dict[str, Tensor] = field(default_factory=dict, init=False)
     per_pair: dict[str, Tensor] = field(default_factory=dict, init=False)
@@ -212,6 +240,8 @@ class BatchSource:
             graph = self._graph(self.store, structures, of_atoms, self.pairs)
         else:
             graph = next(iter(noisy.values()))
+        if self.layout is not None and self.device.type != "cpu":
+            graph.extras.update(self.layout(graph))
         labels, masks = self._labels(structures, of_atoms.rows)
         for key, seen in self.noise.inputs.items() if self.noise is not None else ():
             if key in labels:
@@ -318,10 +348,11 @@ class BatchSource:
                     generator=torch.Generator(),
                 )
             )
-        for batch in made:
-            if self.device.type == "cuda":
-                batch = batch.pin_memory()
-            yield batch if self.device.type == "cpu" else batch.to(self.device)
+        if self.device.type == "cpu":
+            return made
+        sent = (batch.to(self.device) for batch in made)
+        # a GPU is as quick as it is told what to do, and gathering a batch would take half of that time
+        return ahead(sent, AHEAD) if self.device.type == "cuda" else sent
 
     @torch.no_grad()
     def _keep_structures(self, constants: Callable[[AtomGraph], Constants]) -> None:

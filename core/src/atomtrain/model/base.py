@@ -147,6 +147,15 @@ class Model(nn.Module):
         return Constants()
 
     @torch.jit.ignore
+    def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
+        """What follows from the indices of a batch alone, for a GPU that would wait for it: how many, and where.
+
+        Asked of batches on the CPU that go to another device, and found by ``forward`` in ``graph.extras``; names
+        that begin with ``atomtrain.graph.HOST`` stay on the CPU. ``forward`` computes what it does not find.
+        """
+        return {}
+
+    @torch.jit.ignore
     def keeps_structures(self) -> bool:
         """Whether ``constants`` are ``per_structure``.
 

@@ -177,6 +177,11 @@ class WithHeads(Model):
         return self.encoder.constants(graph)
 
     @torch.jit.ignore
+    def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
+        """See :meth:`Model.layout`."""
+        return self.encoder.layout(graph)
+
+    @torch.jit.ignore
     def calibrate(self, batches):  # type: ignore[no-untyped-def]
         """The encoder's business."""
         self.encoder.calibrate(batches)

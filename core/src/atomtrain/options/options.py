@@ -133,7 +133,8 @@ class Options(Section):
     device: Literal["cpu", "cuda", "gpu", "mps", "multi-gpu"] | None = None
     """Where to train. Absent: on what the architecture prefers among what the machine has."""
     base_precision: Literal[16, 32, 64] = 32
-    """Bits of the numbers the model computes with."""
+    """Bits of the numbers the model computes with; 16 with architectures that say they can (16 is bfloat16, where they
+    have it). Energies leave a model in 64 bits all the same."""
     print_stats: bool | Literal["auto"] = "auto"
     """Whether statistics of the data sets are printed (``auto``: unless they are large)."""
     final_eval: bool = True

@@ -290,6 +290,10 @@ class TrainerHypers(BaseTrainerHypers):
     """How often every structure is seen."""
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Part of all steps in which the learning rate rises from 0."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches that make one step of the optimiser. ``batch_size: 32`` with ``accumulate: 2`` trains as ``batch_size:
+    64`` does, up to rounding, in half the memory; where batches have unequal numbers of labels, each still counts
+    alike. Batches at the end of an epoch that do not make a step are left out of it."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate after the warmup."""
     optimizer: Literal["adam", "adamw", "muon"] = "adam"

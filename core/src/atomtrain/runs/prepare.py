@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atomtrain._version import __version__
-from atomtrain.data import Datasets, build_datasets, fingerprint
+from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import AtomtrainError, DeviceError, OptionsError, PluginError, first_line
 from atomtrain.files import is_disk, writing
 from atomtrain.model.export import describe_checkpoint, save_model
@@ -162,7 +162,7 @@ def _compare_data(data: Datasets, processes: Processes) -> None:
     if processes.size == 1:
         return
     values = {
-        f"the {name} set": f"{len(store)} structures ({fingerprint(store)[:12]})"
+        f"the {name} set": f"{len(store)} structures ({store.fingerprint[:12]})"
         for name, store in data.sets.items()
         if store is not None
     }

@@ -85,12 +85,17 @@ def workplace(
             "device: multi-gpu uses one GPU per process; start several with 'torchrun "
             "--standalone --nproc-per-node N -m atomtrain train ...'"
         )
-    distributed.start_group(processes, device.type)
+    processes = distributed.start_group(processes, device)
     main = processes.is_main
     console = Console(quiet=not main)
     made = processes.broadcast(str(new_run_directory(outputs)) if main else "")
     directory = Path(made)
     with logging_to(directory / "train.log" if main else None, console, quiet=not main):
+        if processes.by_cpu:
+            log.warning(
+                "several processes share a GPU, and what they sum goes through the CPU: one process for each "
+                "GPU is quicker"
+            )
         try:
             yield Workplace(directory, device, dtype, processes, console)
         except BaseException as error:

@@ -47,9 +47,11 @@ def choose_dtype(precision: int, supported: tuple[str, ...]) -> torch.dtype:
             dtype = getattr(torch, name)
             assert isinstance(dtype, torch.dtype)
             return dtype
+    bits = [b for b, names in DTYPES.items() if not set(names).isdisjoint(supported)]
+    remedy = ", ".join(f"base_precision: {b}" for b in bits)
     raise DeviceError(
         f"base_precision: the architecture does not train in {precision} bits; it supports "
-        f"{', '.join(supported)}"
+        f"{', '.join(supported)} ({remedy})"
     )
 
 

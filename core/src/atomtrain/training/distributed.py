@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,7 @@ class Processes:
     """``rank`` of ``size`` processes; ``local_rank`` numbers those of one machine.
 
     Where one of the others failed, died or does not come in time, whatever waits for it raises ProcessesError.
+    ``by_cpu``: what is summed goes through the CPU, since two of them have the same GPU, which NCCL refuses.
     """
 
     rank: int = 0
@@ -48,6 +49,7 @@ class Processes:
     local_rank: int = 0
     line: Line | None = None
     """to the main process; None where we are alone"""
+    by_cpu: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -80,6 +82,7 @@ class Processes:
         """Sum over all processes, in place; of truth values, whether any is true."""
         if self.size > 1:
             whole = tensor.to(torch.int64) if tensor.dtype == torch.bool else tensor.contiguous()
+            whole = self._there(whole)
             with self._meeting():
                 dist.all_reduce(whole)
             if whole is not tensor:
@@ -95,8 +98,7 @@ class Processes:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
-        with self._meeting():
-            dist.all_reduce(flat)
+        self.sum_(flat)
         start = 0
         for p in parameters:
             p.grad = flat[start : start + p.numel()].view_as(p)
@@ -106,6 +108,7 @@ class Processes:
         """The tensors of all processes, in the order of their ranks; sizes of the first axis may differ."""
         if self.size == 1:
             return [tensor]
+        device, tensor = tensor.device, self._there(tensor)
         length = torch.tensor(len(tensor), device=tensor.device)
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
         with self._meeting():
@@ -119,14 +122,14 @@ class Processes:
         with self._meeting():
             dist.all_gather(found, mine)
         return [
-            one.view(tensor.dtype).view(padded.shape)[: int(n)]
+            one.view(tensor.dtype).view(padded.shape)[: int(n)].to(device)
             for one, n in zip(found, lengths, strict=True)
         ]
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
         """Make it the main process's, in place; shape and type are the same everywhere."""
         if self.size > 1:
-            mine = tensor.detach().contiguous().view(-1).view(torch.uint8)
+            mine = self._there(tensor.detach().contiguous()).view(-1).view(torch.uint8)
             with self._meeting():
                 dist.broadcast(mine, src=0)
             tensor.copy_(mine.view(tensor.dtype).view(tensor.shape))
@@ -146,6 +149,10 @@ class Processes:
         if self.size > 1:
             with self._meeting():
                 dist.barrier()
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """Where collectives can take it from."""
+        return tensor.cpu() if self.by_cpu else tensor
 
 
 @contextmanager
@@ -202,12 +209,15 @@ def _terminated_by(line: Line) -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def start_group(processes: Processes, device_type: str) -> None:
-    """Let torch send tensors among the processes, where there are several."""
+def start_group(processes: Processes, device: torch.device) -> Processes:
+    """Let torch send tensors among the processes, where there are several; ``device`` is what this one computes on."""
     line = processes.line
     if line is None:
-        return
-    backend = "nccl" if device_type == "cuda" else "gloo"
+        return processes
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # numbers of the CPU are summed without a GPU's knowing of it
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     # later than the hub, which can say who it was that did not come
     timeout = timedelta(seconds=line.patience + 3 * ANSWER)
     try:
@@ -215,8 +225,19 @@ def start_group(processes: Processes, device_type: str) -> None:
         dist.init_process_group(
             backend, store=store, rank=processes.rank, world_size=processes.size, timeout=timeout
         )
+        return replace(processes, by_cpu=_share_a_gpu(device, processes))
     except RuntimeError as error:
         raise line.lost(error) from error
+
+
+def _share_a_gpu(device: torch.device, processes: Processes) -> bool:
+    """Whether two of the processes compute on the same GPU."""
+    if device.type != "cuda":
+        return False
+    mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+    all_: list[str] = [""] * processes.size
+    dist.all_gather_object(all_, mine)
+    return len(set(all_)) < processes.size
 
 
 def _leave_group(failed: bool) -> None:

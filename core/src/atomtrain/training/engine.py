@@ -58,7 +58,7 @@ class Engine:
         self.state: dict[str, Any] = {"step_in_epoch": 0, "loss_sum": 0.0}
         self.session = session = run.session(self.state)
         batches = self._batches(0)
-        self.n_steps = len(batches)
+        self.n_steps = len(batches) // self._parts(len(batches))
         if self.n_steps == 0:
             raise OptionsError(
                 "architecture.training: no training batch is left; batch_atom_bounds, "
@@ -140,17 +140,21 @@ class Engine:
         # what was summed before a restart is the sum over all processes
         before = state["loss_sum"] if processes.is_main else 0.0
         loss_sum = torch.tensor(before, dtype=torch.float64, device=run.device)
-        batches = self._batches(self.epoch)[state["step_in_epoch"] :]
+        batches = self._batches(self.epoch)
+        parts = self._parts(len(batches))
+        batches = batches[state["step_in_epoch"] * parts : len(batches) // parts * parts]
         stopping = False
-        for batch in session.sources.shares("train", batches, self.epoch):
-            self._set_learning_rate()
-            loss, predictions = session.objective(batch, create_graph=True)
+        for k, batch in enumerate(session.sources.shares("train", batches, self.epoch)):
+            loss, predictions = session.objective(batch, create_graph=True, of=parts)
             if self.epoch == 0 and state["step_in_epoch"] == 0 and batch is not None:
                 self._compare_targets(predictions, batch)
-            self._update(loss)
+            self._add_gradients(loss, anew=k % parts == 0)
             loss_sum += loss.detach()
             if with_errors and batch is not None:
                 session.judge.add(sums, predictions, batch)
+            if (k + 1) % parts:
+                continue
+            self._update()
             state["step_in_epoch"] += 1
             step = state["step_in_epoch"]
             session.observers.tell(lambda o, s=step: o.on_step(self.epoch, s, self.n_steps))  # type: ignore[misc]
@@ -203,12 +207,15 @@ class Engine:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.hypers.grad_clip_norm)
         self.optimizer.step()
 
-    def _update(self, loss: Tensor) -> None:
-        trained = [p for p in self.parameters if p.requires_grad]
-        self.optimizer.zero_grad(set_to_none=True)
+    def _add_gradients(self, loss: Tensor, anew: bool) -> None:
+        if anew:
+            self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
-            loss.backward(inputs=trained)
-        self.run.processes.sum_gradients(trained)
+            loss.backward(inputs=[p for p in self.parameters if p.requires_grad])
+
+    def _update(self) -> None:
+        self._set_learning_rate()
+        self.run.processes.sum_gradients([p for p in self.parameters if p.requires_grad])
         self.step()
         if self.average is not None:
             self.average.update()
@@ -229,6 +236,10 @@ class Engine:
             group["lr"] = 0.0 if frozen and group["name"] == "encoder" else rate * factor
 
     # -- batches -------------------------------------------------------------------------------
+
+    def _parts(self, n_batches: int) -> int:
+        """How many batches make a step: all of them, where there are fewer than ``accumulate``."""
+        return max(1, min(self.hypers.accumulate, n_batches))
 
     def _batches(self, epoch: int, bounded: bool = True) -> list[Tensor]:
         """The batches of an epoch; ``bounded``: those with too few or too many atoms left out."""

@@ -143,7 +143,8 @@ class Session:
         """Whether a signal reached any of the processes, which all call this at once, or the run's folder is gone."""
         requested, homeless = self._interruption.requested, self._is_homeless()
         if self.run.processes.size > 1:
-            flags = torch.tensor([float(requested), float(homeless)], device=self.run.device)
+            # on the CPU: nobody waits for a GPU
+            flags = torch.tensor([float(requested), float(homeless)])
             requested, homeless = (self.run.processes.sum_(flags) > 0).tolist()
         self._homeless = self._homeless or homeless
         self._stopping = self._stopping or requested or homeless

@@ -120,6 +120,7 @@ class Sources:
             cutoff=model.cutoff,
             dtype=run.dtype,
             constants=model.constants,
+            layout=model.layout,
             device=run.device,
             memory_budget=budget,
             num_workers=num_workers,

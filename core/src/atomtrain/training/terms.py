@@ -84,11 +84,12 @@ class Objective:
         self._device, self._dtype = run.device, run.dtype
 
     def __call__(
-        self, batch: Batch | None, *, create_graph: bool
+        self, batch: Batch | None, *, create_graph: bool, of: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's part of the batch's loss; the parts of all processes add up to it.
 
-        ``batch`` is this process's share, None where it has none. All processes call this at once.
+        ``batch`` is this process's share, None where it has none. All processes call this at once. It may be one
+        ``of`` several batches whose losses are to add up to that of all their structures.
         """
         predictions: dict[str, Tensor] = {}
         if batch is not None:
@@ -109,9 +110,7 @@ class Objective:
             numerators.append(numerator)
             counts.append(count)
         if self._processes.size > 1:
-            shared = torch.tensor(
-                [float(c) for c in counts], dtype=torch.float64, device=self._device
-            )
+            shared = torch.tensor([float(c) for c in counts], dtype=torch.float64)
             self._processes.sum_(shared)
             counts = shared.tolist()
         loss = torch.zeros((), dtype=self._dtype, device=self._device)
@@ -119,9 +118,8 @@ class Objective:
             if part is None:
                 continue
             if term.mean:
-                part = part / (
-                    number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
-                )
+                number = number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1)
+                part = part / (number * of)
             loss = loss + part
         return loss, predictions
 

@@ -27,9 +27,9 @@ from atomtrain_density.derivatives import (
     densities,
     pair_functions,
 )
-from atomtrain_density.elements import BySpecies, activation, by_species, columns_by_element
+from atomtrain_density.elements import BySpecies, activation, columns_by_element, layout_of
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
-from atomtrain_density.pairs import PairFunctions, group_of, group_pairs, padded
+from atomtrain_density.pairs import PairFunctions, groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.products import Plain
 from atomtrain_density.radial import bessel_table
@@ -110,7 +110,7 @@ class Ace(DensityModel):
         else:
             flat, pairs = self._plain_density(graph, species)
 
-        layout = by_species(species, self.n_species)
+        layout = layout_of(graph, species, self.n_species)
         hidden = self.hidden(flat, species, layout, pairs).index_select(0, layout.rows)
         hidden = hidden.reshape(layout.n_species, layout.width, self.n_hidden)
         densities = self.blocks.split(flat)
@@ -220,8 +220,7 @@ class Ace(DensityModel):
 
     def _plain_density(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, PairFunctions]:
         """``[n_atoms, sum of block sizes]``, and what a second layer needs, in plain operations."""
-        group = group_of(graph.centers, graph.neighbors, species, self.n_species)
-        groups = group_pairs(group, species.shape[0])
+        groups = groups_of(graph, species, self.n_species)
         vectors = padded(graph.vectors, groups, self.radial.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         y, radial = self.harmonics(vectors / r.unsqueeze(1)), self.radial(r)
@@ -255,7 +254,7 @@ class Ace(DensityModel):
         self, graph: AtomGraph, species: Tensor, name: str
     ) -> Dict[str, List[Tensor]]:
         """What :meth:`forward` gives where one scalar is all that is wanted."""
-        layout = by_species(species, self.n_species)
+        layout = layout_of(graph, species, self.n_species)
         weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
         wanted = graph.vectors.requires_grad
         kept = graph.extras.get("ace/density")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain_density.density import DensityBlocks
-from atomtrain_density.harmonics import SphericalHarmonics
+from atomtrain_density.harmonics import SphericalHarmonics, lowering
 from atomtrain_density.pairs import Groups, dots, group_pairs, padded
 from atomtrain_density.radial import RadialTable
 
@@ -82,12 +82,12 @@ class ClosedDensity(nn.Module):
         self.harmonic_of_used: Tensor
         self.radial_of_used: Tensor
         self.lowering_of_used: Tensor
-        lowering = _lowering(harmonics)
+        table = lowering(harmonics).flatten(1)
         harmonic = blocks.used // blocks.n_radial
-        self.register_buffer("lowering", lowering, persistent=False)
+        self.register_buffer("lowering", table, persistent=False)
         self.register_buffer("harmonic_of_used", harmonic, persistent=False)
         self.register_buffer("radial_of_used", blocks.used % blocks.n_radial, persistent=False)
-        self.register_buffer("lowering_of_used", lowering[harmonic], persistent=False)
+        self.register_buffer("lowering_of_used", table[harmonic], persistent=False)
 
     def forward(self, vectors: Tensor, group: Tensor, n_atoms: int) -> Tensor:
         """The density alone (behind an interface TorchScript wants a forward of every module)."""
@@ -164,27 +164,3 @@ class ClosedDensity(nn.Module):
         turning = turning / r.unsqueeze(1)
         # the gradient of a harmonic is that of the solid one less its part along the vector
         return torch.addcmul(turning, directions, on_r - dots(turning, directions))
-
-
-def _lowering(harmonics: SphericalHarmonics) -> Tensor:
-    """``[(L + 1)^2, 3 L^2]``: gradients of solid harmonics in terms of those of the degree below.
-
-    Found from values and gradients at random points: the combination is unique.
-    """
-    n_lower = harmonics.max_angular**2
-    size = (harmonics.max_angular + 1) ** 2
-    table = torch.zeros(size, 3, n_lower, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4 * size, 3, dtype=torch.float64, generator=generator).requires_grad_(True)
-    r = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    values = harmonics.to(torch.float64)(x / r)
-    for degree in range(1, harmonics.max_angular + 1):
-        below = slice((degree - 1) ** 2, degree**2)
-        solid = (values[:, below] * r ** (degree - 1)).detach()
-        for k in range(degree**2, (degree + 1) ** 2):
-            (gradient,) = torch.autograd.grad(
-                (values[:, k] * r[:, 0] ** degree).sum(), x, retain_graph=True
-            )
-            table[k, :, below] = torch.linalg.lstsq(solid, gradient).solution.T
-    table[table.abs() < 1e-10] = 0.0
-    return table.reshape(size, 3 * n_lower)

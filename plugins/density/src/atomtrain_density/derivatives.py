@@ -29,8 +29,7 @@ from atomtrain_density.pairs import (
     PairFunctions,
     by_bin,
     dots,
-    group_of,
-    group_pairs,
+    groups_of,
     padded,
 )
 from atomtrain_density.radial import RadialTable
@@ -67,8 +66,7 @@ class PairBasis:
         ``places [n_pairs, 9]`` are those in the radial table, where they are known (they depend on no
         weights: :meth:`RadialTable.places`).
         """
-        group = group_of(graph.centers, graph.neighbors, species, blocks.n_species)
-        groups = group_pairs(group, len(graph.types))
+        groups = groups_of(graph, species, blocks.n_species)
         vectors = padded(graph.vectors.detach(), groups, radial.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         values, gradients = harmonics.compute(vectors)

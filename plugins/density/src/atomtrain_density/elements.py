@@ -8,13 +8,15 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import Any, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import layer_norm, silu
+
+from atomtrain.graph import AtomGraph
 
 
 class BySpecies(NamedTuple):
@@ -100,6 +102,32 @@ def _by_species_numpy(species: Tensor, n_species: int) -> BySpecies:
         n_species,
         width,
     )
+
+
+def layout_of(graph: AtomGraph, species: Tensor, n_species: int) -> BySpecies:
+    """The layout of a batch, for which nobody waits where the batch brings it (:func:`kept_layout`)."""
+    kept = graph.extras
+    if "host/atoms" not in kept:
+        return by_species(species, n_species)
+    counts: List[int] = kept["host/atoms"].tolist()
+    return BySpecies(
+        kept["atoms/order"],
+        kept["atoms/kinds"],
+        counts,
+        kept["atoms/rows"],
+        kept["atoms/sorted_rows"],
+        kept["atoms/sorted_places"],
+        kept["atoms/ranks"],
+        kept["atoms/places"],
+        n_species,
+        max(counts),
+    )
+
+
+def kept_layout(layout: BySpecies) -> Dict[str, Tensor]:
+    """What a batch brings of its layout (:meth:`atomtrain.model.Model.layout`)."""
+    found = {f"atoms/{k}": v for k, v in layout._asdict().items() if isinstance(v, Tensor)}
+    return {**found, "host/atoms": torch.tensor(layout.counts)}
 
 
 def by_atom(of_species: Tensor, layout: BySpecies) -> Tensor:

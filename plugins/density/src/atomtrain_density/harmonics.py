@@ -4,7 +4,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 import sphericart.torch
@@ -43,8 +43,11 @@ class SphericalHarmonics(nn.Module):
                 select[2 * k + (1 if m < 0 else 0), column] = 1.0
         self.polynomial: Tensor
         self.select: Tensor
+        self.degrees: Tensor
         self.register_buffer("polynomial", polynomial, persistent=False)
         self.register_buffer("select", select, persistent=False)
+        degrees = torch.arange(size, dtype=torch.float64).sqrt().floor()
+        self.register_buffer("degrees", degrees, persistent=False)
 
     def forward(self, directions: Tensor) -> Tensor:
         """Harmonics ``[n_pairs, (max_angular + 1)^2]`` of unit vectors ``[n_pairs, 3]``."""
@@ -72,25 +75,79 @@ class SphericalHarmonics(nn.Module):
 
 
 class HarmonicsAndGradients:
-    """sphericart's harmonics with gradients in one call. Not a module: TorchScript must not see it."""
+    """Harmonics with gradients in one call. Not a module: TorchScript must not see it.
+
+    On a CPU they are sphericart's. Elsewhere they are made of plain operations, few and large: sphericart's kernels
+    for GPUs are compiled when they are first called, by a library of one version of CUDA, which is not always the one
+    that torch brings.
+    """
 
     def __init__(self, max_angular: int) -> None:
         self.max_angular = max_angular
         self.calculator = sphericart.torch.SphericalHarmonics(max_angular)
+        self._tables: Dict[Tuple[torch.device, torch.dtype], Tuple[SphericalHarmonics, Tensor]] = {}
 
     def compute(self, vectors: Tensor) -> Tuple[Tensor, Tensor]:
         """``[n, (L + 1)^2]`` and ``[n, 3, (L + 1)^2]``, derivatives in the vectors, of ``[n, 3]``."""
         if len(vectors) == 0:
             size = (self.max_angular + 1) ** 2
             return vectors.new_zeros((0, size)), vectors.new_zeros((0, 3, size))
+        if vectors.device.type != "cpu":
+            return self.plain(vectors)
         values, gradients = self.calculator.compute_with_gradients(vectors)
         return values, gradients
+
+    @torch.no_grad()
+    def plain(self, vectors: Tensor) -> Tuple[Tensor, Tensor]:
+        """The same in plain operations.
+
+        The gradient of ``r^l Y_lm`` is a combination of harmonics of the degree below (:func:`lowering`), and that
+        of ``Y_lm`` follows from it.
+        """
+        where = vectors.device, vectors.dtype
+        if where not in self._tables:
+            harmonics = SphericalHarmonics(self.max_angular)
+            table = lowering(harmonics).permute(2, 1, 0).flatten(1)
+            self._tables[where] = harmonics.to(*where), table.to(*where)
+        harmonics, table = self._tables[where]
+        r = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        directions = vectors / r
+        values = harmonics.values(directions)
+        solid = torch.mm(values[:, : table.shape[0]], table).reshape(len(vectors), 3, -1)
+        along = (values * harmonics.degrees).unsqueeze(1)
+        gradients = torch.addcmul(solid, directions.unsqueeze(2), along, value=-1.0)
+        return values, gradients.div_(r.unsqueeze(2))
 
     def __deepcopy__(self, memo: object) -> "HarmonicsAndGradients":
         return HarmonicsAndGradients(self.max_angular)
 
     def __reduce__(self) -> "Tuple[type, Tuple[int]]":
         return HarmonicsAndGradients, (self.max_angular,)
+
+
+@torch.enable_grad()
+def lowering(harmonics: SphericalHarmonics) -> Tensor:
+    """``[(L + 1)^2, 3, L^2]`` float64: gradients of solid harmonics in terms of those of the degree below.
+
+    Found from values and gradients at random points: the combination is unique.
+    """
+    n_lower = harmonics.max_angular**2
+    size = (harmonics.max_angular + 1) ** 2
+    table = torch.zeros(size, 3, n_lower, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4 * size, 3, dtype=torch.float64, generator=generator).requires_grad_(True)
+    r = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    values = harmonics.to(torch.float64)(x / r)
+    for degree in range(1, harmonics.max_angular + 1):
+        below = slice((degree - 1) ** 2, degree**2)
+        solid = (values[:, below] * r ** (degree - 1)).detach()
+        for k in range(degree**2, (degree + 1) ** 2):
+            (gradient,) = torch.autograd.grad(
+                (values[:, k] * r[:, 0] ** degree).sum(), x, retain_graph=True
+            )
+            table[k, :, below] = torch.linalg.lstsq(solid, gradient).solution.T
+    table[table.abs() < 1e-10] = 0.0
+    return table
 
 
 def quadrature(degree: int) -> Tuple[np.ndarray, np.ndarray]:

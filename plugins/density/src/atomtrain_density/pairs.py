@@ -7,11 +7,13 @@ nothing has to be masked.
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from atomtrain.graph import AtomGraph
 
 
 class Groups(NamedTuple):
@@ -59,6 +61,30 @@ def group_pairs(group: Tensor, n_atoms: int) -> Groups:
     else:
         groups = _group_pairs(group, n_atoms)
     return groups
+
+
+def groups_of(graph: AtomGraph, species: Tensor, n_species: int) -> Groups:
+    """The layout of the pairs of a batch, for which nobody waits where the batch brings it (:func:`kept_groups`)."""
+    kept = graph.extras
+    n_atoms = species.shape[0]
+    if "host/groups" not in kept:
+        return group_pairs(group_of(graph.centers, graph.neighbors, species, n_species), n_atoms)
+    numbers: List[int] = kept["host/groups"].tolist()
+    n_bins = len(numbers) // 2
+    sizes, widths = numbers[:n_bins], numbers[n_bins:]
+    n_places = 0
+    for k in range(n_bins):
+        n_places += sizes[k] * widths[k]
+    return Groups(kept["pairs/slots"], kept["pairs/present"], sizes, widths, n_places, n_atoms)
+
+
+def kept_groups(groups: Groups) -> Dict[str, Tensor]:
+    """What a batch brings of the layout of its pairs (:meth:`atomtrain.model.Model.layout`)."""
+    return {
+        "pairs/slots": groups.slots,
+        "pairs/present": groups.present,
+        "host/groups": torch.tensor(groups.sizes + groups.widths),
+    }
 
 
 def _group_pairs(group: Tensor, n_atoms: int) -> Groups:

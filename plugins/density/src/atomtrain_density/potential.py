@@ -8,9 +8,11 @@ from typing import Dict, List
 import torch
 from torch import Tensor, nn
 
-from atomtrain.graph import type_table
+from atomtrain.graph import AtomGraph, type_table
 from atomtrain.model import ZBL, Model
 from atomtrain.targets import DatasetInfo
+from atomtrain_density.elements import by_species, kept_layout
+from atomtrain_density.pairs import groups_of, kept_groups
 from atomtrain_density.targets import (
     any_gradients,
     largest_degree,
@@ -87,6 +89,13 @@ class DensityModel(Model):
         if self.plain:
             return "plain"
         return "fast scalar" if scalars and len(outputs) == 1 else "fast"
+
+    @torch.jit.ignore
+    def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
+        """See :meth:`atomtrain.model.Model.layout`: atoms by element, pairs by center and element."""
+        species = type_table(self.atomic_types)[graph.types]
+        groups = groups_of(graph, species, self.n_species)
+        return {**kept_groups(groups), **kept_layout(by_species(species, self.n_species))}
 
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:

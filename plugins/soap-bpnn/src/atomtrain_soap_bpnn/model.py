@@ -16,9 +16,9 @@ from atomtrain.targets import DatasetInfo
 from atomtrain_density import derivatives
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.derivatives import PairBasis
-from atomtrain_density.elements import all_together, by_species, columns_by_element
+from atomtrain_density.elements import all_together, columns_by_element, layout_of
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
-from atomtrain_density.pairs import group_of, group_pairs, padded
+from atomtrain_density.pairs import groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names
 from atomtrain_density.tensors import PSEUDO_SPECIES
@@ -101,7 +101,7 @@ class SoapBpnn(DensityModel):
             features, densities = self.plain_features(graph, species)
 
         if self.legacy:
-            layout = by_species(species, self.n_species)
+            layout = layout_of(graph, species, self.n_species)
             hidden = self.network(features, layout)
         else:
             layout = all_together(species)
@@ -203,8 +203,7 @@ class SoapBpnn(DensityModel):
 
     def plain_features(self, graph: AtomGraph, species: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """Features ``[n_atoms, n_features]`` and density in plain operations."""
-        group = group_of(graph.centers, graph.neighbors, species, self.n_species)
-        groups = group_pairs(group, graph.types.shape[0])
+        groups = groups_of(graph, species, self.n_species)
         vectors = padded(graph.vectors, groups, self.cutoff)
         r = torch.linalg.vector_norm(vectors, dim=1)
         harmonics = self.harmonics(vectors / r.unsqueeze(1))
@@ -246,7 +245,7 @@ class SoapBpnn(DensityModel):
     ) -> Dict[str, List[Tensor]]:
         """What :meth:`forward` gives where one scalar is all that is wanted."""
         head = self.heads[name]
-        layout = by_species(species, self.n_species)
+        layout = layout_of(graph, species, self.n_species)
         network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
         if not graph.vectors.requires_grad:
             features = self.fast_features(graph, species)[0]
