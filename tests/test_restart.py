@@ -108,7 +108,7 @@ def test_interrupted_in_the_middle_ends_the_same(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         folder.mkdir()
-        prepare(folder, num_epochs=60, checkpoint_interval=0, batch_size=2, accumulate=3)
+        prepare(folder, num_epochs=40, checkpoint_interval=0, batch_size=3, accumulate=2)
     process = start(whole)
     assert process.communicate(timeout=300) and process.returncode == 0
     process = start(stopped)
