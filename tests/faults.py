@@ -27,7 +27,7 @@ from helpers.processes import Running, atomtrain, environment, ranks
 
 from atomtrain.training.checkpoint import load_checkpoint
 
-EPOCHS = 25
+EPOCHS = 80
 ENDS = 30.0
 """seconds within which every process has ended"""
 
