@@ -57,7 +57,7 @@ class Batch:
             return tensor
 
         self._map(take)
-        moved = iter(_moved(tensors, device))
+        moved = iter(moved_together(tensors, device))
         return self._map(lambda _: next(moved))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
@@ -76,7 +76,7 @@ def _mapped(graph: AtomGraph, f: Callable[[Tensor], Tensor]) -> AtomGraph:
     return AtomGraph._make([*map(f, graph[:-1]), extras])
 
 
-def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def moved_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on a GPU: those of one type side by side in page-locked memory, copied at once."""
     found: dict[int, Tensor] = {}
     for dtype in dict.fromkeys(t.dtype for t in tensors):
