@@ -11,7 +11,7 @@ from helpers.frames import awkward
 
 from atomtrain.data import Batch, BatchSource
 from atomtrain.data.ahead import ahead
-from atomtrain.data.batch import moved
+from atomtrain.data.batch import moved_together
 from atomtrain.graph import HOST, AtomGraph
 from atomtrain_testing.predictions import store_of
 
@@ -50,7 +50,7 @@ def test_tensors_that_travel_together_arrive_as_they_were() -> None:
         torch.tensor([[True], [False]]),
         torch.tensor(7),
     ]
-    for there, here in zip(moved(sent, torch.device("cpu")), sent, strict=True):
+    for there, here in zip(moved_together(sent, torch.device("cpu")), sent, strict=True):
         assert there.dtype == here.dtype and torch.equal(there, here)
 
 

@@ -63,8 +63,8 @@ class Batch:
             return tensor
 
         self._map(take)
-        arrived = iter(moved(tensors, device))
-        return self._map(lambda _: next(arrived))
+        moved = iter(moved_together(tensors, device))
+        return self._map(lambda _: next(moved))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
@@ -82,7 +82,7 @@ def _mapped(graph: AtomGraph, f: Callable[[Tensor], Tensor]) -> AtomGraph:
     return AtomGraph._make([*map(f, graph[:-1]), extras])
 
 
-def moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def moved_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The tensors on a GPU: those of one type side by side in page-locked memory, copied at once."""
     found: dict[int, Tensor] = {}
     for dtype in dict.fromkeys(t.dtype for t in tensors):
