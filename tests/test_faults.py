@@ -244,3 +244,19 @@ def test_a_folder_that_cannot_be_made_again(
 
     with pytest.raises(OutputError, match=r"was removed .* and it cannot be made again: "):
         train_meanwhile(tmp_path, monkeypatch, After(3, remove))
+
+
+def test_a_disk_error_anywhere_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module("atomtrain.cli.app")
+
+    def fails() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr(module, "app", fails)
+    monkeypatch.delenv("ATOMTRAIN_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        module.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: 'somewhere': No space left on device\n"
