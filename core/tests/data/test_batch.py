@@ -97,10 +97,10 @@ def test_kept_and_rebuilt_pairs_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("of_batch", [False, True])
-def test_what_is_kept_of_a_large_store_is_computed_beside_its_batches(
+def test_of_a_large_store_is_kept_what_batches_compute(
     monkeypatch: pytest.MonkeyPatch, of_batch: bool
 ) -> None:
-    """And not used where it is not to the last bit what a batch computes for itself."""
+    """And no constants that are not to the last bit those of any batch."""
 
     def constants(graph: AtomGraph) -> Constants:
         found = number_atoms_and_pairs(graph)
@@ -109,17 +109,48 @@ def test_what_is_kept_of_a_large_store_is_computed_beside_its_batches(
         return found
 
     monkeypatch.setattr("atomtrain.data.batch.AT_ONCE", 0)
-    monkeypatch.setattr("atomtrain.data.batch.CHUNK", 1)
     source = source_of(full_store(), constants=constants)
-    assert source._keeper is not None and "until those to be kept are computed" in source.report()
-    source._keeper.join()
-    assert source.pairs is not None
+    plain = source_of(full_store(), memory_budget=0)
+    assert "kept as they come" in source.report()
     assert bool(source.per_atom) != of_batch
-    ahead = source_of(full_store(), memory_budget=0)
-    same(source.batch(ORDER), ahead.batch(ORDER))
-    closed = source_of(full_store(), constants=constants)
-    closed.close()
-    same(closed.batch(ORDER), ahead.batch(ORDER))
+    asked: list[int] = []
+    source.constants = lambda graph: (asked.append(len(graph.types)), constants(graph))[1]
+    for structures in (
+        ORDER[:2],
+        ORDER,
+        torch.tensor([3, 8]),
+        torch.arange(9),
+        ORDER,
+        ORDER.flip(0),
+    ):
+        batch = source.batch(structures)
+        same(batch, plain.batch(structures))
+        wanted = constants(batch.graph)
+        assert torch.equal(batch.graph.extras["test/pair"], wanted.per_pair["test/pair"])
+    # everything is known then; what is not kept is brought all the same
+    assert len(asked) == (6 if of_batch else 4)
+
+
+def test_tables_that_turn_out_too_small_are_left_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("atomtrain.data.batch.AT_ONCE", 0)
+    monkeypatch.setattr("atomtrain.data.batch.SPARE", 0.1)
+    source = source_of(full_store(), constants=number_atoms_and_pairs)
+    plain = source_of(full_store(), memory_budget=0)
+    for structures in (torch.arange(9), ORDER, torch.tensor([2]), torch.tensor([2])):
+        same(source.batch(structures), plain.batch(structures))
+
+
+def test_a_thread_brings_what_is_not_kept() -> None:
+    source = source_of(
+        full_store(), constants=number_atoms_and_pairs, memory_budget=0, num_workers=None
+    )
+    plain = source_of(full_store(), memory_budget=0)
+    for batch in source.epoch([ORDER, torch.tensor([1])]):
+        same(batch, plain.batch(batch.structures))
+        wanted = number_atoms_and_pairs(batch.graph)
+        assert torch.equal(batch.graph.extras["test/atom"], wanted.per_atom["test/atom"])
 
 
 def test_vectors_are_computed_before_rounding() -> None:

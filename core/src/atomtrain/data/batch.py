@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,14 @@ from atomtrain.data.ahead import ahead
 from atomtrain.data.kept import Kept
 from atomtrain.data.neighbors import BYTES_PER_PAIR, PairList, pair_list
 from atomtrain.data.noise import Noise
-from atomtrain.data.store import Slices, StructureStore, fingerprint, slices
+from atomtrain.data.store import (
+    Slices,
+    StructureStore,
+    fingerprint,
+    offsets_of,
+    ranges,
+    slices,
+)
 from atomtrain.graph import HOST, AtomGraph, pair_vectors
 from atomtrain.model.base import Constants
 from atomtrain.targets import split_key
@@ -29,9 +35,11 @@ CPU_CHUNK = 256
 PAIR_CHUNK = 16384
 """Atoms whose pairs are found together"""
 AT_ONCE = 50_000
-"""Atoms up to which all that is kept is computed before the first batch; of more it is computed beside the batches"""
+"""Atoms up to which all that is kept is computed before the first batch; of more it is kept as batches compute it"""
+SPARE = 1.1
+"""How much more room for pairs is made than a sample says there are"""
 AHEAD = 2
-"""batches that are made for a GPU before they are asked for"""
+"""batches that a thread makes before they are asked for"""
 ALIGNED = 16
 """numbers that tensors begin a multiple of apart where they share memory"""
 
@@ -100,15 +108,15 @@ def moved_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tens
 class BatchSource:
     """Makes batches of a store's structures.
 
-    The store's extra data go to ``graph.extras`` under their names. Pairs are found once if they
-    fit ``memory_budget`` (bytes), else whenever a batch is made. What the model's ``constants``
-    computes of a graph is kept likewise, in what is left of the budget; where it does not fit,
-    batches come without and the model computes it each time. Of a large store both are computed in a thread, and
-    batches come without until that is done; :meth:`close` ends it. With ``num_workers`` processes (None: as
-    many as are worth it) batches are made ahead of their use. If constants are ``of_structures``, they
-    take the place of all that: they go to ``kept`` and batches come without atoms. Batches for a GPU have in
-    their extras what the model's ``layout`` says of them. ``noise`` also gives every batch with noise in its
-    positions (whose pairs are found anew), and the noise as labels.
+    The store's extra data go to ``graph.extras`` under their names. Pairs are kept if they fit ``memory_budget``
+    (bytes), else found whenever a batch is made. What the model's ``constants`` computes of a graph is kept likewise,
+    in what is left of the budget; where it does not fit, batches come without and the model computes it each time. Of a
+    small store that is done beforehand, of a large one as batches come. ``num_workers`` processes make batches ahead of
+    their use; None: a thread, where anything is left to be computed. With ``bring_constants`` batches bring what is
+    not kept as well, for whoever makes them ahead. If constants are ``of_structures``, they take the place of all that:
+    they go to ``kept`` and batches come without atoms. Batches for a GPU have in their extras what the model's
+    ``layout`` says of them. ``noise`` also gives every batch with noise in its positions (whose pairs are found anew),
+    and the noise as labels.
     """
 
     store: StructureStore
@@ -122,6 +130,7 @@ class BatchSource:
     of_structures: bool = False
     kept: Kept | None = None
     layout: Callable[[AtomGraph], dict[str, Tensor]] | None = None
+    bring_constants: bool = False
     pairs: PairList | None = field(default=None, init=False)
     per_atom: dict[str, Tensor] = field(default_factory=dict, init=False)
     per_pair: dict[str, Tensor] = field(default_factory=dict, init=False)
@@ -139,75 +148,91 @@ class BatchSource:
         self.extra = {k: v.to(self.dtype) for k, v in store.extra.items()}
         if self.of_structures and self.constants is not None and noise is None and len(store) > 0:
             self._keep_structures(self.constants)
-        self._closed, self._keeper = False, None
+        self._room: _Room | None = None
+        self._all = self.constants is None  # whether all constants are kept, or there are none
         if self.clean and not self.per_structure and len(store) > 0 and self.memory_budget > 0:
             if len(store.types) <= AT_ONCE:
                 self._keep()
-            elif not self.num_workers:
-                # no processes beside it: forking while a thread works is not safe
-                self.num_workers = 0
-                self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
-                self._keeper.start()
-        self.num_workers = self._workers()
+            elif not self.num_workers:  # of what other processes compute nothing could be kept
+                self._make_room()
+        done = self.per_structure or (self.pairs is not None and self._room is None and self._all)
+        self._in_thread = self.num_workers is None and not done and len(store) > 0
+        self.bring_constants = self.device.type == "cpu" and (
+            self.bring_constants or self._in_thread or self._room is not None
+        )
 
     @cached_property
     def cost(self) -> Tensor:
         """About what a structure costs, [n]: its pairs if they were found beforehand, else its atoms.
 
-        The same in all processes, whatever the time.
+        The same in all processes, whatever they made so far.
         """
-        if self.pairs is not None and self._keeper is None:
-            return self.pairs.offsets[1:] - self.pairs.offsets[:-1] + self.store.n_atoms
+        if self.pairs is not None and self._room is None:
+            return self.pairs.counts + self.store.n_atoms
         return self.store.n_atoms
 
-    def close(self) -> None:
-        """End what goes on in the background."""
-        self._closed = True
-        if self._keeper is not None:
-            self._keeper.join()
-
     def _keep(self) -> None:
-        """Compute what is kept, as far as it fits; batches use it from when all is there."""
-        pairs = self._all_pairs()
-        if pairs is None:
-            return
-        size = sum(
-            t.numel() * t.element_size() for t in (pairs.centers, pairs.neighbors, pairs.shifts)
-        )
-        if self.constants is not None and self.device.type == "cpu":
-            self._keep_constants(pairs, self.constants, self.memory_budget - size)
-            if self._keeper is not None:
-                self._check_constants(pairs, self.constants)
-        self.pairs = pairs
+        """Compute what is kept, as far as it fits."""
+        self.pairs = self._all_pairs()
+        if self.pairs is not None and self.constants is not None and self.device.type == "cpu":
+            self._keep_constants(self.pairs, self.constants, self.memory_budget - self.memory)
 
     @torch.no_grad()
-    def _check_constants(
-        self, pairs: PairList, constants: Callable[[AtomGraph], Constants]
-    ) -> None:
-        """Drop tables that are not to the last bit what a batch's own constants are.
-
-        When batches begin to use them depends on time, and no number may.
-        """
-        if not self.per_atom and not self.per_pair:
+    def _make_room(self) -> None:
+        """Make tables for what batches will compute, if all of it will fit: how much that is a sample tells."""
+        n_atoms, n = len(self.store.types), len(self.store)
+        some = (
+            torch.linspace(0, n - 1, max(1, min(n, CHUNK * n // n_atoms))).to(torch.int64).unique()
+        )
+        of_atoms, pairs = slices(self.store.offsets, some), pair_list(self.store, some, self.cutoff)
+        room = int(SPARE * len(pairs.centers) * n_atoms / len(of_atoms.rows)) + 1
+        budget = self.memory_budget - room * BYTES_PER_PAIR
+        if budget < 0:
             return
-        some = torch.linspace(0, len(self.store) - 1, 16).to(torch.int64).unique()
-        of_atoms = slices(self.store.offsets, some)
-        rows = {"per_atom": of_atoms.rows, "per_pair": slices(pairs.offsets, some).rows}
-        found = constants(self._graph(self.store, some, of_atoms))
-        for kind, chosen in rows.items():
-            tables, own = getattr(self, kind), getattr(found, kind)
-            if any(not torch.equal(t[chosen], own[name]) for name, t in tables.items()):
-                self.per_atom, self.per_pair = {}, {}
-                return
+        if self.constants is not None and self.device.type == "cpu":
+            found = self.constants(self._graph(self.store, some, of_atoms, new=pairs))
+            # what is kept is of the first batch a structure is in; another's must be that to the last bit
+            half = torch.arange(0, len(some), 2)
+            own = self.constants(
+                self._graph(self.store, some[half], slices(self.store.offsets, some[half]))
+            )
+            atoms = slices(offsets_of(of_atoms.counts), half).rows
+            if _equal(found.per_atom, own.per_atom, atoms) and _equal(
+                found.per_pair, own.per_pair, slices(pairs.offsets, half).rows
+            ):
+                self.per_atom, budget = _tables(found.per_atom, n_atoms, budget)
+                self.per_pair, budget = _tables(found.per_pair, room, budget)
+            self._all = self._are_kept(found)
+        self.pairs = PairList.empty(room)
+        self._room = _Room(n)
 
-    def _workers(self) -> int:
-        if self.per_structure:
-            return 0
-        if self.num_workers is not None:
-            return self.num_workers
-        # Gathering kept pairs is cheaper than a message to another process.
-        made_anew = self.pairs is None and len(self.store) > 0 and self.memory_budget > 0
-        return int(made_anew and torch.get_num_threads() > 1)
+    def _are_kept(self, found: Constants) -> bool:
+        return len(found.per_atom) + len(found.per_pair) == len(self.per_atom) + len(self.per_pair)
+
+    def _fill(self, structures: Tensor, atoms: Tensor, pairs: PairList, found: Constants) -> None:
+        """Keep what a batch computed of structures of which nothing is kept yet."""
+        assert self._room is not None and self.pairs is not None
+        fresh = self._room.starts[structures] < 0
+        counts = pairs.counts[fresh]
+        rows = self._room.taken(structures[fresh], counts, len(self.pairs.centers))
+        if rows is None:
+            return
+        of_pairs = fresh.repeat_interleave(pairs.counts)
+        of_atoms = fresh.repeat_interleave(self.store.n_atoms[structures])
+        for name in ("centers", "neighbors", "shifts"):
+            getattr(self.pairs, name)[rows] = getattr(pairs, name)[of_pairs]
+        for name, table in self.per_pair.items():
+            table[rows] = found.per_pair[name][of_pairs]
+        for name, table in self.per_atom.items():
+            table[atoms[of_atoms]] = found.per_atom[name][of_atoms]
+
+    def _kept_rows(self, structures: Tensor) -> Slices | None:
+        """The rows of all pairs of these structures in the tables; None where they are not all kept."""
+        if self.pairs is None:
+            return None
+        if self._room is None:
+            return slices(self.pairs.offsets, structures)
+        return self._room.rows(structures)
 
     @property
     def memory(self) -> int:
@@ -223,12 +248,11 @@ class BatchSource:
             return f"features of structures kept ({self.memory / 1e6:.0f} MB)"
         if not self.clean:
             return "pair lists made for every batch (its noise is new)"
-        if self._keeper is not None:
-            return "pair lists and descriptors made for every batch, until those to be kept are computed"
         if self.pairs is None:
             return "pair lists made for every batch (memory_budget)"
         what = "pair lists" + (" and descriptors" if self.per_atom or self.per_pair else "")
-        return f"{what} kept ({self.memory / 1e6:.0f} MB)"
+        when = " as they come" if self._room is not None else ""
+        return f"{what} kept{when} ({self.memory / 1e6:.0f} MB)"
 
     def batch(self, structures: Tensor) -> Batch:
         """One batch, on the CPU."""
@@ -237,7 +261,7 @@ class BatchSource:
         of_atoms = slices(self.store.offsets, structures)
         noisy = {k: self._graph(v.store, structures, of_atoms) for k, v in self.noisy.items()}
         if self.clean:
-            graph = self._graph(self.store, structures, of_atoms, self.pairs)
+            graph = self._clean_graph(structures, of_atoms)
         else:
             graph = next(iter(noisy.values()))
         if self.layout is not None and self.device.type != "cpu":
@@ -248,6 +272,19 @@ class BatchSource:
                 unit = self.noisy[seen].unit.index_select(0, of_atoms.rows)
                 labels[key] = unit.to(self.dtype)
         return Batch(graph, labels, masks, structures, of_atoms.counts.to(self.dtype), noisy)
+
+    @torch.no_grad()
+    def _clean_graph(self, structures: Tensor, of_atoms: Slices) -> AtomGraph:
+        kept, pairs = self._kept_rows(structures), None
+        if kept is None:
+            pairs = pair_list(self.store, structures, self.cutoff)
+        graph, found = self._graph(self.store, structures, of_atoms, kept, pairs), Constants()
+        if self.constants is not None and self.bring_constants and (kept is None or not self._all):
+            found = self.constants(graph)
+            graph.extras.update({**found.per_atom, **found.per_pair})
+        if self._room is not None and pairs is not None:
+            self._fill(structures, of_atoms.rows, pairs, found)
+        return graph
 
     def _without_atoms(self, structures: Tensor) -> Batch:
         """A batch of which the model needs what is kept of structures alone."""
@@ -286,17 +323,21 @@ class BatchSource:
         store: StructureStore,
         structures: Tensor,
         of_atoms: Slices,
-        kept: PairList | None = None,
+        kept: Slices | None = None,
+        new: PairList | None = None,
     ) -> AtomGraph:
-        """Structures of this source's store, or of one with noise, as one graph; ``kept`` pairs of them, if any."""
+        """Structures of this source's store, or of one with noise, as one graph.
+
+        Their pairs are rows of the ``kept`` ones, or the ``new`` ones, or found here.
+        """
         dtype, structure, atoms = self.dtype, of_atoms.owners, of_atoms.rows
         extras = {
             name: label.take(atoms if label.per_atom else structures).values
             for name, label in self.extra.items()
         }
         if kept is not None:
-            pairs, of_pairs = kept, slices(kept.offsets, structures)
-            owners, chosen = of_pairs.owners, of_pairs.rows
+            assert self.pairs is not None
+            pairs, owners, chosen = self.pairs, kept.owners, kept.rows
             centers, neighbors, shifts = (
                 table.index_select(0, chosen)
                 for table in (pairs.centers, pairs.neighbors, pairs.shifts)
@@ -304,9 +345,9 @@ class BatchSource:
             extras.update({k: v.index_select(0, atoms) for k, v in self.per_atom.items()})
             extras.update({k: v.index_select(0, chosen) for k, v in self.per_pair.items()})
         else:
-            pairs = pair_list(store, structures, self.cutoff)
+            pairs = new or pair_list(store, structures, self.cutoff)
             centers, neighbors, shifts = pairs.centers, pairs.neighbors, pairs.shifts
-            owners = torch.repeat_interleave(pairs.offsets[1:] - pairs.offsets[:-1])
+            owners = torch.repeat_interleave(pairs.counts)
         first_atom = of_atoms.firsts.index_select(0, owners)
         centers, neighbors = centers + first_atom, neighbors + first_atom
         positions = store.positions.index_select(0, atoms)
@@ -349,7 +390,7 @@ class BatchSource:
                 )
             )
         if self.device.type == "cpu":
-            return made
+            return ahead(made, AHEAD) if self._in_thread else made
         sent = (batch.to(self.device) for batch in made)
         # a GPU is as quick as it is told what to do, and gathering a batch would take half of that time
         return ahead(sent, AHEAD) if self.device.type == "cuda" else sent
@@ -375,14 +416,14 @@ class BatchSource:
         self.per_structure = kept.tables(key, found.per_structure, len(self.store), fill)
 
     def _all_pairs(self) -> PairList | None:
-        """The pairs of all structures; None where they do not fit, or nobody waits for them any more."""
+        """The pairs of all structures; None where they do not fit."""
         # Found in pieces, so that a data set beyond the budget is noticed before memory is full.
         pieces: list[PairList] = []
         total = 0
         for part in _pieces(self.store, PAIR_CHUNK):
             piece = pair_list(self.store, part, self.cutoff)
             total += len(piece.centers) * BYTES_PER_PAIR
-            if total > self.memory_budget or self._closed:
+            if total > self.memory_budget:
                 return None
             pieces.append(piece)
         return PairList.joined(pieces)
@@ -393,15 +434,14 @@ class BatchSource:
     ) -> None:
         atom = pair = 0
         for part in _pieces(self.store, CHUNK):
-            graph = self._graph(self.store, part, slices(self.store.offsets, part), pairs)
+            of_atoms = slices(self.store.offsets, part)
+            graph = self._graph(self.store, part, of_atoms, slices(pairs.offsets, part))
             found = constants(graph)
             if atom == 0:
                 per_atom, budget = _tables(found.per_atom, len(self.store.types), budget)
                 per_pair, budget = _tables(found.per_pair, len(pairs.centers), budget)
                 if not per_atom and not per_pair:
                     return
-            if self._closed:
-                return
             atoms, n_pairs = len(graph.types), len(graph.centers)
             for name, table in per_atom.items():
                 table[atom : atom + atoms] = found.per_atom[name]
@@ -410,6 +450,7 @@ class BatchSource:
             atom, pair = atom + atoms, pair + n_pairs
         if atom > 0:
             self.per_atom, self.per_pair = per_atom, per_pair
+            self._all = self._are_kept(found)
 
 
 @dataclass
@@ -433,6 +474,38 @@ def _pieces(store: StructureStore, n_atoms: int) -> list[Tensor]:
     piece = (store.offsets[1:] - 1) // n_atoms
     sizes = torch.unique_consecutive(piece, return_counts=True)[1]
     return list(torch.split(torch.arange(len(store)), sizes.tolist()))
+
+
+class _Room:
+    """Where the pairs of ``n`` structures are in tables that fill as batches compute them."""
+
+    def __init__(self, n: int) -> None:
+        self.starts = torch.full((n,), -1, dtype=torch.int64)
+        self.counts = torch.zeros(n, dtype=torch.int64)
+        self.used = 0
+
+    def rows(self, structures: Tensor) -> Slices | None:
+        """The rows of structures, one after the other; None where some have none yet."""
+        starts = self.starts[structures]
+        if bool((starts < 0).any()):
+            return None
+        return ranges(starts.numpy(), self.counts[structures].numpy())
+
+    def taken(self, structures: Tensor, counts: Tensor, room: int) -> slice | None:
+        """Rows for as many pairs of structures; None where the tables are full."""
+        n = int(counts.sum())
+        if self.used + n > room or not len(structures):
+            return None
+        rows = slice(self.used, self.used + n)
+        self.counts[structures] = counts
+        self.starts[structures] = self.used + counts.cumsum(0) - counts
+        self.used += n
+        return rows
+
+
+def _equal(found: dict[str, Tensor], other: dict[str, Tensor], rows: Tensor) -> bool:
+    """Whether some rows of tables are to the last bit those of others."""
+    return all(torch.equal(found[name][rows], other[name]) for name in found)
 
 
 def _tables(examples: dict[str, Tensor], rows: int, budget: int) -> tuple[dict[str, Tensor], int]:

@@ -35,10 +35,25 @@ class PairList:
     offsets: Tensor
     """[n_structures + 1] int64: structure k has the pairs offsets[k]:offsets[k + 1]"""
 
+    @property
+    def counts(self) -> Tensor:
+        """Pairs of each structure, [n_structures] int64."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @classmethod
+    def empty(cls, room: int) -> PairList:
+        """Tables for that many pairs, of no structure yet."""
+        return cls(
+            centers=torch.empty(room, dtype=torch.int32),
+            neighbors=torch.empty(room, dtype=torch.int32),
+            shifts=torch.empty(room, 3, dtype=torch.int16),
+            offsets=torch.zeros(1, dtype=torch.int64),
+        )
+
     @classmethod
     def joined(cls, lists: Sequence[PairList]) -> PairList:
         """Several lists, one after the other."""
-        counts = torch.cat([pairs.offsets[1:] - pairs.offsets[:-1] for pairs in lists])
+        counts = torch.cat([pairs.counts for pairs in lists])
         return cls(
             torch.cat([pairs.centers for pairs in lists]),
             torch.cat([pairs.neighbors for pairs in lists]),

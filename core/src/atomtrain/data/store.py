@@ -239,7 +239,11 @@ def slices(offsets: Tensor, which: Tensor) -> Slices:
     """
     bounds, chosen = offsets.numpy(), which.numpy()
     starts = bounds[chosen]
-    counts = bounds[chosen + 1] - starts
+    return ranges(starts, bounds[chosen + 1] - starts)
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> Slices:
+    """The rows of structures that begin at ``starts`` and have ``counts`` rows, one after the other."""
     firsts = counts.cumsum() - counts
     owners = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     rows = np.repeat(starts - firsts, counts) + np.arange(len(owners))

@@ -139,7 +139,8 @@ class BaseTrainerHypers(Section):
     per_structure_targets: list[str] = []
     """Targets of whole structures that enter loss, scale and errors as totals, not per atom."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that make batches ahead of their use. Absent: chosen by what fits the memory."""
+    """Processes that make batches ahead of their use. Absent: a thread, unless all that could be computed ahead is
+    kept. 0: nobody."""
     memory_budget: Size = "4 GB"
     """Memory for data: bytes, or text such as ``500 MB``. What is computed once (pair lists, descriptors) is kept
     between epochs as far as it fits; data sets on disk (``atomtrain convert``) that need more than half of it are read

@@ -135,7 +135,6 @@ class Session:
             else:
                 self.observers.tell(lambda o: o.on_failure(error))
         finally:
-            self.sources.close()
             self._interruption.__exit__(None, None, None)
         return stopped
 

@@ -92,7 +92,6 @@ class Sources:
 
     def make(self) -> None:
         """Make them: to be called again where the model has other constants."""
-        self.close()
         budget, workers = self._run.hypers.memory_budget_bytes, self._run.hypers.num_workers
         of_structures = self._run.predictor.model.keeps_structures()
         stores = self._stores()
@@ -108,11 +107,16 @@ class Sources:
                 share = int(budget * int(store.n_atoms.sum()) / max(1, atoms))
                 self._sources[part] = self._source(part, store, share, workers)
                 continue
-            make = partial(self._source, part, budget=0, num_workers=0)
+            make = partial(self._source, part, budget=0, num_workers=0, ahead=workers != 0)
             self._sources[part] = StreamedSource(store, make, workers)
 
     def _source(
-        self, part: str, store: StructureStore, budget: int, num_workers: int | None
+        self,
+        part: str,
+        store: StructureStore,
+        budget: int,
+        num_workers: int | None,
+        ahead: bool = False,
     ) -> BatchSource:
         run, model = self._run, self._run.predictor.model
         return BatchSource(
@@ -124,6 +128,7 @@ class Sources:
             device=run.device,
             memory_budget=budget,
             num_workers=num_workers,
+            bring_constants=ahead,
             noise=Noise.of(run.dataset_info, run.seed, fixed=part != "train"),
             of_structures=model.keeps_structures(),
             kept=run.kept,
@@ -133,12 +138,6 @@ class Sources:
         """The stores that have structures."""
         stores = {"train": self._run.train, "validation": self._run.validation}
         return {part: store for part, store in stores.items() if len(store)}
-
-    def close(self) -> None:
-        """Nothing more will be asked for: end what goes on in the background."""
-        for source in self._sources.values():
-            if isinstance(source, BatchSource):
-                source.close()
 
     def report(self) -> dict[str, str]:
         """What is kept of each part, in words."""
