@@ -1,7 +1,8 @@
 """Faults that take minutes; ``nox -s faults`` runs them, CI does not: ``pytest tests/faults.py --kills 100 -s``.
 
-Kills at random moments over one process and two: every training ends bit for bit as if nothing had been, and no file
-is unreadable at any moment. One process that is stopped; a file system that is full; torchrun; ports in use.
+Kills at random moments over one process, two, and a conversion: every training ends bit for bit as if nothing had been,
+and no file is unreadable at any moment. One process that is stopped; a file system that is full; torchrun; ports in
+use.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import yaml
 from helpers.alloy import options, write_crystal
 from helpers.processes import Running, atomtrain, environment, ranks
 
+from atomtrain.data import Files
 from atomtrain.training.checkpoint import load_checkpoint
 
 EPOCHS = 80
@@ -130,6 +132,34 @@ def test_kills(n: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
         f"\n{n} process(es), {duration:.1f} s undisturbed: {dict(count)}; all ended within {slowest:.1f} s of a kill; "
         f"{time.monotonic() - begun:.0f} s in all"
     )
+
+
+def test_kills_of_a_conversion(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A data set on disk is there whole, or not at all."""
+    write_crystal(tmp_path / "some.xyz", 50)
+    (tmp_path / "crystal.xyz").write_text(100 * (tmp_path / "some.xyz").read_text())
+    assert Running(tmp_path, "convert", "some.xyz", "-o", "warm").wait(300) == 0
+    began = time.monotonic()
+    assert Running(tmp_path, "convert", "crystal.xyz", "-o", "whole").wait(300) == 0
+    duration = time.monotonic() - began
+    wanted = Files().open(str(tmp_path / "whole"), None, "").stored.fingerprint  # type: ignore[attr-defined]
+    chance, count = random.Random(0), Counter[str]()
+    for _ in range(request.config.getoption("--kills")):
+        running = Running(tmp_path, "convert", "crystal.xyz", "-o", "store")
+        if running.wait(chance.uniform(0.05, 1.1) * duration) is None:
+            running.send(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+            assert running.wait(ENDS) is not None
+            count["kills"] += 1
+        running.forget()
+        if (tmp_path / "store").exists():
+            found = Files().open(str(tmp_path / "store"), None, "").stored  # type: ignore[attr-defined]
+            assert found.fingerprint == wanted and len(found) == 5000
+            shutil.rmtree(tmp_path / "store")
+            count["whole"] += 1
+        for path in tmp_path.glob(".store.*"):
+            shutil.rmtree(path)
+            count["left behind, hidden"] += 1
+    print(f"\nconversion, {duration:.1f} s undisturbed: {dict(count)}")
 
 
 def test_one_is_stopped(tmp_path: Path) -> None:
