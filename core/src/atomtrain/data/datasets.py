@@ -18,6 +18,7 @@ from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_s
 from atomtrain.data.splits import ranges, split_section
 from atomtrain.data.store import Label, StructureStore, concatenated
 from atomtrain.data.streamed import LazySection, StreamedStore, Structures, bytes_in_memory
+from atomtrain.data.work import forces_warning
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options
 from atomtrain.sections.names import symbols
@@ -126,6 +127,10 @@ def build_datasets(
     for name, store in samples.items():
         found = set_warnings(store, samples["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
+    for name, target in targets.items():
+        if "forces" in target.gradients:
+            said = forces_warning(samples["train"], name, target.unit, data.length_unit)
+            remarks.warnings += [f"training set: '{name}': {said}"] * bool(said)
     return Datasets(
         train=stores["train"],
         validation=stores["validation"]
