@@ -281,7 +281,8 @@ def fit(changes: np.ndarray, work: np.ndarray) -> Fit:
         return Fit(one, 0.0, n, np.inf)
     factor = np.sign(one) * np.sqrt(one / other)
     left = np.abs(y - factor * x)
-    explained = 1.0 - left.sum() / np.abs(y).sum()
+    weights = 1 / (np.abs(y) + np.abs(factor * x) + np.median(np.abs(y)))  # large ones do not rule
+    explained = 1.0 - (weights * left).sum() / (weights * np.abs(y)).sum()
     trimmed = left[left <= np.quantile(left, 0.9)]  # a few may be wrong
     error = 3 * float(np.sqrt(np.mean(trimmed**2) / np.mean((factor * x) ** 2) / n))
     return Fit(float(factor), float(explained), n, error)

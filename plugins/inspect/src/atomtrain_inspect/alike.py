@@ -17,8 +17,8 @@ from .sets import Looked
 
 NEARLY = 0.03
 """root mean square displacement (angstrom) below which two structures are nearly the same"""
-JUMP = 4.0
-"""a frame is out of place if it moved so many times farther than frames usually do"""
+JUMP = 3.0
+"""a frame is out of place if it moved so many times farther than frames usually do, and the next one back"""
 MOST_ASSIGNED = 400
 """atoms of structures in which it is tried which is which"""
 
@@ -249,7 +249,8 @@ def out_of_place(looked: Looked, run: Sequence) -> Iterator[Finding]:
         jump = run.moved[k - 1] > limit and run.moved[k] > limit
         if not (other or jump) or looked.kind[before] != looked.kind[after]:
             continue
-        if step(store, before, after).size * looked.angstrom > max(3 * run.usual, 0.04):
+        back = step(store, before, after).size * looked.angstrom
+        if back > (0.75 * min(run.moved[k - 1], run.moved[k]) if jump else 3 * run.usual + 0.04):
             continue
         order = assigned(store, before, here)
         changed = order is not None and not np.array_equal(order, np.arange(len(order)))

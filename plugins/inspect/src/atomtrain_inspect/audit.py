@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from atomtrain.data.work import (
+    Fit,
     Work,
     factor_of_forces,
     fit,
@@ -70,11 +71,10 @@ def _structures(looked: Looked, report: Report) -> None:
     n = store.n_atoms
     sizes = [f"{int((looked.member == k).sum())} {name}" for k, name in enumerate(looked.sets)]
     report.fact("structures", f"{len(looked)} ({', '.join(sizes[:6])}{', ...' * (len(sizes) > 6)})")
-    kinds = len(np.unique(looked.composition))
     report.fact(
         "structures",
-        f"elements {symbols(store.elements, ' ')}; {int(n.min())} to {int(n.max())} atoms; "
-        f"{kinds} composition{'s' * (kinds > 1)}",
+        f"elements {symbols(store.elements, ' ')}; {_range(int(n.min()), int(n.max()))} atoms; "
+        f"{_counted(looked)}",
     )
     directions = store.pbc.sum(1)
     said = [
@@ -94,6 +94,15 @@ def _structures(looked: Looked, report: Report) -> None:
         volume = volumes(store.cells).numpy() * looked.angstrom**3
         density = (1.66054 * mass / np.maximum(volume, 1e-9))[(directions == 3).numpy()]
         report.fact("structures", f"densities {density.min():.3g} to {density.max():.3g} g/cm^3")
+
+
+def _counted(looked: Looked) -> str:
+    kinds = len(np.unique(looked.composition))
+    return "one composition" if kinds == 1 else f"{kinds} compositions"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _masses() -> np.ndarray:
@@ -126,7 +135,7 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
     label = store.labels[name]
     energies = np.where(label.there.numpy(), label.values.numpy(), np.nan)[:, 0]
     there = np.isfinite(energies)
-    unit = info.unit or "its unit"
+    unit = info.unit or "(unit not said)"
     if not there.any():
         report.fact(name, "in no structure")
         return
@@ -216,8 +225,8 @@ def _atoms(
             Finding(
                 "composition",
                 "note",
-                f"{_first(looked, np.isfinite(energies))} and the others, of {len(np.unique(looked.composition))} "
-                f"compositions, do not tell the energies of single atoms of {symbols(elements.tolist())} apart "
+                f"{_first(looked, np.isfinite(energies))} and the others, of {_counted(looked)}, "
+                f"do not tell the energies of single atoms of {symbols(elements.tolist())} apart "
                 f"({rank} of {len(elements)} numbers), and there are no isolated atoms: energies of other compositions will "
                 "be meaningless; add isolated atoms, or give atomic_baseline",
             )
@@ -307,6 +316,19 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
         path = looked.place(int(here.pairs[0, 0]))[0]
         found = factor_of_forces(here)
         said = misfit_of_forces(found, info.unit, looked.length_unit)
+        shifted = _shifted(looked, name, here, found)
+        if shifted or _unrelated(here, found):
+            judged = True
+            report.findings.append(
+                Finding(
+                    "labels-elsewhere",
+                    "serious",
+                    f"'{name}' in '{path}' ({looked.named(int(here.pairs[0, 0]))} and others) changes between close frames by "
+                    f"what forces do not explain: {shifted or 'energies and forces are not of the same structures'}; make the "
+                    "file anew",
+                )
+            )
+            continue
         if said:
             atoms = _per_atom(looked, here, found.factor)
             check = "forces-sign" if found.factor < 0 else "forces-unit"
@@ -327,9 +349,6 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
                     f"forces ({found.pairs} pairs of structures that are alike, {100 * found.explained:.0f} % explained)",
                 )
             report.findings += _exchanged(looked, name, here, found.factor)
-        elif _unrelated(here):
-            judged = True
-            report.findings.append(_shifted(looked, name, path, here))
     if not judged:
         report.fact(
             name,
@@ -345,36 +364,34 @@ def _per_atom(looked: Looked, of: Work, factor: float) -> str:
     if n.min() < 4 or not total.believed or not 0.8 < total.factor < 1.25:
         return ""
     return (
-        f"energies change by {factor:.3g} times the work of the forces, and the number of atoms times as much by "
-        f"{total.factor:.3g} times: the energies are per atom; multiply them by the number of atoms"
+        f"energies change by {factor:.3g} times the work of the forces, and times the number of atoms that is {total.factor:.3g}"
+        ": the energies are per atom; multiply them by the number of atoms"
     )
 
 
-def _unrelated(of: Work) -> bool:
+def _unrelated(of: Work, found: Fit) -> bool:
     """Whether energies change by more than the forces of frames this close can have left out."""
     left = np.abs(of.energy - of.forces)
     good = np.isfinite(left) & (of.size < 0.15)
-    return good.sum() >= 20 and float(left[good].sum()) > 2 * float(np.abs(of.midway[good]).sum())
+    enough = not found.believed and good.sum() >= 20
+    return bool(enough and left[good].sum() > 2 * np.abs(of.midway[good]).sum())
 
 
-def _shifted(looked: Looked, name: str, path: str, of: Work) -> Finding:
-    """Energies that forces do not explain: of the frame before or after, or of no frame nearby."""
+def _shifted(looked: Looked, name: str, of: Work, found: Fit) -> str:
+    """What is said of energies that fit forces better as those of a frame before or after; empty: they do not."""
     label = looked.store.labels[name].values.numpy()[:, 0]
-    what = "energies and forces belong to different structures"
-    for lag in (-2, -1, 1, 2):
-        rows = of.pairs + lag
-        inside = (rows.min(1) >= 0) & (rows.max(1) < len(label))
-        changes = np.where(inside, label[rows[:, 1] % len(label)] - label[rows[:, 0] % len(label)], np.nan)
-        found = fit(changes, of.forces)
-        if found.believed and 0.8 < found.factor < 1.25:
-            where = "after" if lag > 0 else "before"
-            what = f"energies are those of the frame {abs(lag)} {where} it"
-    return Finding(
-        "labels-elsewhere",
-        "serious",
-        f"'{name}' in '{path}' ({looked.named(int(of.pairs[0, 0]))} and others) changes between close frames by what forces "
-        f"do not explain: {what}, or are of different calculations; make the file anew",
-    )
+    following = of[of.pairs[:, 1] == of.pairs[:, 0] + 1]
+    as_is = fit(following.energy, following.forces).explained
+    for lag in (-1, 1, -2, 2):
+        rows = following.pairs + lag
+        inside = ((rows >= 0) & (rows < len(label))).all(1)
+        rows = rows % len(label)
+        changes = np.where(inside, label[rows[:, 1]] - label[rows[:, 0]], np.nan)
+        other = fit(changes, following.forces)
+        if other.believed and other.factor > 0 and other.explained > as_is + 0.15:
+            where = "before" if lag > 0 else "after"
+            return f"a frame has the energy of the one {abs(lag)} {where} the one that its forces are of"
+    return ""
 
 
 def _exchanged(looked: Looked, name: str, of: Work, factor: float) -> Iterator[Finding]:
@@ -384,7 +401,7 @@ def _exchanged(looked: Looked, name: str, of: Work, factor: float) -> Iterator[F
     if good.sum() < 20:
         return
     usual = float(np.quantile(left[good], 0.8))
-    limit = np.maximum(8 * usual, 2 * abs(factor) * np.abs(of.midway))
+    limit = 8 * usual + 0.5 * abs(factor) * np.abs(of.midway)
     bad = good & (left > limit)
     least: dict[int, list[bool]] = {}
     for (i, j), wrong in zip(of.pairs[good].tolist(), bad[good].tolist(), strict=True):
@@ -409,7 +426,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
     there, forces = label.there.all(1).numpy(), label.values.numpy()
     starts = store.offsets.numpy()[:-1]
     whole = np.logical_and.reduceat(there, starts)
-    unit = f"{info.unit or 'its unit'}/{looked.length_unit}"
+    unit = f"{info.unit or '(unit not said)'}/{looked.length_unit}"
     size = np.linalg.norm(forces, axis=1)
     largest = np.where(whole, np.maximum.reduceat(size, starts), np.nan)
     report.fact(

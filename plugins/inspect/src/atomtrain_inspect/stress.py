@@ -13,7 +13,7 @@ from atomtrain.targets.units import conversion
 
 STRAINED = 5e-4
 """strain from which a pair of structures tells of the stress"""
-FEWEST = 5
+SHEARS = ("yz", "xz", "xy")
 ORDERS = {
     (0, 1, 2): "xx, yy, zz, yz, xz, xy (ASE)",
     (2, 0, 1): "xx, yy, zz, xy, yz, xz (VASP)",
@@ -39,50 +39,45 @@ def judge(of: Work, volumes: np.ndarray, energy: str, length: str) -> Judgement:
     changes, strain, stress = of.energy - inner, of.stress[:, 0], of.stress[:, 1]
     good = np.isfinite(changes) & np.isfinite(stress).all(1) & (of.strain >= STRAINED)
     good &= (of.strain < 0.15) & (of.size <= NEAR)
-    if good.sum() < FEWEST:
+    if good.sum() < ENOUGH:
         return Judgement("", int(good.sum()), 0.0, False)
-    changes, strain, stress, volumes = changes[good], strain[good], stress[good], volumes[good]
-    shear = np.abs(strain[:, 3:]).max(1)
-    plain = shear < 0.5 * np.abs(strain[:, :3]).max(1)
-    used = plain if plain.sum() >= FEWEST else np.ones(len(plain), dtype=bool)
-
-    def explained(rows: np.ndarray, scale: np.ndarray, order: tuple[int, ...] = (0, 1, 2)) -> float:
-        columns = [0, 1, 2, *(3 + k for k in order)]
-        left = changes - scale * (strain * stress[:, columns]).sum(1)
-        total = np.abs(changes[rows]).sum()
-        return float(1 - np.abs(left[rows]).sum() / total) if total > 0 else 0.0
-
-    one = np.ones(len(changes))
+    # a pair counts as much as any other, and little where most of it is the work of forces
+    weights = 1 / (np.abs(of.energy) + np.abs(inner) + 1e-12)
+    changes, strain, stress, volumes, weights = (
+        x[good] for x in (changes, strain, stress, volumes, weights)
+    )
+    stretched = (strain * stress)[:, :3].sum(1)
+    sheared = {
+        order: (strain[:, 3:] * stress[:, [3 + k for k in order]]).sum(1)
+        for order in permutations(range(3))
+    }
+    scales = dict(_scales(volumes, energy, length))
     tries = {
-        (sign, what): explained(used, sign * scale)
-        for what, scale in _scales(volumes, energy, length)
+        (sign, what): max(_explained(changes, sign * scale * (stretched + w), weights) for w in sheared.values())
+        for what, scale in scales.items()
         for sign in (1, -1)
     }
     (sign, what), best = max(tries.items(), key=lambda item: item[1])
-    plainly = tries[1, ""]
-    if plainly >= best - 0.1:
-        sign, what, best = 1, "", plainly
-    scale = sign * next(scale for name, scale in _scales(volumes, energy, length) if name == what)
-    wrong = []
-    if best >= BELIEVED and (what or sign < 0):
-        wrong.append(_said(what, sign))
-    sheared = ~plain
-    if best >= BELIEVED or not plain.sum() >= FEWEST:
-        order, with_order, as_is = (0, 1, 2), 0.0, 0.0
-        if sheared.sum() >= FEWEST:
-            orders = {o: explained(sheared, scale, o) for o in permutations(range(3))}
-            order, with_order = max(orders.items(), key=lambda item: item[1])
-            as_is = orders[0, 1, 2]
-        if with_order >= BELIEVED and with_order > as_is + 0.2:
-            names = ["yz", "xz", "xy"]
-            # the file's column at the place of a component is another one
-            said = ORDERS.get(_inverse(order), ", ".join(names[k] for k in _inverse(order)))
-            wrong.append(
-                f"its components are in another order: what is read as xx, yy, zz, yz, xz, xy is {said}"
-            )
-            best = max(best, with_order)
-    judged = len(changes) >= ENOUGH and best >= BELIEVED
+    if tries[1, ""] >= best - 0.1:
+        sign, what, best = 1, "", tries[1, ""]
+    wrong = [_said(what, sign)] if what or sign < 0 else []
+    # what shear does beside the rest, which says nothing of the order
+    scale = sign * scales[what]
+    left = changes - scale * stretched
+    orders = {o: _explained(left, scale * w, weights) for o, w in sheared.items()}
+    order = max(orders, key=lambda one: orders[one])
+    if orders[order] >= BELIEVED and orders[order] > orders[0, 1, 2] + 0.2:
+        found = _inverse(order)
+        said = ORDERS.get(found, ", ".join(["xx, yy, zz", *(SHEARS[k] for k in found)]))
+        wrong.append(f"its components are in another order, {said}")
+    judged = best >= BELIEVED
     return Judgement("; and ".join(wrong) if judged else "", len(changes), best, judged)
+
+
+def _explained(changes: np.ndarray, work: np.ndarray, weights: np.ndarray) -> float:
+    """The part of the changes ``[n]`` that the work is."""
+    total = (weights * np.abs(changes)).sum()
+    return float(1 - (weights * np.abs(changes - work)).sum() / total) if total > 0 else 0.0
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
