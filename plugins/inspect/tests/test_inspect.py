@@ -172,7 +172,10 @@ VASP = [0, 1, 2, 5, 3, 4]
     [
         (lambda s, v: -s, "wrong sign (positive under compression)"),
         (lambda s, v: s / units.GPa, "in GPa"),
-        (lambda s, v: -s / units.GPa * 10, "wrong sign (positive under compression) and it is in kbar"),
+        (
+            lambda s, v: -s / units.GPa * 10,
+            "wrong sign (positive under compression) and it is in kbar",
+        ),
         (lambda s, v: -s * v, "it is a virial"),
         (lambda s, v: s[VASP], "xx, yy, zz, xy, yz, xz (VASP)"),
     ],
@@ -258,7 +261,10 @@ def test_outliers(inspected: Inspected, molecules: list[Atoms]) -> None:
     spoiled[11].calc.results["energy"] += 30
     found = {f.check: f for f in inspected(spoiled).findings}
     assert found["energy-outlier"].places == [found["energy-outlier"].places[0]]
-    assert found["energy-outlier"].places[0][1] == 11 and "+4.968 eV/atom" in found["energy-outlier"].text
+    assert (
+        found["energy-outlier"].places[0][1] == 11
+        and "+4.968 eV/atom" in found["energy-outlier"].text
+    )
     spoiled = changed(molecules, lambda k, a, v: None)
     spoiled[11].calc.results["forces"][2] += 50
     found = {f.check: f for f in inspected(spoiled).findings}
@@ -273,7 +279,7 @@ def test_isolated_atoms(inspected: Inspected, molecules: list[Atoms]) -> None:
         return found
 
     said = only(inspected([*molecules, atom("Ni", 0.0)]))
-    assert "isolated atoms of Ni, but of Cu not" in said
+    assert "isolated atoms of Ni, not of Cu" in said
     assert checks(inspected([*molecules, atom("Ni", 0.0), atom("Cu", 0.0)])) == []
     report = inspected(molecules)
     assert "(1 of 2 numbers)" in next(f.text for f in report.findings if f.check == "composition")
@@ -316,12 +322,14 @@ def test_the_command(tmp_path: Path, crystal: list[Atoms]) -> None:
     assert (found["check"], found["severity"]) == ("forces-sign", "serious")
     run = CliRunner().invoke(app, [path])
     assert run.exit_code == 0 and "findings: 1 serious" in run.stdout
+    run = CliRunner().invoke(app, [path, "--key", "forces"])
+    assert "as in --key energy=REF_energy" in str(run.exception)
     run = CliRunner().invoke(app, ["options.yaml", "--unit", "eV"])
     assert isinstance(run.exception, AtomtrainError) and "give it alone" in str(run.exception)
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(AtomtrainError, match="inspect: the file 'none.xyz' does not exist"):
+    with pytest.raises(AtomtrainError, match=r"inspect: the file 'none.xyz' does not exist"):
         inspect_files(["none.xyz"])
 
 

@@ -127,10 +127,10 @@ def build_datasets(
     for name, store in samples.items():
         found = set_warnings(store, samples["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
-    for name, target in targets.items():
-        if "forces" in target.gradients:
-            said = forces_warning(samples["train"], name, target.unit, data.length_unit)
-            remarks.warnings += [f"training set: '{name}': {said}"] * bool(said)
+    for key, energy in targets.items():
+        if "forces" in energy.gradients:
+            said = forces_warning(samples["train"], key, energy.unit, data.length_unit)
+            remarks.warnings += [f"training set: '{key}': {said}"] * bool(said)
     return Datasets(
         train=stores["train"],
         validation=stores["validation"]

@@ -4,8 +4,8 @@ Between two structures with the same atoms the energy changes by what forces and
 sum of both forces times the displacements and of both stresses times the strain, up to third order in the
 step. Nothing here knows a model, so a sign or a unit that is wrong is seen before any training.
 
-Small molecules are compared in inverse distances, in which a step may be ten times longer than in Cartesian coordinates:
-turning a methyl group changes few of them.
+Small molecules are compared in inverse distances, in which a step may be longer than in Cartesian coordinates: turning
+a methyl group changes few of them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _even(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def in_files(store: StructureStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The order [n] of the structures in their files, and the number of the file and of the frame of each, as ordered."""
+    """The order [n] of the structures in their files, and the numbers of file and frame of each, as ordered."""
     if store.origins is None:
         return np.arange(len(store)), np.zeros(len(store), dtype=np.int64), np.arange(len(store))
     files, frames = store.origins.numpy().T
@@ -238,10 +238,10 @@ def _inverse_distances(r: np.ndarray, forces: np.ndarray) -> tuple[np.ndarray, n
     slopes = -vectors / distances[:, None] ** 3
     jacobian, rows = np.zeros((len(i), n, 3)), np.arange(len(i))
     jacobian[rows, i], jacobian[rows, j] = slopes, -slopes
-    jacobian = jacobian.reshape(len(i), 3 * n)
-    metric = jacobian.T @ jacobian
+    flat = jacobian.reshape(len(i), 3 * n)
+    metric = flat.T @ flat
     metric.flat[:: 3 * n + 1] += 1e-9 * np.trace(metric)  # moving and turning change no distance
-    return 1 / distances, jacobian @ np.linalg.solve(metric, forces.reshape(-1))
+    return 1 / distances, flat @ np.linalg.solve(metric, forces.reshape(-1))
 
 
 def _values(store: StructureStore, key: str) -> np.ndarray | None:
@@ -322,7 +322,7 @@ def factor_of_forces(of: Work) -> Fit:
 
 
 def misfit_of_forces(found: Fit, energy: str, length: str) -> str:
-    """What is wrong with forces whose work has the factor ``found``, and the remedy; empty where nothing is, or where it
+    """What is wrong with forces whose work has the factor ``found``, and the remedy; empty where nothing is, or it
     cannot be judged.
 
     ``energy`` and ``length`` are the units that the options say.
@@ -331,11 +331,13 @@ def misfit_of_forces(found: Fit, energy: str, length: str) -> str:
     if not found.believed or (found.factor > 0 and 1 / AGREE < size < AGREE):
         return ""
     said = (
-        f"energies change by {found.factor:.3g} times the work of the forces (seen in {found.pairs} pairs of structures "
-        f"that are alike, {100 * found.explained:.0f} % of the changes are explained so): "
+        f"energies change by {found.factor:.3g} times the work of the forces (seen in {found.pairs} pairs of "
+        f"structures that are alike, {100 * found.explained:.0f} % of the changes are explained so): "
     )
     if found.factor < 0 and 1 / AGREE < size < AGREE:
-        return said + "the forces have the wrong sign; forces are minus the gradient, multiply by -1"
+        return (
+            said + "the forces have the wrong sign; forces are minus the gradient, multiply by -1"
+        )
     sign = "the forces have the wrong sign, and " if found.factor < 0 else ""
     named = named_factor(found.factor, found.error, energy, length)
     what = ", or ".join(named) or "their units do not belong together"

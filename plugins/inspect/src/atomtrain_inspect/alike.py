@@ -29,7 +29,8 @@ MOST_ASSIGNED = 400
 def copies(looked: Looked) -> Iterator[Finding]:
     """Structures that are there before to the last bit: in the same set, and in two."""
     first: dict[bytes, int] = {}
-    again, leaks = [], []
+    again: list[tuple[int, int]] = []
+    leaks: list[tuple[int, int]] = []
     for k, key in enumerate(looked.store.fingerprints):
         one = first.setdefault(key, k)
         if one == k:
@@ -67,7 +68,8 @@ def _leak(looked: Looked, pairs: list[tuple[int, int]], how: str, exactly: bool)
 
 def near_copies(looked: Looked, features: np.ndarray) -> Iterator[Finding]:
     """Structures that are nearly others, whatever the order of atoms: in the same set, and in two."""
-    inside, between = [], []
+    inside: list[tuple[int, int, float]] = []
+    between: list[tuple[int, int, float]] = []
     for k, other, size in nearly(looked, features):
         same = looked.member[k] == looked.member[other]
         (inside if same else between).append((k, other, size))
@@ -118,9 +120,11 @@ def displacement(looked: Looked, a: int, b: int) -> float:
     if order is None and looked.kind[a] != looked.kind[b]:
         return np.inf
     found = step(store, a, b, order)
-    strained = 3.0 * float(np.abs(found.strain).max())  # what it does to distances of a few angstrom
+    strained = 3.0 * float(
+        np.abs(found.strain).max()
+    )  # what it does to distances of a few angstrom
     size = max(found.size * looked.angstrom, strained)
-    if order is None and 0.3 < size and len(positions(store, a)) <= MOST_ASSIGNED:
+    if order is None and size > 0.3 and len(positions(store, a)) <= MOST_ASSIGNED:
         order = assigned(store, a, b)  # the same elements in order, yet other atoms
         if order is not None:
             size = min(size, max(step(store, a, b, order).size * looked.angstrom, strained))
@@ -140,8 +144,7 @@ def assigned(store: StructureStore, a: int, b: int) -> np.ndarray | None:
         h = whole_cell(store.cells[a].numpy(), pbc)
         inverse = np.linalg.inv(h)
         vectors = (
-            s @ np.linalg.inv(whole_cell(store.cells[b].numpy(), pbc))
-            - (r @ inverse)[:, None, :]
+            s @ np.linalg.inv(whole_cell(store.cells[b].numpy(), pbc)) - (r @ inverse)[:, None, :]
         )
         vectors -= np.where(pbc, np.round(vectors), 0.0)
         cost = ((vectors @ h) ** 2).sum(2)
@@ -159,9 +162,9 @@ def assigned(store: StructureStore, a: int, b: int) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Frames of a file that follow one another, of one composition: rows of the store in order, and how far atoms
-    moved from each to the next (angstrom)."""
+class Trajectory:
+    """Frames of a file that follow one another closely: rows of the store in order, and how far atoms moved from each
+    to the next (angstrom)."""
 
     rows: np.ndarray
     moved: np.ndarray
@@ -173,54 +176,73 @@ class Sequence:
         return float(np.median(self.moved))
 
 
-def sequences(looked: Looked) -> Iterator[Sequence]:
-    """Runs of at least ten neighbouring frames of one composition; of samples, runs without the rest between."""
-    files, frames = looked.order
-    a, b = np.arange(len(files) - 1), np.arange(1, len(files))
-    joined = (files[a] == files[b]) & (looked.composition[a] == looked.composition[b])
-    breaks = 1 + np.flatnonzero(~joined)
-    for rows in np.split(np.arange(len(files)), breaks):
+def trajectories(looked: Looked) -> Iterator[Trajectory]:
+    """Stretches of at least ten frames of one composition that know of one another.
+
+    There two steps lead farther than either of them; independent structures are as far from the next as from the one
+    after it, whatever they are sorted by.
+    """
+    files, _ = looked.order
+    joined = (np.diff(files) == 0) & (np.diff(looked.composition) == 0)
+    for rows in np.split(np.arange(len(files)), 1 + np.flatnonzero(~joined)):
         if len(rows) < 10:
             continue
-        moved = np.full(len(rows) - 1, np.nan)
-        for k in range(len(rows) - 1):
-            i, j = int(rows[k]), int(rows[k + 1])
-            if frames[j] != frames[i] + 1:  # of a sample
-                continue
-            order = None if looked.kind[i] == looked.kind[j] else assigned(looked.store, i, j)
-            if order is not None or looked.kind[i] == looked.kind[j]:
-                moved[k] = step(looked.store, i, j, order).size * looked.angstrom
-        there = np.isfinite(moved)
-        if there.sum() >= 8:
-            yield Sequence(rows, np.where(there, moved, np.nanmedian(moved)), looked.place(rows[0])[0])
+        moved = np.array([_moved(looked, rows, k) for k in range(len(rows) - 1)])
+        onward = np.full(len(rows) - 2, np.nan)
+        for k in np.flatnonzero(np.isfinite(moved[1:] + moved[:-1])).tolist():
+            there = _far(looked, rows, k, 2)
+            if there < np.inf:
+                onward[k] = there > 1.2 * max(moved[k], moved[k + 1], 1e-4)
+        for first, last in _mostly(onward):
+            here = slice(first, last + 2)
+            file, _ = looked.place(int(rows[first]))
+            some = moved[here]
+            usual = float(np.nanmedian(some))
+            if usual < 0.6:
+                whole = np.where(np.isfinite(some), some, usual)
+                yield Trajectory(rows[first : last + 3], whole, file)
 
 
-def close_in_time(looked: Looked, run: Sequence) -> tuple[Finding | None, int]:
-    """Whether frames lie so close that a random split leaks, and how many frames on they are apart.
+def _mostly(true: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and last of the stretches in which an array (1, 0, or nan for not known) is true more often than not."""
+    known, ones = np.isfinite(true), np.nan_to_num(true)
+    window = np.ones(min(15, len(true)))
+    counts = np.convolve(known, window, "same")
+    often = np.convolve(ones, window, "same") > 0.6 * np.maximum(counts, 1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], often.astype(int), [0]])))
+    for first, stop in zip(edges[::2], edges[1::2], strict=True):
+        there = first + np.flatnonzero(ones[first:stop] > 0)
+        if len(there) >= 8:
+            yield int(there[0]), int(there[-1])
 
-    Where two steps lead farther than one, frames know of one another; independent structures are as far from the next
-    as from the one after it.
-    """
+
+def _moved(looked: Looked, rows: np.ndarray, k: int) -> float:
+    """How far atoms moved from one of the rows to the next, whichever is which."""
+    i, j = int(rows[k]), int(rows[k + 1])
+    if looked.order[1][j] - looked.order[1][i] != 1:  # of a sample
+        return np.nan
+    order = None if looked.kind[i] == looked.kind[j] else assigned(looked.store, i, j)
+    if order is None and looked.kind[i] != looked.kind[j]:
+        return np.nan
+    return step(looked.store, i, j, order).size * looked.angstrom
+
+
+def close_in_time(looked: Looked, run: Trajectory) -> tuple[Finding | None, int]:
+    """Whether a random split of a trajectory leaks, and how many frames on its frames are apart."""
     rows = run.rows
 
     def far(lag: int) -> float:
         starts = np.unique(np.linspace(0, len(rows) - lag - 1, 60).astype(int))
-        sizes = [
-            step(looked.store, int(rows[k]), int(rows[k + lag])).size * looked.angstrom
-            for k in starts.tolist()
-            if looked.kind[rows[k]] == looked.kind[rows[k + lag]]
-        ]
-        return float(np.median(sizes)) if len(sizes) >= 5 else np.nan
+        sizes = [_far(looked, rows, k, lag) for k in starts.tolist()]
+        return float(np.nanmedian(sizes)) if np.isfinite(sizes).sum() >= 5 else np.nan
 
-    if run.usual < 1e-4 or len(rows) < 12 or not far(2) > 1.25 * far(1) or far(1) > 0.6:
-        return None, 0
     lag = 2
     while 4 * lag < len(rows) and far(2 * lag) > 1.15 * far(lag):
         lag *= 2
     leaks = looked.options and len(set(looked.member[rows].tolist())) > 1
     text = (
-        f"frames {looked.place(int(rows[0]))[1]} to {looked.place(int(rows[-1]))[1]} of '{run.file}' follow one another "
-        f"closely: atoms move by {far(1):.2g} A from one to the next, by {far(lag):.2g} A within {lag}"
+        f"frames {looked.place(int(rows[0]))[1]} to {looked.place(int(rows[-1]))[1]} of '{run.file}' follow one "
+        f"another closely: atoms move by {run.usual:.2g} A from one to the next, by {far(lag):.2g} A within {lag}"
     )
     if leaks:
         held = looked.member[rows] != 0
@@ -235,17 +257,30 @@ def close_in_time(looked: Looked, run: Sequence) -> tuple[Finding | None, int]:
                 "trajectory-split", "warning", text, [looked.place(int(k)) for k in rows[held]]
             ), lag
         return None, lag
-    advice = "; a random split puts neighbours on both sides: split by blocks, or take every few frames"
+    advice = (
+        "; a random split puts neighbours on both sides: split by blocks, or take every few frames"
+    )
     return Finding("trajectory", "note", text + advice), lag
 
 
-def out_of_place(looked: Looked, run: Sequence) -> Iterator[Finding]:
+def _far(looked: Looked, rows: np.ndarray, k: int, lag: int) -> float:
+    """How far atoms moved (angstrom) from one of the ``rows`` to a later one; nan where frames of a sample lie between,
+    or atoms are in another order."""
+    i, j = int(rows[k]), int(rows[k + lag])
+    if looked.kind[i] != looked.kind[j] or looked.order[1][j] - looked.order[1][i] != lag:
+        return np.nan
+    return step(looked.store, i, j).size * looked.angstrom
+
+
+def out_of_place(looked: Looked, run: Trajectory) -> Iterator[Finding]:
     """Frames that jump there and back: their atoms are in another order, or they stand at another frame's place."""
     store, rows, limit = looked.store, run.rows, max(JUMP * run.usual, 0.05)
     jumps, reordered = [], []
     for k in range(1, len(rows) - 1):
         before, here, after = (int(row) for row in rows[k - 1 : k + 2])
-        other = looked.kind[here] != looked.kind[before] and looked.kind[before] == looked.kind[after]
+        other = (
+            looked.kind[here] != looked.kind[before] and looked.kind[before] == looked.kind[after]
+        )
         jump = run.moved[k - 1] > limit and run.moved[k] > limit
         if not (other or jump) or looked.kind[before] != looked.kind[after]:
             continue
@@ -273,11 +308,7 @@ def out_of_place(looked: Looked, run: Sequence) -> Iterator[Finding]:
     if jumps:
         places = []
         for k in jumps:
-            own = [
-                other
-                for other in jumps
-                if other != k and _fits(looked, run, k, other, limit)
-            ]
+            own = [other for other in jumps if other != k and _fits(looked, run, k, other, limit)]
             places.append(f"at home at {looked.named(own[0])}" if own else "at home nowhere near")
         yield looked.finding(
             "swapped-frames",
@@ -289,9 +320,7 @@ def out_of_place(looked: Looked, run: Sequence) -> Iterator[Finding]:
         )
 
 
-def _fits(
-    looked: Looked, run: Sequence, frame: int, place: int, limit: float
-) -> bool:
+def _fits(looked: Looked, run: Trajectory, frame: int, place: int, limit: float) -> bool:
     """Whether a frame lies between the neighbours of another one."""
     k = int(np.flatnonzero(run.rows == place)[0])
     others = [int(run.rows[j]) for j in (k - 1, k + 1) if run.rows[j] != frame]

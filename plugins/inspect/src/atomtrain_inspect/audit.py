@@ -31,6 +31,8 @@ from .stress import judge
 
 PAIRS = 1000
 """pairs of structures that are compared"""
+FAR = 5.0
+"""times that three in four pairs are off, from which a pair is wrong"""
 NET = 0.05
 """of the forces' size, beyond which their sum is not zero"""
 
@@ -55,7 +57,7 @@ def audit(looked: Looked) -> Report:
         report.fact("shortest distances", f"the shortest is in {looked.named(least.structure)}")
     _alike(looked, report, around.features)
     if not looked.targets:
-        report.fact("labels", "no energy was found (say what it is called: --energy KEY)")
+        report.fact("labels", "no energy was found (say what it is called: --key energy=KEY)")
     for name, info in looked.targets.items():
         _energies(looked, report, name, info)
         _labels(looked, report, name, info)
@@ -116,13 +118,12 @@ def _alike(looked: Looked, report: Report, features: np.ndarray) -> None:
     report.findings += alike.copies(looked)
     report.findings += alike.near_copies(looked, features)
     apart = []
-    for run in alike.sequences(looked):
+    for run in alike.trajectories(looked):
         finding, lag = alike.close_in_time(looked, run)
-        report.findings += [finding] * (finding is not None)
-        if lag:
-            apart.append(f"'{run.file}': apart after about {lag} frames")
-        if lag or run.usual < 1e-4:
-            report.findings += alike.out_of_place(looked, run)
+        if finding is not None:
+            report.findings.append(finding)
+        apart.append(f"'{run.file}': apart after about {lag} frames")
+        report.findings += alike.out_of_place(looked, run)
     for line in apart[:6]:
         report.fact("trajectories", line)
 
@@ -159,8 +160,8 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
                 Finding(
                     "energy-unit",
                     "serious",
-                    f"'{name}' of {_first(looked, there)} and others is as large as energies of all electrons are in {guess}, "
-                    f"but its unit is said to be {info.unit}: write unit: {guess}, or correct the file",
+                    f"'{name}' of {_first(looked, there)} and others is as large as energies of all electrons are in "
+                    f"{guess}, but its unit is said to be {info.unit}: write unit: {guess}, or correct the file",
                 )
             )
     else:
@@ -216,8 +217,9 @@ def _atoms(
             Finding(
                 "isolated-atoms",
                 "warning",
-                f"there are isolated atoms of {symbols(elements[has].tolist())}, but of {lacking} not ({_first(looked, single)}"
-                "): dissociation will be wrong for these; add them, computed with the same settings",
+                f"there are isolated atoms of {symbols(elements[has].tolist())}, not of {lacking} "
+                f"({_first(looked, single)}): dissociation will be wrong for these; add them, computed with the same "
+                "settings",
             )
         )
     elif rank < len(elements):
@@ -227,12 +229,15 @@ def _atoms(
                 "note",
                 f"{_first(looked, np.isfinite(energies))} and the others, of {_counted(looked)}, "
                 f"do not tell the energies of single atoms of {symbols(elements.tolist())} apart "
-                f"({rank} of {len(elements)} numbers), and there are no isolated atoms: energies of other compositions will "
-                "be meaningless; add isolated atoms, or give atomic_baseline",
+                f"({rank} of {len(elements)} numbers), and there are no isolated atoms: energies of other compositions "
+                "will be meaningless; add isolated atoms, or give atomic_baseline",
             )
         )
     else:
-        report.fact(name, "there are no isolated atoms" if not has.any() else "isolated atoms of all elements")
+        report.fact(
+            name,
+            "there are no isolated atoms" if not has.any() else "isolated atoms of all elements",
+        )
     if has.any():
         over = bound(energies, counts, alone)[~single]
         over = over[np.isfinite(over)]
@@ -243,7 +248,7 @@ def _atoms(
                     "isolated-atoms",
                     "warning",
                     f"half of the structures are bound by less than {-np.median(over):.4g} per atom, seen from the "
-                    f"isolated atoms ({_first(looked, single)}): these are of another reference or setting; compute them anew",
+                    f"isolated atoms ({_first(looked, single)}): these are of another reference; compute them anew",
                 )
             )
 
@@ -285,9 +290,9 @@ def _labels(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                 Finding(
                     "stress",
                     "serious",
-                    f"the stress of '{name}' in '{path}' ({looked.named(int(strains.pairs[rows][0, 0]))} and others) does not "
-                    f"belong to the energies: {found.what} (so {100 * found.explained:.0f} % of the changes in {found.pairs} "
-                    "pairs of strained structures are explained); say unit, positive or virial in the options, or "
+                    f"the stress of '{name}' in {_file(looked, strains[rows])} does not belong to the energies: "
+                    f"{found.what} (so {100 * found.explained:.0f} % of the changes in {found.pairs} pairs of strained "
+                    "structures are explained); say unit, positive or virial in the options, or "
                     "correct the file",
                 )
             )
@@ -297,9 +302,17 @@ def _labels(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                 f"{100 * found.explained:.0f} % explained)"
             )
     if not said and not any(f.check == "stress" for f in report.findings):
-        said = ["it cannot be judged whether the stress belongs to the energies: it takes strained copies"]
+        said = [
+            "it cannot be judged whether the stress belongs to the energies: it takes strained copies"
+        ]
     for line in said:
         report.fact(name, line)
+
+
+def _file(looked: Looked, of: Work) -> str:
+    """The file that the pairs are in, and the first structure."""
+    place, frame = looked.place(int(of.pairs[0, 0]))
+    return f"'{place}' (structure {frame} and others)"
 
 
 def _scaled(of: Work, angstrom: float) -> Work:
@@ -323,9 +336,8 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
                 Finding(
                     "labels-elsewhere",
                     "serious",
-                    f"'{name}' in '{path}' ({looked.named(int(here.pairs[0, 0]))} and others) changes between close frames by "
-                    f"what forces do not explain: {shifted or 'energies and forces are not of the same structures'}; make the "
-                    "file anew",
+                    f"'{name}' in {_file(looked, here)} changes between close frames by what forces do not explain: "
+                    f"{shifted or 'energies and forces are not of the same structures'}; make the file anew",
                 )
             )
             continue
@@ -336,7 +348,7 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
                 Finding(
                     check,
                     "serious",
-                    f"'{name}' in '{path}' ({looked.named(int(here.pairs[0, 0]))} and others): {atoms or said}",
+                    f"'{name}' in {_file(looked, here)}: {atoms or said}",
                 )
             )
         if found.believed:
@@ -345,14 +357,16 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
             if not said:
                 report.fact(
                     name,
-                    f"forces in '{path}' belong to the energies: these change by {found.factor:.3g} times the work of the "
-                    f"forces ({found.pairs} pairs of structures that are alike, {100 * found.explained:.0f} % explained)",
+                    f"forces in '{path}' belong to the energies: these change by {found.factor:.3g} times the "
+                    f"work of the forces ({found.pairs} pairs of structures that are alike, "
+                    f"{100 * found.explained:.0f} % explained)",
                 )
             report.findings += _exchanged(looked, name, here, found.factor)
     if not judged:
         report.fact(
             name,
-            f"it cannot be judged whether forces belong to the energies ({len(of.pairs)} pairs of structures are close enough)",
+            f"it cannot be judged whether forces belong to the energies ({len(of.pairs)} pairs of structures are "
+            "close enough)",
         )
     return float(np.median(factors)) if factors else 1.0
 
@@ -364,8 +378,8 @@ def _per_atom(looked: Looked, of: Work, factor: float) -> str:
     if n.min() < 4 or not total.believed or not 0.8 < total.factor < 1.25:
         return ""
     return (
-        f"energies change by {factor:.3g} times the work of the forces, and times the number of atoms that is {total.factor:.3g}"
-        ": the energies are per atom; multiply them by the number of atoms"
+        f"energies change by {factor:.3g} times the work of the forces, and times the number of atoms that is "
+        f"{total.factor:.3g}: the energies are per atom; multiply them by the number of atoms"
     )
 
 
@@ -400,9 +414,10 @@ def _exchanged(looked: Looked, name: str, of: Work, factor: float) -> Iterator[F
     good = np.isfinite(left)
     if good.sum() < 20:
         return
-    usual = float(np.quantile(left[good], 0.8))
-    limit = 8 * usual + 0.5 * abs(factor) * np.abs(of.midway)
-    bad = good & (left > limit)
+    # how far off forces are grows with how much they change on the way
+    change = np.abs(factor * of.midway) + 1e-12
+    bad = good & (left > FAR * np.quantile(left[good], 0.75))
+    bad &= left / change > FAR * np.quantile((left / change)[good], 0.75)
     least: dict[int, list[bool]] = {}
     for (i, j), wrong in zip(of.pairs[good].tolist(), bad[good].tolist(), strict=True):
         for k in (i, j):
@@ -413,8 +428,8 @@ def _exchanged(looked: Looked, name: str, of: Work, factor: float) -> Iterator[F
             "labels-exchanged",
             "serious",
             sorted(wrong),
-            f"have '{name}' or forces that do not belong to them: energies differ from those of their neighbours by far "
-            "more than forces explain",
+            f"have '{name}' or forces that do not belong to them: energies differ from those of their neighbours by "
+            "far more than forces explain",
             "their labels were exchanged, reordered or did not converge: compute them anew, or leave them out",
         )
 
@@ -442,7 +457,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                 "force-outlier",
                 "warning",
                 far.tolist(),
-                f"have forces far beyond the others, of which half are below {np.nanmedian(largest):.3g} {unit} at most",
+                f"have forces far beyond the others, of which half have none above {np.nanmedian(largest):.3g} {unit}",
                 "make sure that they converged and are meant, or leave them out",
                 [f"{largest[k]:.4g}" for k in far[:3]],
             )
@@ -483,7 +498,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                 "torque",
                 "warning",
                 bad.tolist(),
-                f"are not periodic, and their forces would turn them (a torque beyond {100 * NET:.0f} % of its arms' size)",
+                f"are not periodic, and their forces would turn them (a torque beyond {100 * NET:.0f} % of its parts)",
                 "forces may belong to other atoms, to a turned copy, or be not converged; repair or leave them out",
                 [f"{torque[k]:.3g}" for k in bad[:3]],
             )

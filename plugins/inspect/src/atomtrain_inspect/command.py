@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, List, Optional  # typer reads them 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomtrain_inspect.finding import Report
 
 app = typer.Typer(add_completion=False)
@@ -23,10 +25,15 @@ def inspect(
             metavar="FILES",
         ),
     ],
-    energy: Annotated[Optional[str], typer.Option(help="What energies are called.")] = None,
-    forces: Annotated[Optional[str], typer.Option(help="What forces are called.")] = None,
-    stress: Annotated[Optional[str], typer.Option(help="What the stress is called.")] = None,
-    virial: Annotated[Optional[str], typer.Option(help="What the virial is called.")] = None,
+    key: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            "-k",
+            "--key",
+            help="What energy, forces, stress or virial are called: energy=REF_energy. Absent: guessed.",
+            metavar="WHAT=KEY",
+        ),
+    ] = None,
     unit: Annotated[str, typer.Option(help="Unit of energies. Absent: not known.")] = "",
     length_unit: Annotated[str, typer.Option(help="Unit of positions.")] = "angstrom",
     reader: Annotated[
@@ -44,8 +51,7 @@ def inspect(
     from atomtrain.errors import OptionsError
     from atomtrain_inspect import inspect_files, inspect_options
 
-    given = {"energy": energy, "forces": forces, "stress": stress, "virial": virial}
-    keys = {kind: key for kind, key in given.items() if key is not None}
+    keys = _keys(key or ())
     options = [name for name in files if Path(name).suffix.lower() in (".yaml", ".yml")]
     if options:
         said = keys or unit or reader or format or length_unit != "angstrom"
@@ -64,6 +70,23 @@ def inspect(
         _show(report)
     if strict and report.count("serious"):
         raise typer.Exit(code=1)
+
+
+def _keys(given: Sequence[str]) -> dict[str, str]:
+    from atomtrain.errors import OptionsError
+
+    found = {}
+    for one in given:
+        what, _, name = one.partition("=")
+        if what not in ("energy", "forces", "stress", "virial") or not name:
+            raise OptionsError(
+                f"--key {one}: write what is meant and its name, as in --key energy=REF_energy (energy, forces, "
+                "stress or virial)"
+            )
+        found[what] = name
+    if "stress" in found and "virial" in found:
+        raise OptionsError("--key: stress and virial are one quantity; give one of them")
+    return found
 
 
 def _show(report: Report) -> None:

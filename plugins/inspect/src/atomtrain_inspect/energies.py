@@ -82,6 +82,6 @@ def outliers(values: np.ndarray) -> np.ndarray:
 
 
 def bound(energies: np.ndarray, counts: np.ndarray, alone: np.ndarray) -> np.ndarray:
-    """Energies per atom ``[n]`` over those of isolated atoms, ``alone [n_elements]`` (nan where an element has none)."""
+    """Energies per atom ``[n]`` over those of atoms ``alone [n_elements]`` (nan where an element has none)."""
     used = np.where(counts > 0, counts * alone, 0.0).sum(1)
     return (energies - used) / counts.sum(1)

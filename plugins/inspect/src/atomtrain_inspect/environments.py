@@ -27,7 +27,6 @@ class Shortest:
     second: int
     distance: float
     structure: int
-    atoms: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,9 @@ def environments(store: StructureStore, length_unit: str) -> Environments:
         for code in np.unique(pair).tolist():
             those = np.flatnonzero(pair == code)
             least = those[d[those].argmin()]
-            key = divmod(code, 1000)
+            key = (code // 1000, code % 1000)
             if key not in shortest or d[least] < shortest[key].distance:
-                shortest[key] = Shortest(*key, float(d[least]), k, (int(i[least]), int(j[least])))
+                shortest[key] = Shortest(key[0], key[1], float(d[least]), k)
         fade = 0.5 * (1 + np.cos(np.pi * d / CUTOFF))
         radial = fade[:, None] * np.exp(-0.5 * ((d[:, None] - CENTERS) / 0.5) ** 2)
         w = weights[atoms]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,7 @@ class Looked:
         types, bounds = self.store.types.numpy(), self.store.offsets.tolist()
         pbc = self.store.pbc.numpy()
         return [
-            of(types[a:b]).tobytes() + pbc[k].tobytes()
-            for k, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+            of(types[a:b]).tobytes() + pbc[k].tobytes() for k, (a, b) in enumerate(pairwise(bounds))
         ]
 
 
@@ -148,10 +148,10 @@ def of_files(
                 for kind in ("forces", "stress", "virial")
                 if kind in found
             }
-            target = {"key": found["energy"], "unit": unit, "allow_missing": True, **gradients}
+            target: dict[str, Any] = {"key": found["energy"], "unit": unit, "allow_missing": True}
+            targets["energy"] = {**target, **gradients}
             if "virial" in found:
-                target["stress"] = False
-            targets["energy"] = target
+                targets["energy"]["stress"] = False
         section = DatasetSection.model_validate(
             {"systems": {**systems, "reader": reader}, "targets": targets}
         )

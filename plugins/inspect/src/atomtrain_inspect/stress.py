@@ -14,7 +14,7 @@ from atomtrain.targets.units import conversion
 STRAINED = 5e-4
 """strain from which a pair of structures tells of the stress"""
 SHEARS = ("yz", "xz", "xy")
-ORDERS = {
+ORDERS: dict[tuple[int, ...], str] = {
     (0, 1, 2): "xx, yy, zz, yz, xz, xy (ASE)",
     (2, 0, 1): "xx, yy, zz, xy, yz, xz (VASP)",
     (2, 1, 0): "xx, yy, zz, xy, xz, yz (LAMMPS)",
@@ -23,8 +23,8 @@ ORDERS = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the strained pairs say: a sentence's middle (empty: all is well), how many pairs, and the part of the changes
-    that is explained with it; ``judged``: whether they say anything."""
+    """What the strained pairs say: ``what`` is wrong (empty: nothing), how many pairs, and the part of the changes that
+    is explained with it; ``judged``: whether they say anything."""
 
     what: str
     pairs: int
@@ -39,10 +39,13 @@ def judge(of: Work, volumes: np.ndarray, energy: str, length: str) -> Judgement:
     changes, strain, stress = of.energy - inner, of.stress[:, 0], of.stress[:, 1]
     good = np.isfinite(changes) & np.isfinite(stress).all(1) & (of.strain >= STRAINED)
     good &= (of.strain < 0.15) & (of.size <= NEAR)
+    good &= np.abs(inner) < 0.5 * np.abs(
+        of.energy
+    )  # of others the error of the forces' work is too large
     if good.sum() < ENOUGH:
         return Judgement("", int(good.sum()), 0.0, False)
-    # a pair counts as much as any other, and little where most of it is the work of forces
-    weights = 1 / (np.abs(of.energy) + np.abs(inner) + 1e-12)
+    size = np.abs(of.energy)  # no pair counts for much more than another
+    weights = 1 / (size + np.median(size[good]) + 1e-12)
     changes, strain, stress, volumes, weights = (
         x[good] for x in (changes, strain, stress, volumes, weights)
     )
@@ -53,7 +56,9 @@ def judge(of: Work, volumes: np.ndarray, energy: str, length: str) -> Judgement:
     }
     scales = dict(_scales(volumes, energy, length))
     tries = {
-        (sign, what): max(_explained(changes, sign * scale * (stretched + w), weights) for w in sheared.values())
+        (sign, what): max(
+            _explained(changes, sign * scale * (stretched + w), weights) for w in sheared.values()
+        )
         for what, scale in scales.items()
         for sign in (1, -1)
     }
