@@ -16,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from typer.testing import CliRunner
 
+from atomtrain.api import convert
 from atomtrain.errors import AtomtrainError
 from atomtrain_inspect import Report, inspect_files, inspect_options
 from atomtrain_inspect.command import app
@@ -340,6 +341,17 @@ def test_samples_are_even_and_of_neighbours(tmp_path: Path, molecules: list[Atom
     assert rows[0] == 0 and rows[-1] == 999_999 and (np.diff(rows) == 1).mean() > 0.7
     rows = sample(10_000, 1e4)
     assert rows is not None and len(rows) == 500 and 500 % RUN == 0
+
+
+def test_a_sample_of_a_data_set_on_disk(
+    tmp_path: Path, crystal: list[Atoms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ase.io.write(tmp_path / "a.xyz", changed(crystal[:MD], scaled("forces", -1)))
+    convert([str(tmp_path / "a.xyz")], tmp_path / "store")
+    monkeypatch.setattr("atomtrain_inspect.sets.MOST_STRUCTURES", 20)
+    report = inspect_files([str(tmp_path / "store")])
+    assert "20 of 30 structures of" in facts(report) and "in runs of 5" in facts(report)
+    assert checks(report) == ["forces-sign"]
 
 
 # -- functions of plain arrays ----------------------------------------------------------------------

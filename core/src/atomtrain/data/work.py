@@ -276,16 +276,24 @@ def fit(changes: np.ndarray, work: np.ndarray) -> Fit:
     n = len(x)
     if n == 0 or not x.any() or not y.any():
         return Fit(np.nan, 0.0, n, np.inf)
-    one, other = _slope(y, x), _slope(x, y)
-    if one * other <= 0:
-        return Fit(one, 0.0, n, np.inf)
-    factor = np.sign(one) * np.sqrt(one / other)
-    left = np.abs(y - factor * x)
-    weights = 1 / (np.abs(y) + np.abs(factor * x) + np.median(np.abs(y)))  # large ones do not rule
-    explained = 1.0 - (weights * left).sum() / (weights * np.abs(y)).sum()
-    trimmed = left[left <= np.quantile(left, 0.9)]  # a few may be wrong
-    error = 3 * float(np.sqrt(np.mean(trimmed**2) / np.mean((factor * x) ** 2) / n))
-    return Fit(float(factor), float(explained), n, error)
+    best = Fit(np.nan, -np.inf, n, np.inf)
+    for start in (_slope(y, x), 1 / (_slope(x, y) or np.inf)):
+        left = np.abs(y - start * x)
+        kept = left <= np.quantile(left, 0.8)
+        one, other = _slope(y[kept], x[kept]), _slope(x[kept], y[kept])
+        if one * other <= 0:
+            continue
+        factor = float(np.sign(one) * np.sqrt(one / other))
+        left = np.abs(y - factor * x)
+        weights = 1 / (
+            np.abs(y) + np.abs(factor * x) + np.median(np.abs(y))
+        )  # large ones do not rule
+        explained = float(1.0 - (weights * left).sum() / (weights * np.abs(y)).sum())
+        trimmed = left[left <= np.quantile(left, 0.8)]
+        error = 3 * float(np.sqrt(np.mean(trimmed**2) / np.mean((factor * x[kept]) ** 2) / n))
+        if explained > best.explained:
+            best = Fit(factor, explained, n, error)
+    return best
 
 
 def _slope(y: np.ndarray, x: np.ndarray) -> float:

@@ -70,7 +70,11 @@ def near_copies(looked: Looked, features: np.ndarray) -> Iterator[Finding]:
     """Structures that are nearly others, whatever the order of atoms: in the same set, and in two."""
     inside: list[tuple[int, int, float]] = []
     between: list[tuple[int, int, float]] = []
+    seen: set[int] = set()
     for k, other, size in nearly(looked, features):
+        if k in seen:
+            continue
+        seen.add(k)
         same = looked.member[k] == looked.member[other]
         (inside if same else between).append((k, other, size))
     if inside:

@@ -57,7 +57,8 @@ def audit(looked: Looked) -> Report:
         report.fact("shortest distances", f"the shortest is in {looked.named(least.structure)}")
     _alike(looked, report, around.features)
     if not looked.targets:
-        report.fact("labels", "no energy was found (say what it is called: --key energy=KEY)")
+        said = "there is none" if looked.options else "none was found (--key energy=KEY names it)"
+        report.fact("energy", said)
     for name, info in looked.targets.items():
         _energies(looked, report, name, info)
         _labels(looked, report, name, info)
