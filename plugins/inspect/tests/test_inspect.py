@@ -361,10 +361,27 @@ def test_energies_of_all_electrons_tell_their_unit() -> None:
     assert np.allclose(all_electron(np.array([6, 8])), [-37.84, -75.06], rtol=0.02)
     elements, counts = np.array([1, 6, 8]), np.array([[4.0, 1, 0], [2, 0, 1], [4, 1, 1]])
     hartree = counts @ [-0.5, -37.8, -75.0] - 0.2
-    for unit, factor in (("hartree", 1.0), ("eV", 27.2114), ("kcal/mol", 627.5), ("rydberg", 2.0)):
+    for unit, factor in (("hartree", 1.0), ("eV", 27.2114), ("kcal/mol", 627.5)):
         assert unit_of_totals(factor * hartree, counts, elements) == unit
     assert unit_of_totals(counts.sum(1) * -5.0, counts, elements) == ""
     assert unit_of_totals(np.full(3, np.nan), counts, elements) == ""
+
+
+def test_a_unit_is_told_by_several_compositions_alone(tmp_path: Path) -> None:
+    water, methane = (
+        Atoms(symbols, np.random.default_rng(0).normal(size=(len(symbols), 3)) * 3)
+        for symbols in ("OHH", "CHHHH")
+    )
+    for frames, found in (([water, methane] * 6, ["energy-unit"]), ([water] * 12, [])):
+        for k, atoms in enumerate(frames := [atoms.copy() for atoms in frames]):
+            atoms.positions += 0.01 * k * np.eye(3)[[0, 1, 2, 0, 1][: len(atoms)]]
+            energy = -76.4 if len(atoms) == 3 else -40.5
+            atoms.calc = SinglePointCalculator(atoms, energy=energy + 1e-3 * k)
+        ase.io.write(tmp_path / "a.xyz", frames)
+        report = inspect_files([str(tmp_path / "a.xyz")], unit="eV")
+        assert [f.check for f in report.findings if f.severity == "serious"] == found
+        report = inspect_files([str(tmp_path / "a.xyz")], unit="hartree")
+        assert "all electrons in hartree" in facts(report) and not report.count("serious")
 
 
 def test_a_composition_passes_over_outliers() -> None:

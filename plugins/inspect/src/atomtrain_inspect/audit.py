@@ -153,10 +153,13 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
     )
     guess = unit_of_totals(energies, counts, elements)
     if guess:
-        report.fact(
-            name, f"as large as energies of all electrons in {guess}, so that is their unit"
-        )
-        if info.unit and not same_unit(info.unit, guess):
+        # of one composition it may be chance: energies of valence electrons have any size
+        certain = found.rank > 1
+        agrees = not info.unit or same_unit(info.unit, guess)
+        if certain or agrees:
+            so = ", so that is their unit" if certain else ""
+            report.fact(name, f"as large as energies of all electrons in {guess}{so}")
+        if certain and not agrees:
             report.findings.append(
                 Finding(
                     "energy-unit",

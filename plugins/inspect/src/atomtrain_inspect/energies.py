@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-UNITS = {"hartree": 1.0, "rydberg": 2.0, "eV": 27.2114, "kcal/mol": 627.51, "kJ/mol": 2625.5}
+UNITS = {"hartree": 1.0, "eV": 27.2114, "kcal/mol": 627.51, "kJ/mol": 2625.5}
 """of one hartree"""
 FAR = 10.0
 """an outlier is so many times farther from the median than nine in ten are"""
@@ -29,7 +29,7 @@ def unit_of_totals(energies: np.ndarray, counts: np.ndarray, elements: np.ndarra
         return ""
     ratios = energies[there] / (counts[there] @ all_electron(elements))
     ratio = float(np.median(ratios))
-    if ratio <= 0 or np.abs(ratios / ratio - 1).max() > 0.1:
+    if ratio <= 0 or np.abs(ratios / ratio - 1).max() > 0.06:
         return ""
     found = min(UNITS, key=lambda unit: abs(np.log(ratio / UNITS[unit])))
     return found if abs(ratio / UNITS[found] - 1) < 0.05 else ""
