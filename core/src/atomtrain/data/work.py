@@ -94,22 +94,24 @@ def whole_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
     return found
 
 
+def kinds(store: StructureStore) -> np.ndarray:
+    """A number for each sequence of elements with its periodicity, [n]."""
+    types, pbc = store.types.numpy(), store.pbc.numpy()
+    known: dict[bytes, int] = {}
+    keys = (
+        types[a:b].tobytes() + pbc[k].tobytes()
+        for k, (a, b) in enumerate(pairwise(store.offsets.tolist()))
+    )
+    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+
+
 def pairs_of_alike(store: StructureStore, most: int) -> np.ndarray:
     """Pairs of structures with the same atoms in the same order that are close, ``[n, 2]``, each once.
 
     Up to ``most`` that follow one another in a file, whatever the order in the store, evenly chosen; and of small
     molecules up to ``most`` nearest ones.
     """
-    types, offsets = store.types.numpy(), store.offsets.numpy()
-    kinds: dict[bytes, int] = {}
-    bounds = offsets.tolist()
-    kind = np.array(
-        [
-            kinds.setdefault(types[a:b].tobytes() + store.pbc[k].numpy().tobytes(), len(kinds))
-            for k, (a, b) in enumerate(pairwise(bounds))
-        ],
-        dtype=np.int64,
-    )
+    kind = kinds(store)
     found = [*_following(store, kind, most)]
     sizes = np.bincount(kind)
     for one in np.argsort(-sizes).tolist():
@@ -303,6 +305,38 @@ def _slope(y: np.ndarray, x: np.ndarray) -> float:
     order = np.argsort(ratios)
     half = np.searchsorted(np.cumsum(weights[order]), 0.5 * weights.sum())
     return float(ratios[order][min(half, len(order) - 1)])
+
+
+# -- trajectories -----------------------------------------------------------------------------
+
+ONWARD = 1.2
+"""two steps of a trajectory lead so many times farther than the longer of them, if its frames know of one another"""
+ASKED = 60
+
+
+def trajectory_warning(store: StructureStore, length_unit: str) -> str:
+    """That frames of a file follow one another so closely that a random split leaks; empty where none do."""
+    order, files, frames = in_files(store)
+    kind = kinds(store)[order]
+    same = (np.diff(files) == 0) & (np.diff(frames) == 1) & (np.diff(kind) == 0)
+    firsts = np.flatnonzero(same[:-1] & same[1:])
+    angstrom = conversion(length_unit or "angstrom", "angstrom")
+    for file in np.unique(files[firsts]).tolist():
+        some = _even(firsts[files[firsts] == file], ASKED)
+        rows = [order[k : k + 3].tolist() for k in some.tolist()]
+        steps = np.array(
+            [[step(store, i, j).size for i, j in ((a, b), (b, c), (a, c))] for a, b, c in rows]
+        )
+        onward = steps[:, 2] > ONWARD * np.maximum(steps[:, :2].max(1), 1e-4 / angstrom)
+        usual = float(np.median(steps[:, 0])) * angstrom
+        if len(some) >= ENOUGH and onward.mean() > 0.7 and usual < 0.6:
+            name, first = store.origin(rows[0][0]), f"{usual:.2g} A"
+            return (
+                f"{name} and others follow one another closely (atoms move by {first} from one to the next, and on "
+                "from there): a random split puts neighbours on both sides, and errors on them are not those on new "
+                "structures; split by blocks, {fraction: 0.1, by: block, gap: 10}"
+            )
+    return ""
 
 
 # -- what a factor means ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from atomtrain.data import StructureStore
-from atomtrain.data.work import positions, step, whole_cell
+from atomtrain.data.work import ONWARD, positions, step, whole_cell
 
 from .finding import Finding
 from .sets import Looked
@@ -196,7 +196,7 @@ def trajectories(looked: Looked) -> Iterator[Trajectory]:
         for k in np.flatnonzero(np.isfinite(moved[1:] + moved[:-1])).tolist():
             there = _far(looked, rows, k, 2)
             if there < np.inf:
-                onward[k] = there > 1.2 * max(moved[k], moved[k + 1], 1e-4)
+                onward[k] = there > ONWARD * max(moved[k], moved[k + 1], 1e-4)
         for first, last in _mostly(onward):
             here = slice(first, last + 2)
             file, _ = looked.place(int(rows[first]))

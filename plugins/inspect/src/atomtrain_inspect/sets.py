@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +15,7 @@ import torch
 from atomtrain.data import Files, Label, Remarks, StructureStore, build_datasets, read_section
 from atomtrain.data.readers import Reading, paths_of
 from atomtrain.data.store import concatenated
-from atomtrain.data.work import in_files
+from atomtrain.data.work import in_files, kinds
 from atomtrain.errors import OptionsError
 from atomtrain.options import DatasetSection
 from atomtrain.runs.plan import plan
@@ -94,24 +94,18 @@ class Looked:
     @cached_property
     def kind(self) -> np.ndarray:
         """A number for each sequence of elements, [n]."""
-        return _numbered(self._types(lambda types: types))
+        return kinds(self.store)
 
     @cached_property
     def composition(self) -> np.ndarray:
         """A number for each composition, [n]."""
-        return _numbered(self._types(np.sort))
-
-    def _types(self, of: Callable[[np.ndarray], np.ndarray]) -> list[bytes]:
-        types, bounds = self.store.types.numpy(), self.store.offsets.tolist()
-        pbc = self.store.pbc.numpy()
-        return [
-            of(types[a:b]).tobytes() + pbc[k].tobytes() for k, (a, b) in enumerate(pairwise(bounds))
+        types, bounds, pbc = self.store.types.numpy(), self.store.offsets.tolist(), self.store.pbc
+        known: dict[bytes, int] = {}
+        keys = [
+            np.sort(types[a:b]).tobytes() + pbc[k].numpy().tobytes()
+            for k, (a, b) in enumerate(pairwise(bounds))
         ]
-
-
-def _numbered(keys: Sequence[bytes]) -> np.ndarray:
-    known: dict[bytes, int] = {}
-    return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
+        return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -247,7 +241,12 @@ def of_options(path: Path | str) -> Looked:
 
 def _said_here(text: str, energies: Iterable[str]) -> bool:
     """Whether an audit finds for itself what a training warns of."""
-    ours = ("are there before, atom by atom", "in the training set too", "far beyond the others")
+    ours = (
+        "are there before, atom by atom",
+        "in the training set too",
+        "far beyond the others",
+        "follow one another closely",
+    )
     return any(part in text for part in ours) or any(
         f"'{name}': energies change by" in text for name in energies
     )
