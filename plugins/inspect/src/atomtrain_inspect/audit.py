@@ -27,7 +27,7 @@ from .energies import bound, composition, outliers, unit_of_totals
 from .environments import environments
 from .finding import Finding, Report
 from .sets import Looked
-from .stress import judge
+from .stress import Judgement, judge
 
 PAIRS = 1000
 """pairs of structures that are compared"""
@@ -281,13 +281,12 @@ def _labels(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
     if f"{name}:strain" not in store.labels:
         return
     strains = ways[ways.strain >= 1e-5]
-    strains = Work(**{**vars(strains), "forces": factor * strains.forces})
     means = volumes(store.cells)[torch.from_numpy(strains.pairs)].mean(1).numpy()
     files = np.array([looked.order[0][i] for i in strains.pairs[:, 0].tolist()], dtype=np.int64)
     said = []
     for file in np.unique(files).tolist():
         rows = files == file
-        found = judge(strains[rows], means[rows], unit, length)
+        found = _judged(strains[rows], factor, means[rows], unit, length)
         path = looked.place(int(strains.pairs[rows][0, 0]))[0]
         if found.what:
             report.findings.append(
@@ -317,6 +316,15 @@ def _file(looked: Looked, of: Work) -> str:
     """The file that the pairs are in, and the first structure."""
     place, frame = looked.place(int(of.pairs[0, 0]))
     return f"'{place}' (structure {frame} and others)"
+
+
+def _judged(of: Work, factor: float, means: np.ndarray, unit: str, length: str) -> Judgement:
+    """Of strained pairs, where energies change by a ``factor`` times the work of the forces: either may be wrong."""
+    tries = [
+        judge(Work(**{**vars(of), "forces": factor * of.forces}), means, unit, length),
+        judge(Work(**{**vars(of), "energy": of.energy / factor}), means, unit, length),
+    ]
+    return max(tries, key=lambda one: (one.judged, not one.what, one.explained))
 
 
 def _scaled(of: Work, angstrom: float) -> Work:
