@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -202,6 +203,12 @@ def work(store: StructureStore, name: str, pairs: np.ndarray) -> Work:
     energies = _values(store, name)
     forces, strains = _values(store, f"{name}:forces"), _values(store, f"{name}:strain")
     n = len(pairs)
+
+    @cache
+    def inner(k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert forces is not None
+        return _inverse_distances(positions(store, k), forces[offsets[k] : offsets[k + 1]])
+
     found = Work(
         pairs, np.full(n, np.nan), np.full(n, np.nan), np.full((n, 2, 6), np.nan), *np.zeros((3, n))
     )
@@ -213,9 +220,7 @@ def work(store: StructureStore, name: str, pairs: np.ndarray) -> Work:
         if forces is not None:
             f, g = forces[offsets[i] : offsets[i + 1]], forces[offsets[j] : offsets[j + 1]]
             if not store.pbc[i].any() and 2 <= len(f) <= SMALL:
-                (q, one), (p, other) = (
-                    _inverse_distances(positions(store, k), f) for k, f in ((i, f), (j, g))
-                )
+                (q, one), (p, other) = inner(i), inner(j)
                 one, other = (one * (p - q)).sum(), (other * (p - q)).sum()
             else:
                 one = (f * way.displacements).sum()
@@ -387,9 +392,9 @@ def misfit_of_forces(found: Fit, energy: str, length: str) -> str:
 
 
 def forces_warning(
-    store: StructureStore, name: str, unit: str, length_unit: str, most: int = 200
+    store: StructureStore, name: str, unit: str, length_unit: str, most: int = 100
 ) -> str:
-    """What is wrong with the forces of an energy, seen in up to ``most`` pairs; empty where nothing is known to be."""
+    """What is wrong with the forces of an energy, seen in about ``most`` pairs; empty where nothing is known to be."""
     if name not in store.labels or f"{name}:forces" not in store.labels:
         return ""
     of = near(work(store, name, pairs_of_alike(store, most)), length_unit)
