@@ -329,9 +329,14 @@ def test_the_command(tmp_path: Path, crystal: list[Atoms]) -> None:
     assert isinstance(run.exception, AtomtrainError) and "give it alone" in str(run.exception)
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_what_cannot_be_read(tmp_path: Path, molecules: list[Atoms]) -> None:
     with pytest.raises(AtomtrainError, match=r"inspect: the file 'none.xyz' does not exist"):
         inspect_files(["none.xyz"])
+    ase.io.write(tmp_path / "a.xyz", molecules[:2])
+    with pytest.raises(AtomtrainError, match=r"targets.energy.unit: .furlong. is not a unit"):
+        inspect_files([str(tmp_path / "a.xyz")], unit="furlong")
+    with pytest.raises(AtomtrainError, match=r"has no 'f'; the file has: energy, forces"):
+        inspect_files([str(tmp_path / "a.xyz")], keys={"forces": "f"})
 
 
 def test_samples_are_even_and_of_neighbours(tmp_path: Path, molecules: list[Atoms]) -> None:

@@ -137,7 +137,7 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
     label = store.labels[name]
     energies = np.where(label.there.numpy(), label.values.numpy(), np.nan)[:, 0]
     there = np.isfinite(energies)
-    unit = info.unit or "(unit not said)"
+    unit = f"{info.unit}/atom" if info.unit else "per atom"
     if not there.any():
         report.fact(name, "in no structure")
         return
@@ -149,7 +149,7 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
     report.fact(
         name,
         f"in {int(there.sum())} of {len(store)} structures; {np.mean(energies[there] / counts[there].sum(1)):.4g} "
-        f"{unit}/atom in the mean; spread after composition {np.sqrt(np.mean(known**2)):.3g} {unit}/atom",
+        f"{unit} in the mean; spread after composition {np.sqrt(np.mean(known**2)):.3g} {unit}",
     )
     guess = unit_of_totals(energies, counts, elements)
     if guess:
@@ -175,7 +175,10 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
         fitted = ", ".join(
             f"{symbols([z])} {e:.5g}" for z, e in zip(elements.tolist(), found.atoms, strict=True)
         )
-        report.fact(name, f"energies of atoms by least squares ({unit}): {fitted}")
+        report.fact(
+            name,
+            f"energies of atoms by least squares: {fitted}{f' {info.unit}' if info.unit else ''}",
+        )
     far = outliers(found.left)
     if len(far):
         report.findings.append(
@@ -184,9 +187,9 @@ def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> No
                 "warning",
                 far.tolist(),
                 f"have '{name}' far from the others, of which nine in ten are within "
-                f"{np.quantile(np.abs(known), 0.9):.3g} {unit}/atom of their composition's",
+                f"{np.quantile(np.abs(known), 0.9):.3g} {unit} of their composition's",
                 "make sure that they converged and are in the same unit and reference, or leave them out",
-                [f"{found.left[k]:+.4g} {unit}/atom" for k in far[:3]],
+                [f"{found.left[k]:+.4g} {unit}" for k in far[:3]],
             )
         )
 
@@ -350,6 +353,7 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
                     "serious",
                     f"'{name}' in {_file(looked, here)} changes between close frames by what forces do not explain: "
                     f"{shifted or 'energies and forces are not of the same structures'}; make the file anew",
+                    [looked.place(int(here.pairs[0, 0]))],
                 )
             )
             continue
@@ -361,6 +365,7 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
                     check,
                     "serious",
                     f"'{name}' in {_file(looked, here)}: {atoms or said}",
+                    [looked.place(int(here.pairs[0, 0]))],
                 )
             )
         if found.believed:
@@ -377,8 +382,8 @@ def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: 
     if not judged:
         report.fact(
             name,
-            f"it cannot be judged whether forces belong to the energies ({len(of.pairs)} pairs of structures are "
-            "close enough)",
+            f"it cannot be judged whether forces belong to the energies (pairs of structures that are close "
+            f"enough: {len(of.pairs)})",
         )
     return float(np.median(factors)) if factors else 1.0
 
@@ -453,7 +458,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
     there, forces = label.there.all(1).numpy(), label.values.numpy()
     starts = store.offsets.numpy()[:-1]
     whole = np.logical_and.reduceat(there, starts)
-    unit = f"{info.unit or '(unit not said)'}/{looked.length_unit}"
+    unit = f"{info.unit}/{looked.length_unit}" if info.unit else "(no unit given)"
     size = np.linalg.norm(forces, axis=1)
     largest = np.where(whole, np.maximum.reduceat(size, starts), np.nan)
     report.fact(

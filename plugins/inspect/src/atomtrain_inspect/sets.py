@@ -17,7 +17,7 @@ from atomtrain.data.readers import Reading, paths_of
 from atomtrain.data.store import concatenated
 from atomtrain.data.work import in_files, kinds
 from atomtrain.errors import OptionsError
-from atomtrain.options import DatasetSection
+from atomtrain.options import DatasetSection, check_units
 from atomtrain.runs.plan import plan
 from atomtrain.targets import GRADIENTS, TargetInfo
 from atomtrain.targets.units import conversion
@@ -149,6 +149,7 @@ def of_files(
         section = DatasetSection.model_validate(
             {"systems": {**systems, "reader": reader}, "targets": targets}
         )
+        check_units([section])
         chosen = sample(len(file.frames), _atoms(file.frames))
         remarks = Remarks()
         only = None if chosen is None else chosen.tolist()
