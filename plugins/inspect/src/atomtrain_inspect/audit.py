@@ -298,8 +298,8 @@ def _labels(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                     "serious",
                     f"the stress of '{name}' in {_file(looked, strains[rows])} does not belong to the energies: "
                     f"{found.what} (so {100 * found.explained:.0f} % of the changes in {found.pairs} pairs of strained "
-                    "structures are explained); say unit, positive or virial in the options, or "
-                    "correct the file",
+                    "structures are explained); say unit, positive or virial in the options, or correct the file",
+                    [looked.place(int(strains[rows].pairs[0, 0]))],
                 )
             )
         elif found.judged:
