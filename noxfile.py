@@ -37,6 +37,7 @@ DISTRIBUTIONS = (
     "./plugins/dpdata",
     "./plugins/databases",
     "./plugins/schema",
+    "./plugins/inspect",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",

@@ -251,7 +251,7 @@ IRREP = "{o3_lamda: 1, o3_sigma: 1}"
             "validation_set={systems: a, targets: {energy: {kye: 3, fources: 1, uint: 3}}}",
             "3 problems",
         ),
-        ("validation_set={}", "validation_set: 'indices' or 'systems' is missing"),
+        ("validation_set={}", "validation_set: 'indices', 'fraction' or 'systems' is missing"),
         ("test_set=[{systems: {read_form: a}}]", "read_form: unknown key; did you mean 'read_from"),
         ("training_set={sytems: a}", "sytems: unknown key; did you mean 'systems'?"),
         (

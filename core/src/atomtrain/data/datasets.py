@@ -18,8 +18,10 @@ from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_s
 from atomtrain.data.splits import ranges, split_section
 from atomtrain.data.store import Label, StructureStore, concatenated
 from atomtrain.data.streamed import LazySection, StreamedStore, Structures, bytes_in_memory
+from atomtrain.data.work import forces_warning, trajectory_warning
 from atomtrain.errors import DataError, OptionsError
-from atomtrain.options import DatasetSection, Options
+from atomtrain.options import DatasetSection, Options, SplitSection
+from atomtrain.options.options import PartOf
 from atomtrain.sections.names import symbols
 from atomtrain.targets import GRADIENT_NAMES, GRADIENTS, DatasetInfo, TargetInfo
 from atomtrain.tasks import task_of
@@ -126,6 +128,13 @@ def build_datasets(
     for name, store in samples.items():
         found = set_warnings(store, samples["train"])
         remarks.warnings += [f"{SHOWN.get(name, name)} set: {warning}" for warning in found]
+    if any(_at_random(part) for part in (*options.validation_set, *options.test_set)):
+        said = trajectory_warning(samples["train"], data.length_unit)
+        remarks.warnings += [f"training set: {said}"] * bool(said)
+    for key, energy in targets.items():
+        if "forces" in energy.gradients:
+            said = forces_warning(samples["train"], key, energy.unit, data.length_unit)
+            remarks.warnings += [f"training set: '{key}': {said}"] * bool(said)
     return Datasets(
         train=stores["train"],
         validation=stores["validation"]
@@ -137,6 +146,13 @@ def build_datasets(
         notes=remarks.notes,
         warnings=remarks.warnings,
     )
+
+
+def _at_random(part: PartOf) -> bool:
+    """Whether a set is drawn from the training sections at random."""
+    if isinstance(part, SplitSection):
+        return part.by == "random"
+    return isinstance(part, (int, float)) and part > 0
 
 
 def _read(
@@ -163,7 +179,7 @@ def _read(
     for k, section in enumerate(options.training_set):
         opened = SectionFiles(section, files)
         own = opened.chosen
-        split = split_section(options, k, len(opened.structures), own)
+        split = split_section(options, k, len(opened.structures), own, opened.together)
         named = {i for frames in split.values() for i in frames or ()}
         part = read(section, also=sorted(named.difference(own)))
         place = {} if part.lazy else {frame: i for i, frame in enumerate(part.frames)}

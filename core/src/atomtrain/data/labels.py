@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from atomtrain.data.readers import Files, Reading
 from atomtrain.data.readers.base import DataFile, GradientKind, Rows, Wanted
-from atomtrain.data.splits import chosen_indices
+from atomtrain.data.splits import chosen_indices, stretches
 from atomtrain.data.store import Label
 from atomtrain.errors import DataError, OptionsError, TargetError, nearest
 from atomtrain.options import (
     DatasetSection,
     GradientSection,
+    SplitSection,
     SystemsSection,
     TargetSection,
     target_info,
@@ -24,6 +26,8 @@ from atomtrain.targets import TargetInfo
 from atomtrain.targets.units import conversion, same_unit
 from atomtrain.tasks import task_of
 
+AT_ONCE = 10_000
+"""structures that are looked through at once"""
 EXTRAPOLATED = "energy_extrapolated"
 """a key for what ASE calls the energy, also where forces are derivatives of another one"""
 
@@ -66,6 +70,45 @@ class SectionFiles:
                     f"{section.where('systems', 'length_unit')}: '{path}' is read in {unit}, which its "
                     f"format fixes, but length_unit is {systems.length_unit}; leave length_unit out"
                 )
+
+    def together(self, split: SplitSection, frames: np.ndarray, where: str) -> np.ndarray:
+        """Which of some ``frames [n]`` a split keeps together: a number for each.
+
+        Raises OptionsError, beginning with ``where``, for a key that the structures do not have.
+        """
+        if split.by == "block":
+            order = np.argsort(frames)
+            files = [self.file.origin(k)[0] for k in frames[order].tolist()]
+            blocks = np.empty(len(frames), dtype=np.int64)
+            blocks[order] = stretches(np.array(files, dtype=np.int64), split.fraction)
+            return blocks
+        values: Iterable[object]
+        if split.by == "composition":
+            values = self._compositions(frames)
+        else:
+            values = self._groups(split.key, frames, where)
+        known: dict[object, int] = {}
+        return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
+
+    def _compositions(self, frames: np.ndarray) -> Iterator[bytes]:
+        for start in range(0, len(frames), AT_ONCE):
+            store = self.file.packed(frames[start : start + AT_ONCE].tolist(), self.where)
+            types = store.types.numpy()
+            for a, b in pairwise(store.offsets.tolist()):
+                yield np.sort(types[a:b]).tobytes()
+
+    def _groups(self, key: str, frames: np.ndarray, where: str) -> list[str]:
+        info = TargetInfo(key)
+        found = self.file.raw(key, info, Wanted(self.structures, frames.tolist(), where))
+        lacking = [k for k, value in zip(frames.tolist(), found, strict=True) if value is None]
+        if lacking:
+            near = nearest(key, sorted(self.file.keys))
+            hint = f"; did you mean '{near}'?" if near and near != key else ""
+            raise OptionsError(
+                f"{where}: {len(lacking)} of {len(frames)} structures have no '{key}' "
+                f"({self.file.named(lacking[:20])}){hint}"
+            )
+        return [str(value) for value in found]
 
     def target(self, name: str, info: TargetInfo) -> Label:
         """The label of a target; its task reads or computes it if it is not plain numbers."""

@@ -4,44 +4,48 @@ Structures given by their indices are those of the section's file, wherever they
 never trained on. Of the others, or of those that the section's own ``indices`` name, the test set takes
 the first, validation the next, training the rest, after they were shuffled once by the seed of the
 options and the section's number. A fraction is of the whole section and is rounded to the nearest number
-of structures. The sets are disjoint, and the same options give the same sets on any machine.
+of structures, or of what stays together (``by``). The sets are disjoint, and the same options give the same sets on any
+machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from atomtrain.errors import OptionsError
-from atomtrain.options import DatasetSection, IndicesSection, Options, read_indices
+from atomtrain.options import DatasetSection, IndicesSection, Options, SplitSection, read_indices
+from atomtrain.options.options import PartOf
+
+BLOCKS = 20
+"""stretches that a section is cut into, for splits by block"""
+Together = Callable[[SplitSection, np.ndarray, str], np.ndarray]
+"""Given a split, frames and where the options have it: which of the frames stay together, a number for each."""
 
 
 def split_section(
-    options: Options, k: int, n: int, own: Sequence[int]
+    options: Options, k: int, n: int, own: Sequence[int], together: Together
 ) -> dict[str, list[int] | None]:
     """Which frames go to each set: of training section ``k``, of whose file's ``n`` it has its ``own``.
 
     In the order of ``own``; those given by their indices ascending. None where a set is not taken from
-    the training sections, but has sections of its own.
+    the training sections, but has sections of its own. ``together`` answers for what the structures are.
     """
     result: dict[str, list[int] | None] = {"validation": None, "test": None}
     taken: dict[int, str] = {}
-    wanted: dict[str, int] = {}
+    wanted: dict[str, int | SplitSection] = {}
     for name in ("test", "validation"):
         sections = options.test_set if name == "test" else options.validation_set
         if not sections or all(isinstance(section, DatasetSection) for section in sections):
             continue
-        part = sections[k]
+        part = _plain(sections[k])
         where = options.source.where((f"{name}_set", k))
-        if isinstance(part, (int, float)):
-            count = part if isinstance(part, int) else round(part * len(own))
-            if count == 0 and part != 0:
-                raise OptionsError(
-                    f"{where}: {part:g} of {len(own)} structures leaves nothing for the {name} set; "
-                    "give a larger fraction, a number of structures, or 0 if there is to be none"
-                )
+        if isinstance(part, SplitSection):
+            wanted[name] = part
+        elif isinstance(part, (int, float)):
+            count = part if isinstance(part, int) else _count(part, len(own), where, name)
             if count > len(own):
                 raise OptionsError(f"{where}: {count} asked for, there are {len(own)} structures")
             wanted[name] = count
@@ -60,16 +64,87 @@ def split_section(
     frames = np.asarray(own, dtype=np.int64)
     rest = np.random.default_rng([options.seed, k]).permutation(len(frames))
     rest = rest[~np.isin(frames[rest], np.array(list(taken), dtype=np.int64))]
-    for name, count in wanted.items():
-        result[name] = frames[np.sort(rest[:count])].tolist()
-        rest = rest[count:]
+    for name, part in wanted.items():
+        if isinstance(part, SplitSection):
+            where = options.source.where((f"{name}_set", k))
+            labels = together(part, frames, where)
+            chosen = _whole_groups(labels[rest], round(part.fraction * len(own)), where)
+            picked, rest = rest[chosen], rest[~chosen]
+            rest = rest[~_within(frames[rest], frames[picked], part.gap)]
+        else:
+            picked, rest = rest[:part], rest[part:]
+        result[name] = frames[np.sort(picked)].tolist()
     if not len(rest):
+        gaps = any(isinstance(part, SplitSection) and part.gap for part in wanted.values())
         raise OptionsError(
-            f"{options.source.where(('training_set', k))}: validation and test take all {len(own)} "
-            "structures, nothing is left to train on"
+            f"{options.source.where(('training_set', k))}: validation and test take all {len(own)} structures"
+            f"{' with the gap around their blocks' if gaps else ''}, nothing is left to train on"
         )
     result["train"] = frames[np.sort(rest)].tolist()
     return result
+
+
+def _plain(part: PartOf) -> PartOf:
+    """A split that keeps nothing together as the fraction that it is."""
+    return part.fraction if isinstance(part, SplitSection) and part.by == "random" else part
+
+
+def _count(fraction: float, n: int, where: str, name: str) -> int:
+    """How many structures a fraction of ``n`` is. OptionsError where it is none."""
+    count = round(fraction * n)
+    if count == 0 and fraction != 0:
+        raise OptionsError(
+            f"{where}: {fraction:g} of {n} structures leaves nothing for the {name} set; "
+            "give a larger fraction, a number of structures, or 0 if there is to be none"
+        )
+    return count
+
+
+def _whole_groups(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+    """Which of some structures ``[n]`` are taken, of each group all or none: about ``count``.
+
+    Groups are taken in the order in which they come first in ``labels``, as far as that brings their number closer; the
+    smallest, if all are too large.
+    """
+    names, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    if len(names) < 2:
+        raise OptionsError(
+            f"{where}: all {len(labels)} structures belong together, so none can be taken apart from the others; "
+            "split by something else"
+        )
+    taken: list[int] = []
+    total = 0
+    for k in np.argsort(first).tolist():
+        if abs(total + sizes[k] - count) < abs(total - count):
+            taken.append(k)
+            total += int(sizes[k])
+    taken = taken[: len(names) - 1] or [int(sizes.argmin())]
+    return np.isin(labels, names[taken])
+
+
+def _within(frames: np.ndarray, picked: np.ndarray, gap: int) -> np.ndarray:
+    """Which of some ``frames`` are at most ``gap`` from one that was picked."""
+    ordered = np.sort(picked)
+    places = np.searchsorted(ordered, frames)
+    before = frames - ordered[np.maximum(places - 1, 0)]
+    after = ordered[np.minimum(places, len(ordered) - 1)] - frames
+    return ((before >= 0) & (before <= gap)) | ((after >= 0) & (after <= gap))
+
+
+def stretches(files: np.ndarray, fraction: float) -> np.ndarray:
+    """A number for each of some frames ``[n]`` that are in these ``files``, in order: that of its block.
+
+    Blocks are of about one length, a twentieth or less where the fraction is smaller, and none is in two files.
+    """
+    n = len(files)
+    length = max(1, round(min(1 / BLOCKS, fraction) * n))
+    found = np.zeros(n, dtype=np.int64)
+    blocks = 0
+    for part in np.split(np.arange(n), 1 + np.flatnonzero(np.diff(files))):
+        count = max(1, round(len(part) / length))
+        found[part] = blocks + np.arange(len(part)) * count // max(len(part), 1)
+        blocks += count
+    return found
 
 
 def _not_trained_on(indices: Sequence[int], own: Sequence[int], where: str, name: str) -> None:

@@ -12,6 +12,7 @@ from atomtrain.options.head import HeadSection as HeadSection
 from atomtrain.options.loss import LossSpec as LossSpec
 from atomtrain.options.options import IndicesSection as IndicesSection
 from atomtrain.options.options import Options as Options
+from atomtrain.options.options import SplitSection as SplitSection
 from atomtrain.options.options import check_units as check_units
 from atomtrain.options.options import complete as complete
 from atomtrain.options.options import dump_yaml as dump_yaml

@@ -63,13 +63,38 @@ class IndicesSection(Section):
     other): a list, or a text file of them. They are not trained on."""
 
 
+class SplitSection(Section):
+    """A part of each training section that is drawn so that structures which belong together stay together."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+    """Which part of the structures, as nearly as what stays together allows."""
+    by: Literal["random", "group", "composition", "block"] = "random"
+    """What stays together: nothing (``random``), structures with the same value of ``key`` (``group``) or of one
+    composition, or stretches of neighbouring frames (``block``), for trajectories."""
+    key: str = ""
+    """For groups: the name of a value that the structures have in the file (``group``, ``config_type``, ...)."""
+    gap: Annotated[int, Field(ge=0)] = 0
+    """For blocks: so many frames on either side of a block are in no set."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> SplitSection:
+        if self.by == "group" and not self.key:
+            raise Problems.at("by", "groups need a key: the name of a value in the file")
+        if self.key and self.by != "group":
+            raise Problems.at("key", f"only groups have one, and this is a split by {self.by}")
+        if self.gap and self.by != "block":
+            raise Problems.at("gap", f"only blocks have one, and this is a split by {self.by}")
+        return self
+
+
 def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
 def _for_each(value: Any, info: ValidationInfo) -> Any:
-    """A number is meant for each training section; anything else is a list or its only entry."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    """A number or fraction is meant for each training section; anything else is a list or its only entry."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number or (isinstance(value, dict) and "fraction" in value):
         return [value] * len(info.data.get("training_set", [0]))
     return _listed(value)
 
@@ -88,10 +113,13 @@ def _part(part: Any) -> Any:
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=0)]
 PartOf = Annotated[
-    float | int | IndicesSection | DatasetSection,
-    BeforeValidator(_part, json_schema_input_type=_Fraction | _Count | IndicesSection | Dataset),
+    float | int | IndicesSection | SplitSection | DatasetSection,
+    BeforeValidator(
+        _part,
+        json_schema_input_type=_Fraction | _Count | IndicesSection | SplitSection | Dataset,
+    ),
 ]
-"""A part of a training section (fraction, count, indices) or structures of their own."""
+"""A part of a training section (fraction, count, indices, split) or structures of their own."""
 
 
 def _one_for_each(parts: list[PartOf], info: ValidationInfo) -> list[PartOf]:
@@ -158,9 +186,9 @@ class Options(Section):
         BeforeValidator(_for_each, json_schema_input_type=PartOf | Annotated[Parts, Some]),
     ]
     """What to choose the best model by: a fraction (below 1) or number of the structures of each
-    training section, ``{indices: ...}`` in its file, or a list with one of these per training section; or
-    structures of their own, a path, a section or any number of sections. ``0``: no validation, the best
-    model is the last one."""
+    training section, ``{fraction: 0.1, by: block}``, ``{indices: ...}`` in its file, or a list with one of these
+    per training section; or structures of their own, a path, a section or any number of sections. ``0``: no
+    validation, the best model is the last one."""
     test_set: Annotated[
         Parts, BeforeValidator(_for_each, json_schema_input_type=PartOf | Parts)
     ] = []

@@ -1,0 +1,522 @@
+"""All that is looked at, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from atomtrain.data.work import (
+    Fit,
+    Work,
+    factor_of_forces,
+    fit,
+    misfit_of_forces,
+    near,
+    pairs_of_alike,
+    work,
+)
+from atomtrain.graph import volumes
+from atomtrain.sections.names import symbols
+from atomtrain.targets import TargetInfo
+from atomtrain.targets.units import conversion, same_unit
+
+from . import alike
+from .energies import bound, composition, outliers, unit_of_totals
+from .environments import environments
+from .finding import Finding, Report
+from .sets import Looked
+from .stress import Judgement, judge
+
+PAIRS = 1000
+"""pairs of structures that are compared"""
+FAR = 5.0
+"""times that three in four pairs are off, from which a pair is wrong"""
+NET = 0.05
+"""of the forces' size, beyond which their sum is not zero"""
+
+
+def audit(looked: Looked) -> Report:
+    """What there is to say of structures and their energies, forces and stress."""
+    report = Report()
+    report.findings += looked.said
+    for line in looked.samples:
+        report.fact("structures", f"a sample: {line}")
+    _structures(looked, report)
+    around = environments(looked.store, looked.length_unit)
+    if around.shortest:
+        report.fact(
+            "shortest distances",
+            ", ".join(
+                f"{symbols([one.first])}-{symbols([one.second])} {one.distance:.3g} A"
+                for one in around.shortest[:12]
+            ),
+        )
+        least = around.shortest[0]
+        report.fact("shortest distances", f"the shortest is in {looked.named(least.structure)}")
+    _alike(looked, report, around.features)
+    if not looked.targets:
+        said = "there is none" if looked.options else "none was found (--key energy=KEY names it)"
+        report.fact("energy", said)
+    for name, info in looked.targets.items():
+        _energies(looked, report, name, info)
+        _labels(looked, report, name, info)
+    report.sort()
+    return report
+
+
+# -- structures ----------------------------------------------------------------------------------
+
+
+def _structures(looked: Looked, report: Report) -> None:
+    store = looked.store
+    n = store.n_atoms
+    sizes = [f"{int((looked.member == k).sum())} {name}" for k, name in enumerate(looked.sets)]
+    report.fact("structures", f"{len(looked)} ({', '.join(sizes[:6])}{', ...' * (len(sizes) > 6)})")
+    report.fact(
+        "structures",
+        f"elements {symbols(store.elements, ' ')}; {_range(int(n.min()), int(n.max()))} atoms; "
+        f"{_counted(looked)}",
+    )
+    directions = store.pbc.sum(1)
+    said = [
+        f"{int((directions == k).sum())} {what}"
+        for k, what in (
+            (3, "periodic"),
+            (2, "periodic in two directions"),
+            (1, "in one"),
+            (0, "not periodic"),
+        )
+        if bool((directions == k).any())
+    ]
+    report.fact("structures", "; ".join(said))
+    if bool((directions == 3).any()):
+        masses = _masses()[store.types.numpy()]
+        mass = np.add.reduceat(masses, store.offsets.numpy()[:-1])
+        volume = volumes(store.cells).numpy() * looked.angstrom**3
+        density = (1.66054 * mass / np.maximum(volume, 1e-9))[(directions == 3).numpy()]
+        report.fact("structures", f"densities {density.min():.3g} to {density.max():.3g} g/cm^3")
+
+
+def _counted(looked: Looked) -> str:
+    kinds = len(np.unique(looked.composition))
+    return "one composition" if kinds == 1 else f"{kinds} compositions"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _masses() -> np.ndarray:
+    from ase.data import atomic_masses
+
+    found: np.ndarray = atomic_masses
+    return found
+
+
+def _alike(looked: Looked, report: Report, features: np.ndarray) -> None:
+    report.findings += alike.copies(looked)
+    report.findings += alike.near_copies(looked, features)
+    apart = []
+    for run in alike.trajectories(looked):
+        finding, lag = alike.close_in_time(looked, run)
+        if finding is not None:
+            report.findings.append(finding)
+        apart.append(f"'{run.file}': apart after about {lag} frames")
+        report.findings += alike.out_of_place(looked, run)
+    for line in apart[:6]:
+        report.fact("trajectories", line)
+
+
+# -- energies ------------------------------------------------------------------------------------
+
+
+def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> None:
+    store = looked.store
+    label = store.labels[name]
+    energies = np.where(label.there.numpy(), label.values.numpy(), np.nan)[:, 0]
+    there = np.isfinite(energies)
+    unit = f"{info.unit}/atom" if info.unit else "per atom"
+    if not there.any():
+        report.fact(name, "in no structure")
+        return
+    elements = np.array(store.elements)
+    counts = np.zeros((len(store), len(elements)))
+    np.add.at(counts, (store.structure.numpy(), np.searchsorted(elements, store.types.numpy())), 1)
+    found = composition(energies, counts)
+    known = found.left[there]
+    report.fact(
+        name,
+        f"in {int(there.sum())} of {len(store)} structures; {np.mean(energies[there] / counts[there].sum(1)):.4g} "
+        f"{unit} in the mean; spread after composition {np.sqrt(np.mean(known**2)):.3g} {unit}",
+    )
+    guess = unit_of_totals(energies, counts, elements)
+    if guess:
+        # of one composition it may be chance: energies of valence electrons have any size
+        certain = found.rank > 1
+        agrees = not info.unit or same_unit(info.unit, guess)
+        if certain or agrees:
+            so = ", so that is their unit" if certain else ""
+            report.fact(name, f"as large as energies of all electrons in {guess}{so}")
+        if certain and not agrees:
+            report.findings.append(
+                Finding(
+                    "energy-unit",
+                    "serious",
+                    f"'{name}' of {_first(looked, there)} and others is as large as energies of all electrons are in "
+                    f"{guess}, but its unit is said to be {info.unit}: write unit: {guess}, or correct the file",
+                )
+            )
+    else:
+        report.fact(name, "not as large as energies of all electrons: they do not tell their unit")
+    _atoms(looked, report, name, info, energies, counts, elements, found.rank)
+    if found.rank == len(elements):
+        fitted = ", ".join(
+            f"{symbols([z])} {e:.5g}" for z, e in zip(elements.tolist(), found.atoms, strict=True)
+        )
+        report.fact(
+            name,
+            f"energies of atoms by least squares: {fitted}{f' {info.unit}' if info.unit else ''}",
+        )
+    far = outliers(found.left)
+    if len(far):
+        report.findings.append(
+            looked.finding(
+                "energy-outlier",
+                "warning",
+                far.tolist(),
+                f"have '{name}' far from the others, of which nine in ten are within "
+                f"{np.quantile(np.abs(known), 0.9):.3g} {unit} of their composition's",
+                "make sure that they converged and are in the same unit and reference, or leave them out",
+                [f"{found.left[k]:+.4g} {unit}" for k in far[:3]],
+            )
+        )
+
+
+def _first(looked: Looked, there: np.ndarray) -> str:
+    return looked.named(int(np.flatnonzero(there)[0]))
+
+
+def _atoms(
+    looked: Looked,
+    report: Report,
+    name: str,
+    info: TargetInfo,
+    energies: np.ndarray,
+    counts: np.ndarray,
+    elements: np.ndarray,
+    rank: int,
+) -> None:
+    """Isolated atoms: which elements have one, and whether their energies belong to the others."""
+    single = (counts.sum(1) == 1) & np.isfinite(energies)
+    # a crystal of one atom is none
+    single &= ~looked.store.pbc.any(1).numpy() | _wide(looked)
+    alone = np.full(len(elements), np.nan)
+    for k in range(len(elements)):
+        own = energies[single & (counts[:, k] == 1)]
+        if len(own):
+            alone[k] = np.median(own)
+    has = np.isfinite(alone)
+    lacking = symbols(elements[~has].tolist())
+    if has.any() and not has.all():
+        report.findings.append(
+            Finding(
+                "isolated-atoms",
+                "warning",
+                f"there are isolated atoms of {symbols(elements[has].tolist())}, not of {lacking} "
+                f"({_first(looked, single)}): dissociation will be wrong for these; add them, computed with the same "
+                "settings",
+            )
+        )
+    elif rank < len(elements):
+        report.findings.append(
+            Finding(
+                "composition",
+                "note",
+                f"{_first(looked, np.isfinite(energies))} and the others, of {_counted(looked)}, "
+                f"do not tell the energies of single atoms of {symbols(elements.tolist())} apart "
+                f"({rank} of {len(elements)} numbers), and there are no isolated atoms: energies of other compositions "
+                "will be meaningless; add isolated atoms, or give atomic_baseline",
+            )
+        )
+    else:
+        report.fact(
+            name,
+            "there are no isolated atoms" if not has.any() else "isolated atoms of all elements",
+        )
+    if has.any():
+        over = bound(energies, counts, alone)[~single]
+        over = over[np.isfinite(over)]
+        factor = conversion(info.unit or "eV", "eV")
+        if len(over) and (np.median(over) > 0.02 / factor or np.median(over) < -20 / factor):
+            report.findings.append(
+                Finding(
+                    "isolated-atoms",
+                    "warning",
+                    f"half of the structures are bound by less than {-np.median(over):.4g} per atom, seen from the "
+                    f"isolated atoms ({_first(looked, single)}): these are of another reference; compute them anew",
+                )
+            )
+
+
+def _wide(looked: Looked) -> np.ndarray:
+    """Whether cells are so wide that an atom is alone in them."""
+    edges = looked.store.cells.norm(dim=2).numpy() * looked.angstrom
+    return np.where(looked.store.pbc.numpy(), edges, np.inf).min(1) > 8.0
+
+
+# -- gradients -----------------------------------------------------------------------------------
+
+
+def _labels(looked: Looked, report: Report, name: str, info: TargetInfo) -> None:
+    store, unit, length = looked.store, info.unit, looked.length_unit
+    forces = store.labels.get(f"{name}:forces")
+    if forces is not None and bool(forces.there.any()):
+        _forces(looked, report, name, info)
+    else:
+        report.fact(name, "without forces")
+    ways = work(store, name, pairs_of_alike(store, PAIRS))
+    ways = _scaled(ways, looked.angstrom)
+    factor = 1.0
+    if forces is not None and bool(forces.there.any()):
+        factor = _belonging(looked, report, name, info, near(ways, "angstrom"))
+    if f"{name}:strain" not in store.labels:
+        return
+    strains = ways[ways.strain >= 1e-5]
+    means = volumes(store.cells)[torch.from_numpy(strains.pairs)].mean(1).numpy()
+    files = np.array([looked.order[0][i] for i in strains.pairs[:, 0].tolist()], dtype=np.int64)
+    said = []
+    for file in np.unique(files).tolist():
+        rows = files == file
+        found = _judged(strains[rows], factor, means[rows], unit, length)
+        path = looked.place(int(strains.pairs[rows][0, 0]))[0]
+        if found.what:
+            report.findings.append(
+                Finding(
+                    "stress",
+                    "serious",
+                    f"the stress of '{name}' in {_file(looked, strains[rows])} does not belong to the energies: "
+                    f"{found.what} (so {100 * found.explained:.0f} % of the changes in {found.pairs} pairs of strained "
+                    "structures are explained); say unit, positive or virial in the options, or correct the file",
+                    [looked.place(int(strains[rows].pairs[0, 0]))],
+                )
+            )
+        elif found.judged:
+            said.append(
+                f"stress in '{path}' belongs to the energies ({found.pairs} pairs of strained structures, "
+                f"{100 * found.explained:.0f} % explained)"
+            )
+    if not said and not any(f.check == "stress" for f in report.findings):
+        said = [
+            "it cannot be judged whether the stress belongs to the energies: it takes strained copies"
+        ]
+    for line in said:
+        report.fact(name, line)
+
+
+def _file(looked: Looked, of: Work) -> str:
+    """The file that the pairs are in, and the first structure."""
+    place, frame = looked.place(int(of.pairs[0, 0]))
+    return f"'{place}' (structure {frame} and others)"
+
+
+def _judged(of: Work, factor: float, means: np.ndarray, unit: str, length: str) -> Judgement:
+    """Of strained pairs, where energies change by a ``factor`` times the work of the forces: either may be wrong."""
+    tries = [
+        judge(Work(**{**vars(of), "forces": factor * of.forces}), means, unit, length),
+        judge(Work(**{**vars(of), "energy": of.energy / factor}), means, unit, length),
+    ]
+    return max(tries, key=lambda one: (one.judged, not one.what, one.explained))
+
+
+def _scaled(of: Work, angstrom: float) -> Work:
+    """With displacements in angstrom."""
+    return Work(**{**vars(of), "size": of.size * angstrom})
+
+
+def _belonging(looked: Looked, report: Report, name: str, info: TargetInfo, of: Work) -> float:
+    """Whether forces belong to energies, file by file; gives the factor of the forces' work that fits."""
+    files = looked.order[0][of.pairs[:, 0]] if len(of.pairs) else np.zeros(0, dtype=np.int64)
+    factors, judged = [], False
+    for file in np.unique(files).tolist():
+        here = of[files == file]
+        path = looked.place(int(here.pairs[0, 0]))[0]
+        found = factor_of_forces(here)
+        said = misfit_of_forces(found, info.unit, looked.length_unit)
+        shifted = _shifted(looked, name, here, found)
+        if shifted or _unrelated(here, found):
+            judged = True
+            report.findings.append(
+                Finding(
+                    "labels-elsewhere",
+                    "serious",
+                    f"'{name}' in {_file(looked, here)} changes between close frames by what forces do not explain: "
+                    f"{shifted or 'energies and forces are not of the same structures'}; make the file anew",
+                    [looked.place(int(here.pairs[0, 0]))],
+                )
+            )
+            continue
+        if said:
+            atoms = _per_atom(looked, here, found.factor)
+            check = "forces-sign" if found.factor < 0 else "forces-unit"
+            report.findings.append(
+                Finding(
+                    check,
+                    "serious",
+                    f"'{name}' in {_file(looked, here)}: {atoms or said}",
+                    [looked.place(int(here.pairs[0, 0]))],
+                )
+            )
+        if found.believed:
+            judged = True
+            factors.append(found.factor)
+            if not said:
+                report.fact(
+                    name,
+                    f"forces in '{path}' belong to the energies: these change by {found.factor:.3g} times the "
+                    f"work of the forces ({found.pairs} pairs of structures that are alike, "
+                    f"{100 * found.explained:.0f} % explained)",
+                )
+            report.findings += _exchanged(looked, name, here, found.factor)
+    if not judged:
+        report.fact(
+            name,
+            f"it cannot be judged whether forces belong to the energies (pairs of structures that are close "
+            f"enough: {len(of.pairs)})",
+        )
+    return float(np.median(factors)) if factors else 1.0
+
+
+def _per_atom(looked: Looked, of: Work, factor: float) -> str:
+    """A sentence, if energies turn out to be those of one atom."""
+    n = looked.store.n_atoms.numpy()[of.pairs[:, 0]]
+    total = fit(of.energy * n, of.forces)
+    if n.min() < 4 or not total.believed or not 0.8 < total.factor < 1.25:
+        return ""
+    return (
+        f"energies change by {factor:.3g} times the work of the forces, and times the number of atoms that is "
+        f"{total.factor:.3g}: the energies are per atom; multiply them by the number of atoms"
+    )
+
+
+def _unrelated(of: Work, found: Fit) -> bool:
+    """Whether energies change by more than the forces of frames this close can have left out."""
+    left = np.abs(of.energy - of.forces)
+    good = np.isfinite(left) & (of.size < 0.15)
+    enough = not found.believed and good.sum() >= 20
+    return bool(enough and left[good].sum() > 2 * np.abs(of.midway[good]).sum())
+
+
+def _shifted(looked: Looked, name: str, of: Work, found: Fit) -> str:
+    """What is said of energies that fit forces better as those of a frame before or after; empty: they do not."""
+    label = looked.store.labels[name].values.numpy()[:, 0]
+    following = of[of.pairs[:, 1] == of.pairs[:, 0] + 1]
+    as_is = fit(following.energy, following.forces).explained
+    for lag in (-1, 1, -2, 2):
+        rows = following.pairs + lag
+        inside = ((rows >= 0) & (rows < len(label))).all(1)
+        rows = rows % len(label)
+        changes = np.where(inside, label[rows[:, 1]] - label[rows[:, 0]], np.nan)
+        other = fit(changes, following.forces)
+        if other.believed and other.factor > 0 and other.explained > as_is + 0.15:
+            where = "before" if lag > 0 else "after"
+            return f"a frame has the energy of the one {abs(lag)} {where} the one that its forces are of"
+    return ""
+
+
+def _exchanged(looked: Looked, name: str, of: Work, factor: float) -> Iterator[Finding]:
+    """Structures whose labels do not fit those of any that is alike."""
+    left = np.abs(of.energy - factor * of.forces)
+    good = np.isfinite(left)
+    if good.sum() < 20:
+        return
+    # how far off forces are grows with how much they change on the way
+    change = np.abs(factor * of.midway) + 1e-12
+    bad = good & (left > FAR * np.quantile(left[good], 0.75))
+    bad &= left / change > FAR * np.quantile((left / change)[good], 0.75)
+    least: dict[int, list[bool]] = {}
+    for (i, j), wrong in zip(of.pairs[good].tolist(), bad[good].tolist(), strict=True):
+        for k in (i, j):
+            least.setdefault(k, []).append(wrong)
+    wrong = [k for k, those in least.items() if len(those) >= 2 and all(those)]
+    if wrong and len(wrong) <= max(2, 0.05 * len(least)):
+        yield looked.finding(
+            "labels-exchanged",
+            "serious",
+            sorted(wrong),
+            f"have '{name}' or forces that do not belong to them: energies differ from those of their neighbours by "
+            "far more than forces explain",
+            "their labels were exchanged, reordered or did not converge: compute them anew, or leave them out",
+        )
+
+
+def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None:
+    """Sizes, outliers, sums and torques."""
+    store = looked.store
+    label = store.labels[f"{name}:forces"]
+    there, forces = label.there.all(1).numpy(), label.values.numpy()
+    starts = store.offsets.numpy()[:-1]
+    whole = np.logical_and.reduceat(there, starts)
+    unit = f"{info.unit}/{looked.length_unit}" if info.unit else "(no unit given)"
+    size = np.linalg.norm(forces, axis=1)
+    largest = np.where(whole, np.maximum.reduceat(size, starts), np.nan)
+    report.fact(
+        name,
+        f"forces in {int(whole.sum())} structures: {np.sqrt(np.mean(forces[there] ** 2)):.3g} {unit} in the mean "
+        f"(root mean square of components), the largest {size[there].max():.4g}",
+    )
+    far = outliers(largest)
+    far = far[largest[far] > np.nanmedian(largest)]
+    if len(far):
+        report.findings.append(
+            looked.finding(
+                "force-outlier",
+                "warning",
+                far.tolist(),
+                f"have forces far beyond the others, of which half have none above {np.nanmedian(largest):.3g} {unit}",
+                "make sure that they converged and are meant, or leave them out",
+                [f"{largest[k]:.4g}" for k in far[:3]],
+            )
+        )
+    if not whole.any():
+        return
+    n = store.n_atoms.numpy()
+    scale = np.sqrt(np.add.reduceat(size**2, starts)) + 1e-12
+    net = np.linalg.norm(np.add.reduceat(forces, starts), axis=1)
+    usual = np.median(scale[whole] / np.sqrt(n[whole]))
+    bad = np.flatnonzero(whole & (n > 1) & (net > NET * np.maximum(scale, usual * np.sqrt(n))))
+    if len(bad):
+        bad = bad[np.argsort(-net[bad] / scale[bad])]
+        report.findings.append(
+            looked.finding(
+                "net-force",
+                "warning",
+                bad.tolist(),
+                f"have forces whose sum is not zero (beyond {100 * NET:.0f} % of their size)",
+                "no potential gives such: atoms or a field may be missing, or calculations did not converge; repair or "
+                "leave them out",
+                [f"{net[k]:.3g} {unit}" for k in bad[:3]],
+            )
+        )
+    free = ~store.pbc.any(1).numpy() & whole & (n > 1)
+    if not free.any():
+        return
+    middle = np.add.reduceat(store.positions.numpy(), starts) / n[:, None]
+    arms = store.positions.numpy() - np.repeat(middle, n, axis=0)
+    torque = np.linalg.norm(np.add.reduceat(np.cross(arms, forces), starts), axis=1)
+    lever = np.sqrt(np.add.reduceat((np.linalg.norm(arms, axis=1) * size) ** 2, starts)) + 1e-12
+    usual = np.median(lever[free] / np.sqrt(n[free]))
+    bad = np.flatnonzero(free & (torque > NET * np.maximum(lever, usual * np.sqrt(n))))
+    if len(bad):
+        bad = bad[np.argsort(-torque[bad] / lever[bad])]
+        report.findings.append(
+            looked.finding(
+                "torque",
+                "warning",
+                bad.tolist(),
+                f"are not periodic, and their forces would turn them (a torque beyond {100 * NET:.0f} % of its parts)",
+                "forces may belong to other atoms, to a turned copy, or be not converged; repair or leave them out",
+                [f"{torque[k]:.3g}" for k in bad[:3]],
+            )
+        )
