@@ -146,10 +146,10 @@ class BatchSource:
         self.periodic = bool(store.pbc.any())
         self.labels = {k: v.to(self.dtype) for k, v in store.labels.items()}
         self.extra = {k: v.to(self.dtype) for k, v in store.extra.items()}
-        if self.of_structures and self.constants is not None and noise is None and len(store) > 0:
-            self._keep_structures(self.constants)
         self._room: _Room | None = None
         self._all = self.constants is None  # whether all constants are kept, or there are none
+        if self.of_structures and self.constants is not None and noise is None and len(store) > 0:
+            self._keep_structures(self.constants)
         if self.clean and not self.per_structure and len(store) > 0 and self.memory_budget > 0:
             if len(store.types) <= AT_ONCE:
                 self._keep()
