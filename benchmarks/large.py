@@ -23,6 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from atomtrain.runs import plan, prepare, together, workplace
+from atomtrain.runs.plan import Plan
+from atomtrain.training.distributed import Processes
+from atomtrain.training.observers import Observer
+
 MOLECULE = (
     ("C", 1.17, -0.41, 0.0), ("C", -0.05, 0.55, 0.0), ("O", -1.19, -0.27, 0.0),
     ("H", 2.10, 0.16, 0.0), ("H", 1.19, -1.05, 0.89), ("H", 1.19, -1.05, -0.89),
@@ -64,9 +69,6 @@ def make(n: int, folder: Path) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """In a process of its own: train until the time is over, and say what was seen."""
     begin = time.time() - float(os.environ["STARTED"])
-    from atomtrain.runs import plan, prepare, workplace
-    from atomtrain.training.observers import Observer
-
     options = {
         "seed": 1,
         "architecture": {
@@ -100,14 +102,20 @@ def train(arguments: argparse.Namespace) -> None:
                 print("RESULT " + json.dumps(seen | usage()), flush=True)
                 os._exit(0)
 
-    planned = plan(options, arguments.options)
-    with workplace(planned, Path("outputs")) as place:
-        prepared = prepare(planned, place, None)
-        prepared.run.observers.append(Watch())
-        prepared.run.rehearse = None
-        prepared.train()
+    with together(options, arguments.options) as processes:
+        planned = plan(options, arguments.options)
+        run(planned, processes, Watch())
     print("RESULT " + json.dumps(seen | usage()), flush=True)
     os._exit(0)
+
+
+def run(planned: Plan, processes: Processes, watch: Observer) -> None:
+    """Train what is planned, watched."""
+    with workplace(planned, Path("outputs"), processes) as place:
+        prepared = prepare(planned, place, None)
+        prepared.run.observers.append(watch)
+        prepared.run.rehearse = None
+        prepared.train()
 
 
 def usage() -> dict[str, float]:
