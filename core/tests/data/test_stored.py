@@ -138,7 +138,17 @@ def test_a_bad_structure_leaves_nothing_behind(workplace: Path, monkeypatch) -> 
     frames[4].positions[1] = np.nan
     ase.io.write("a.xyz", frames)
     monkeypatch.setattr(conversion, "TEXT", 1)
-    with pytest.raises(DataError, match=r"positions in .* of 'a.xyz' are not finite"):
+    with pytest.raises(DataError, match=r"positions in frame 4 of 'a.xyz' are not finite"):
+        convert("a.xyz", Path("store"))
+    assert [path.name for path in Path().iterdir()] == ["a.xyz"]
+    whole = [labelled(k) for k in range(6)]
+    ase.io.write("a.xyz", whole)
+    Path("a.xyz").write_text(Path("a.xyz").read_text()[:-200])  # in the last frame
+    with pytest.raises(DataError, match=r"frame 5"):
+        convert("a.xyz", Path("store"))
+    whole[3].numbers[:], whole[3].positions[1] = 14, whole[3].positions[0]
+    ase.io.write("a.xyz", whole)
+    with pytest.raises(DataError, match=r"two atoms in one place \(structure 3 of 'a.xyz'"):
         convert("a.xyz", Path("store"))
     assert [path.name for path in Path().iterdir()] == ["a.xyz"]
     Path("full").mkdir()

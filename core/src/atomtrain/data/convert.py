@@ -75,15 +75,16 @@ def convert(
         for k, path in enumerate(paths):
             first = done = 0
             for file, length in in_pieces(path, reader, where, reading, TEXT):
-                here = f"{where}: structures {first} and following"
-                store = file.packed(range(len(file.frames)), here)
-                found.warnings += check_read(here, file.frames, store, length_unit)
+                store = file.packed(range(len(file.frames)), where)
+                found.warnings += check_read(where, file.frames, store, length_unit)
                 writer.add(file.frames, path, first)
                 about.add(file.frames)
                 account = file.account or Account()
                 _join(whole, account, path, where)
-                found.notes += [f"'{path}': {note}" for note in account.notes]
-                found.warnings += [f"'{path}': {warning}" for warning in account.warnings]
+                # what a reader says of a piece counts frames from its first
+                piece = f"'{path}'" + (f", counted from frame {first}" if first else "")
+                found.notes += [f"{piece}: {note}" for note in account.notes]
+                found.warnings += [f"{piece}: {warning}" for warning in account.warnings]
                 first, done = first + len(file.frames), min(done + length, sizes[k])
                 progress(writer.n_structures, (sum(sizes[:k]) + done) / sum(sizes))
             progress(writer.n_structures, sum(sizes[: k + 1]) / sum(sizes))
@@ -140,13 +141,10 @@ class _Summary:
     def __init__(self) -> None:
         self._n = self._periodic = 0
         self._types: set[int] = set()
-        self._largest: dict[str, float] = {}
-        self._some: list[Frame] = []
         self._keys: dict[str, int] = {}
 
     def add(self, frames: Sequence[Frame]) -> None:
         self._n += len(frames)
-        self._some += frames[: max(0, 3 - len(self._some))]
         self._types.update(np.unique(np.concatenate([f.numbers for f in frames])).tolist())
         self._periodic += sum(bool(frame.pbc.all()) for frame in frames)
         for frame in frames:

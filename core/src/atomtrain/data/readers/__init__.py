@@ -91,7 +91,7 @@ class Files:
 
         ``where`` begins the message if it cannot be read (DataError).
         """
-        paths = _paths(read_from, reader, where)
+        paths = paths_of(read_from, reader, where)
         if len(paths) == 1:
             return self._open_one(paths[0], reader, where, reading)
         key = (tuple(paths), reader or "", reading)
@@ -129,8 +129,8 @@ def in_pieces(
 ) -> Iterator[tuple[DataFile, int]]:
     """A file of frames, piece by piece where its format allows that, with the bytes of text of each piece.
 
-    ``size``: bytes of text of a piece; they are 0 where a file is read at once. Raises DataError where it cannot be
-    read, or has no frames with labels.
+    ``size``: bytes of text of a piece; they are 0 where a file is read at once. Pieces know where in the file they are.
+    Raises DataError where it cannot be read, or has no frames with labels.
     """
     kind = _kind(path, reader, where)
     if kind in ("map", "map folder", "zip"):
@@ -138,18 +138,31 @@ def in_pieces(
             f"{where}: '{path}' holds maps of metatensor, whose blocks a data set on disk cannot keep; they are "
             "read as they are"
         )
+    first = 0
+    try:
+        for frames, length in _pieces(path, kind, where, reading, size):
+            yield _Piece(path, frames, first), length
+            first += len(frames)
+    except DataError:
+        if first:  # read at once it is told by the numbers that frames and lines have in the file
+            _open(path, kind, where, reading)
+        raise
+
+
+def _pieces(
+    path: str, kind: str, where: str, reading: Reading, size: int
+) -> Iterator[tuple[Frames, int]]:
     if kind in ("store", "memmap"):
         file = _open(path, kind, where, reading)
         whole = file.in_frames(where) if isinstance(file, MemmapFile) else file.frames
         for start in range(0, len(whole), AT_ONCE):
-            piece = Frames(whole[start : start + AT_ONCE], file.account or Account(kind))
-            yield FramesFile(path, piece), 0
+            yield Frames(whole[start : start + AT_ONCE], file.account or Account(kind)), 0
         return
     if kind == "ase" and _recognised(path, reading.format, where) == ("", "ase"):
         pieces = read_in_pieces(path, where, reading.format, size)
         if pieces is not None:
             for frames, length in pieces:
-                yield FramesFile(path, settled(frames, reading, path, where)), length
+                yield settled(frames, reading, path, where), length
             return
     found = frames_of(path, kind, where, reading.format)
     if isinstance(found, Frames):
@@ -159,12 +172,18 @@ def in_pieces(
         frames = Frames(some, found.account)
         if isinstance(some, LazyFrames):
             frames = settled(frames, reading, path, where)
-        yield FramesFile(path, frames), 0
+        yield frames, 0
 
 
-def paths_of(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:
-    """The files that options or a command name, wildcards resolved. DataError where there is none, or one twice."""
-    return _paths(read_from, reader, where)
+class _Piece(FramesFile):
+    """Some of the frames of a file, of which the ``first`` is that of this number."""
+
+    def __init__(self, path: str, frames: Frames, first: int) -> None:
+        super().__init__(path, frames)
+        self._first = first
+
+    def origin(self, frame: int) -> tuple[int, int]:
+        return 0, self._first + frame
 
 
 def display(read_from: str | Sequence[str]) -> str:
@@ -175,8 +194,11 @@ def display(read_from: str | Sequence[str]) -> str:
     return ", ".join(read_from[:3]) + more
 
 
-def _paths(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:
-    """The files that are meant, in order: as listed, those of a wildcard sorted by name."""
+def paths_of(read_from: str | Sequence[str], reader: str | None, where: str) -> list[str]:
+    """The files that are meant, in order: as listed, those of a wildcard sorted by name.
+
+    DataError, beginning with ``where``, where a wildcard matches none or a file is meant twice.
+    """
     given = [read_from] if isinstance(read_from, str) else read_from
     paths: list[str] = []
     for path in given:

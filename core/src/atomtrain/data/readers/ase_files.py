@@ -75,8 +75,8 @@ def read_in_pieces(
 ) -> Iterator[tuple[Frames, int]] | None:
     """What :func:`read_ase` gives, about ``size`` bytes of text at a time, with their number; None: all at once.
 
-    Extended xyz can be read so. What is wrong with a piece raises DataError; numbers of frames in its message
-    are counted from the piece's first.
+    Extended xyz can be read so. What is wrong with a piece raises DataError, whose message counts frames and lines
+    from the piece's first.
     """
     try:
         if Path(path).is_dir() or Path(path).stat().st_size < size:
