@@ -42,7 +42,7 @@ BATCH = 64
 
 def make(n: int, folder: Path) -> None:
     """``n`` distorted molecules as a data set on disk, in float32 as large sets come."""
-    from atomtrain.data.stored import StoreWriter
+    from atomtrain.data.store_writer import StoreWriter
     from atomtrain.files import replacing_folder
     from atomtrain.frame import Frame
 

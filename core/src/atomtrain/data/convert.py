@@ -24,7 +24,7 @@ from atomtrain.data.readers import (
     paths_of,
 )
 from atomtrain.data.readers.account import Unconverged
-from atomtrain.data.stored import StoreWriter
+from atomtrain.data.store_writer import StoreWriter
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.files import check_new_folder, replacing_folder
 from atomtrain.frame import Frame

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from atomtrain.data.checks import set_warnings
+from atomtrain.data.consistency import forces_warning, trajectory_warning
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers import Files, StoreFile
 from atomtrain.data.readers.base import DataFile
@@ -18,7 +19,6 @@ from atomtrain.data.sections import LoadedSection, Remarks, find_classes, read_s
 from atomtrain.data.splits import ranges, split_section
 from atomtrain.data.store import Label, StructureStore, concatenated
 from atomtrain.data.streamed import LazySection, StreamedStore, Structures, bytes_in_memory
-from atomtrain.data.work import forces_warning, trajectory_warning
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.options import DatasetSection, Options, SplitSection
 from atomtrain.options.options import PartOf

@@ -1,7 +1,7 @@
 """An audit of data before anything is trained: ``command`` is ``atomtrain inspect``.
 
 ``sets`` reads what is looked at, ``audit`` goes through it; ``energies``, ``stress`` and ``alike`` are the questions,
-and the core's ``data.work`` is the one that trainings ask too.
+and the core's ``data.consistency`` is the one that trainings ask too.
 """
 
 from __future__ import annotations

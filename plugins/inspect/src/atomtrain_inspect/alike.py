@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from atomtrain.data import StructureStore
-from atomtrain.data.work import ONWARD, positions, step, whole_cell
+from atomtrain.data.consistency import ONWARD, positions, step, whole_cell
 
 from .finding import Finding
 from .sets import Looked

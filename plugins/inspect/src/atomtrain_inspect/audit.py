@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from atomtrain.data.work import (
+from atomtrain.data.consistency import (
     Fit,
     Work,
     factor_of_forces,
@@ -484,10 +484,8 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
     n = store.n_atoms.numpy()
     scale = np.sqrt(np.add.reduceat(size**2, starts)) + 1e-12
     net = np.linalg.norm(np.add.reduceat(forces, starts), axis=1)
-    usual = np.median(scale[whole] / np.sqrt(n[whole]))
-    bad = np.flatnonzero(whole & (n > 1) & (net > NET * np.maximum(scale, usual * np.sqrt(n))))
+    bad = _unbalanced(net, scale, n, whole, whole & (n > 1))
     if len(bad):
-        bad = bad[np.argsort(-net[bad] / scale[bad])]
         report.findings.append(
             looked.finding(
                 "net-force",
@@ -506,10 +504,8 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
     arms = store.positions.numpy() - np.repeat(middle, n, axis=0)
     torque = np.linalg.norm(np.add.reduceat(np.cross(arms, forces), starts), axis=1)
     lever = np.sqrt(np.add.reduceat((np.linalg.norm(arms, axis=1) * size) ** 2, starts)) + 1e-12
-    usual = np.median(lever[free] / np.sqrt(n[free]))
-    bad = np.flatnonzero(free & (torque > NET * np.maximum(lever, usual * np.sqrt(n))))
+    bad = _unbalanced(torque, lever, n, free, free)
     if len(bad):
-        bad = bad[np.argsort(-torque[bad] / lever[bad])]
         report.findings.append(
             looked.finding(
                 "torque",
@@ -520,3 +516,16 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
                 [f"{torque[k]:.3g}" for k in bad[:3]],
             )
         )
+
+
+def _unbalanced(
+    total: np.ndarray, size: np.ndarray, n: np.ndarray, known: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Which structures of those ``asked`` have parts that do not cancel, the worst first.
+
+    ``total`` of the parts and their ``size``, all ``[n_structures]``; of small parts the usual size of those
+    ``known`` counts.
+    """
+    usual = np.median(size[known] / np.sqrt(n[known]))
+    bad = np.flatnonzero(asked & (total > NET * np.maximum(size, usual * np.sqrt(n))))
+    return bad[np.argsort(-total[bad] / size[bad])]

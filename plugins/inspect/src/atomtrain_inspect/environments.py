@@ -8,7 +8,7 @@ import numpy as np
 import vesin
 
 from atomtrain.data import StructureStore
-from atomtrain.data.work import positions
+from atomtrain.data.consistency import positions
 from atomtrain.targets.units import conversion
 
 CUTOFF = 5.0

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from atomtrain.data import Files, Label, Remarks, StructureStore, build_datasets, read_section
+from atomtrain.data.consistency import in_files, kinds
 from atomtrain.data.readers import Reading, paths_of
 from atomtrain.data.store import concatenated
-from atomtrain.data.work import in_files, kinds
 from atomtrain.errors import OptionsError
 from atomtrain.options import DatasetSection, check_units
 from atomtrain.runs.plan import plan

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from atomtrain.data.work import BELIEVED, ENOUGH, NEAR, Work
+from atomtrain.data.consistency import BELIEVED, ENOUGH, NEAR, Work
 from atomtrain.targets.units import conversion
 
 STRAINED = 5e-4

@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from atomtrain.data import build_datasets
-from atomtrain.data.work import fit, named_factor
+from atomtrain.data.consistency import fit, named_factor
 from atomtrain.options import load_options
 
 BONDS = [(0, 1), (0, 2), (1, 2), (2, 3), (1, 3), (0, 3)]
