@@ -136,7 +136,7 @@ def train_meanwhile(
 ) -> api.TrainingResult:
     """Six epochs of a model of tables, watched, with a checkpoint after each two."""
     module = importlib.import_module("atomtrain.runs.plan")
-    monkeypatch.setattr(module, "_make_observers", lambda options: list(observers))
+    monkeypatch.setattr(module, "_observers", lambda options: list(observers))
     training = {"num_epochs": epochs, "batch_size": 3, "checkpoint_interval": 2}
     return train(folder, monkeypatch, architecture={"name": "tables", "training": training}, **more)
 

@@ -28,6 +28,7 @@ def hook_page() -> str:
         contract.BuildContext,
         contract.ComponentSpec,
         contract.ReaderSpec,
+        contract.EvaluationSpec,
     ):
         parts += [f"### `{cls.__name__}`", markdown(cls.__doc__), _fields(cls)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -114,6 +114,7 @@ def component_page() -> str:
         ("Kinds of targets", "register_tasks", CORE_KINDS),
         ("Losses", "register_losses", tuple(LOSSES)),
         ("Observers", "register_observers", ()),
+        ("Evaluations", "register_evaluations", ()),
     ):
         rows = [(f"`{name}`", "in the core") for name in core]
         rows += [(f"`{name}`", line(spec.summary)) for name, spec in components(hook).items()]

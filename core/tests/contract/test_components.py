@@ -1,7 +1,8 @@
-"""Packages without an architecture: a reader, a task, a loss, observers, a command, all installed."""
+"""Packages without an architecture: reader, task, loss, observers, evaluations, command, all installed."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from atomtrain.training.checkpoint import load_checkpoint
 
 # One distribution that offers all there is to offer. Its code is imported only when it is used.
 PLUGIN = """
-from atomtrain.contract import ComponentSpec, hookimpl
+from atomtrain.contract import ComponentSpec, EvaluationSpec, hookimpl
 
 def part(name):
     def load():
@@ -49,6 +50,12 @@ def register_losses():
 def register_observers():
     yield ComponentSpec("diary", "writes down what it hears", part("Diary"))
     yield ComponentSpec("clumsy", "falls over", part("Clumsy"))
+
+@hookimpl
+def register_evaluations():
+    yield EvaluationSpec("last", "counts what others found", part("last"), always=True)
+    yield ComponentSpec("counted", "writes down how many structures there are", part("counted"))
+    yield ComponentSpec("hopeless", "falls over", part("hopeless"))
 """
 
 PARTS = """
@@ -97,6 +104,26 @@ class Diary(Observer):
         self.write(f"epoch {record.epoch} {record.train_loss:.6g}")
     def on_end(self, outcome):
         self.write(f"end {outcome.interrupted}")
+
+from atomtrain.runs import Findings
+
+def counted(page="counted.txt"):
+    if not page.endswith(".txt"):
+        raise ValueError("page must end in .txt")
+    def evaluation(finished):
+        path = finished.run.directory / page
+        assert (finished.run.directory / "model.pt").exists()
+        path.write_text(str({n: len(s) for n, s in finished.data.sets.items() if s is not None}))
+        return Findings(["counted them"], [path], {"n": len(finished.run.train)})
+    return evaluation
+
+def last():
+    return lambda finished: Findings(values={"found": list(finished.found)})
+
+def hopeless():
+    def evaluation(finished):
+        raise RuntimeError("there is no hope")
+    return evaluation
 
 class Clumsy(Observer):
     def on_epoch(self, record):
@@ -198,6 +225,39 @@ def test_wrong_observers_are_found_before_the_run(
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=message):
         train(extras, monkeypatch, observers=observers)
+    assert not list(extras.glob("outputs/*/*"))
+
+
+def test_evaluations(
+    extras: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"counted": {"page": "mine.txt"}, "hopeless": None}
+    result = train(extras, monkeypatch, final_eval=asked)
+    assert "counted them" in caplog.text and str(result.directory / "mine.txt") in caplog.text
+    assert "final_eval: hopeless failed, nothing else is touched: RuntimeError" in caplog.text
+    told = json.loads((result.directory / "evaluation.json").read_text())
+    assert told["counted"] == {"n": result.errors["training"]["energy"]["count"]}
+    assert told["last"] == {"found": ["counted"]}  # after those that are named
+    assert told["errors"]["training"] == result.errors["training"]
+    without_it = train(extras, monkeypatch, final_eval={"last": False})
+    assert list(json.loads((without_it.directory / "evaluation.json").read_text())) == ["errors"]
+    nothing = train(extras, monkeypatch, final_eval=False)
+    assert not (nothing.directory / "evaluation.json").exists() and not nothing.errors
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"countd": {}}, PluginError, r"final_eval\.countd: .*did you mean 'counted'"),
+        ({"counted": {"page": "a.md"}}, OptionsError, r"final_eval\.counted: page must end in"),
+        ({"counted": {"pages": 1}}, OptionsError, r"final_eval\.counted: .*'pages'"),
+    ],
+)
+def test_wrong_evaluations_are_found_before_the_run(
+    extras: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(extras, monkeypatch, final_eval=asked)
     assert not list(extras.glob("outputs/*/*"))
 
 

@@ -12,6 +12,7 @@ from atomtrain.contract.architecture import Deprecation as Deprecation
 from atomtrain.contract.architecture import Person as Person
 from atomtrain.contract.architecture import Purpose as Purpose
 from atomtrain.contract.components import ComponentSpec as ComponentSpec
+from atomtrain.contract.components import EvaluationSpec as EvaluationSpec
 from atomtrain.contract.components import ReaderSpec as ReaderSpec
 from atomtrain.contract.components import component as component
 from atomtrain.contract.components import components as components

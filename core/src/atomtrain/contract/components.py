@@ -19,7 +19,7 @@ from atomtrain.errors import PluginError, nearest
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A dataset reader, task, loss or observer.
+    """A dataset reader, task, loss, observer or evaluation.
 
     ``load()`` imports and returns the implementation; it runs only when the options name ``name``.
     """
@@ -39,6 +39,17 @@ class ReaderSpec(ComponentSpec):
 
     recognises: Callable[[str, bytes], bool]
     files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationSpec(ComponentSpec):
+    """A look at every training that is over.
+
+    ``always``: also where the options do not name it, after those that they name; ``final_eval: {name: false}``
+    turns it off.
+    """
+
+    always: bool = False
 
 
 def components(hook: str) -> dict[str, ComponentSpec]:
@@ -85,6 +96,7 @@ _KINDS = {
     "register_tasks": "task",
     "register_losses": "loss",
     "register_observers": "observer",
+    "register_evaluations": "evaluation",
 }
 
 

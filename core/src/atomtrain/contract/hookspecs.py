@@ -135,3 +135,15 @@ class ComponentHooks:
         process's hears of the training. One that fails then is disabled, once, loudly.
         """
         raise NotImplementedError
+
+    @hookspec
+    def register_evaluations(self) -> Iterable[ComponentSpec]:
+        """Offer further looks at a training that is over (``final_eval:`` in the options).
+
+        ``load()`` gives a function (or class) whose keyword arguments are those of the options; it raises for
+        values it cannot take before anything is trained, and returns a function that takes an
+        :class:`atomtrain.runs.Finished` and returns :class:`atomtrain.runs.Findings`. The main process calls it when
+        model and checkpoint are in their places; one that fails is a warning. An
+        :class:`~atomtrain.contract.EvaluationSpec` may ask to be called after every training.
+        """
+        raise NotImplementedError

@@ -165,8 +165,10 @@ class Options(Section):
     have it). Energies leave a model in 64 bits all the same."""
     print_stats: bool | Literal["auto"] = "auto"
     """Whether statistics of the data sets are printed (``auto``: unless they are large)."""
-    final_eval: bool = True
-    """Whether the best model is evaluated on all sets at the end."""
+    final_eval: bool | dict[str, dict[str, Any] | bool | None] = True
+    """How the best model is evaluated at the end. ``true``: its errors on all sets, and what installed packages do
+    with every training (a report); ``false``: not at all. Further evaluations of packages by name with their
+    arguments: ``{dynamics: {temperature: 300}, report: false}``."""
     observers: Annotated[
         dict[str, dict[str, Any]], BeforeValidator(_by_name, json_schema_input_type=_Observers)
     ] = {}

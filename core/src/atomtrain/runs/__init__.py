@@ -5,6 +5,8 @@ of the architecture trains it, :func:`finish` exports it and says how good it is
 model begins, ``directory`` is what lies in the folder of a run, ``workplace`` the machine and the processes.
 """
 
+from atomtrain.runs.evaluations import Findings as Findings
+from atomtrain.runs.evaluations import Finished as Finished
 from atomtrain.runs.finish import TrainingResult as TrainingResult
 from atomtrain.runs.finish import finish as finish
 from atomtrain.runs.plan import plan as plan

@@ -16,6 +16,7 @@ from atomtrain.report.classification import (
     write_reports,
 )
 from atomtrain.runs.directory import deliver
+from atomtrain.runs.evaluations import Finished, evaluate
 from atomtrain.runs.prepare import Prepared
 from atomtrain.training.checkpoint import save_checkpoint
 from atomtrain.training.evaluate import Samples, errors_on
@@ -75,8 +76,11 @@ def finish(
     deliver(directory / "model.pt", output)
     errors: dict[str, Errors] = {}
     pictures: list[Path] = []
-    if prepared.plan.options.final_eval:
+    if prepared.plan.options.final_eval is not False:
         errors, pictures = _evaluate(prepared)
+        found = Finished(prepared.run, prepared.data, outcome, prepared.plan.completed, errors)
+        evaluate(found, prepared.plan.evaluations)
+        pictures += [file for one in found.found.values() for file in one.files]
     early = " (stopped early)" if outcome.stopped_early else ""
     log.info(
         f"done{early}; {_best(outcome)}{'' if prepared.data.validated else ', the last: there is no validation set'}"
@@ -85,7 +89,7 @@ def finish(
     log.info(f"  checkpoint  {checkpoint} (for restart, fine-tuning, export)")
     log.info(f"  run         {directory} (log, train.csv, options, splits, checkpoints)")
     if pictures:
-        log.info(f"  pictures    {', '.join(map(str, pictures))}")
+        log.info(f"  to look at  {', '.join(map(str, pictures))}")
     log.info(f"next: atomtrain show {output}; atomtrain eval {output} eval.yaml")
     return TrainingResult(output, checkpoint, directory, errors)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from atomtrain.contract import component
+from atomtrain.contract import EvaluationSpec, component, components
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
@@ -30,6 +30,7 @@ from atomtrain.options import (
     validate,
 )
 from atomtrain.plugins import Architecture, open_architecture
+from atomtrain.runs.evaluations import Evaluation
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import Checkpoints
 from atomtrain.training.observers import Observer
@@ -40,7 +41,7 @@ class Plan:
     """The options of a training with the architecture they name, its hypers, and what they name beside.
 
     ``checkpoints`` are those that hypers name (:meth:`open_checkpoints`); ``observers`` the loggers and
-    callbacks of packages.
+    callbacks of packages, ``evaluations`` what they do with the trained model, by name and in order.
     """
 
     options: Options
@@ -49,6 +50,7 @@ class Plan:
     hypers: BaseTrainerHypers
     checkpoints: Checkpoints
     observers: list[Observer]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
 
     @cached_property
     def completed(self) -> dict[str, Any]:
@@ -95,7 +97,9 @@ def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         )
     check_units([s for s in loaded.training_set if isinstance(s, DatasetSection)])
     _check_targets(architecture, loaded, hypers)
-    return Plan(loaded, architecture, model, hypers, Checkpoints(), _make_observers(loaded))
+    observers = _observers(loaded)
+    evaluations = _evaluations(loaded)
+    return Plan(loaded, architecture, model, hypers, Checkpoints(), observers, evaluations)
 
 
 def _check_targets(architecture: Architecture, options: Options, hypers: BaseTrainerHypers) -> None:
@@ -119,24 +123,46 @@ def _check_targets(architecture: Architecture, options: Options, hypers: BaseTra
         raise OptionsError(f"{where}: {message}")
 
 
-def _make_observers(options: Options) -> list[Observer]:
-    """The loggers and callbacks of packages that the options name.
+def _made(
+    hook: str, named: Mapping[str, Any], path: tuple[str, ...], options: Options
+) -> list[Any]:
+    """What packages offer to ``hook``, made with the arguments that the options have at ``path``.
 
     Raises PluginError for one that is not installed or broken, OptionsError for wrong arguments.
     """
-    made: list[Observer] = []
-    for name, arguments in options.observers.items():
-        where = options.source.where(("observers", name))
+    made: list[Any] = []
+    for name, arguments in named.items():
+        where = options.source.where((*path, name))
         try:
-            factory = component("register_observers", name).load()
+            factory = component(hook, name).load()
         except AtomtrainError as error:
             raise PluginError(f"{where}: {error}") from error
         except Exception as error:
             raise PluginError(
-                f"{where}: the observer '{name}' cannot be loaded: {type(error).__name__}: {error}"
+                f"{where}: '{name}' cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         try:
             made.append(factory(**arguments))
         except Exception as error:  # whatever a package's own check raises
             raise OptionsError(f"{where}: {error}") from error
     return made
+
+
+def _observers(options: Options) -> list[Observer]:
+    """The loggers and callbacks of packages that the options name."""
+    return _made("register_observers", options.observers, ("observers",), options)
+
+
+def _evaluations(options: Options) -> dict[str, Evaluation]:
+    """Evaluations of packages: those that the options name, then those that are always made."""
+    if options.final_eval is False:
+        return {}
+    asked = {} if options.final_eval is True else options.final_eval
+    offered = components("register_evaluations")
+    always = [n for n, s in offered.items() if isinstance(s, EvaluationSpec) and s.always]
+    # those that are always made come last: they look at what the others found
+    order = [*(name for name in asked if name not in always), *sorted(always)]
+    given = {name: asked.get(name) for name in order}
+    wanted = {n: g if isinstance(g, dict) else {} for n, g in given.items() if g is not False}
+    made = _made("register_evaluations", wanted, ("final_eval",), options)
+    return dict(zip(wanted, made, strict=True))
