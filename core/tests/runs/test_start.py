@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from ase import Atoms
 from helpers.training import train
 
 from atomtrain import api
 from atomtrain.data import Batch
 from atomtrain.model import Model
+from atomtrain_testing.predictions import store_of
 
 
 def test_a_model_may_look_at_data_before_it_is_trained_from_scratch(
@@ -47,6 +49,25 @@ def test_no_more_than_a_sample_is_made(tmp_path: Path, monkeypatch: pytest.Monke
         n_atoms.extend(len(batch.graph.types) for batch in batches)
 
     monkeypatch.setattr(Model, "calibrate", calibrate)
-    monkeypatch.setattr(sys.modules["atomtrain.runs.start"], "SAMPLE", 20)
+    start = sys.modules["atomtrain.runs.start"]
+    monkeypatch.setattr(start, "SAMPLE", 20)
+    monkeypatch.setattr(start, "OF_EACH", 0)
     train(tmp_path, monkeypatch)
     assert sum(n_atoms[:-1]) < 20 <= sum(n_atoms)
+
+
+def test_rare_elements_are_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Structures with S stand at no place that is drawn; others are there once, and no more than are needed."""
+    start = sys.modules["atomtrain.runs.start"]
+    monkeypatch.setattr(start, "SAMPLE", 30)
+    monkeypatch.setattr(start, "OF_EACH", 4)
+    water, sulphide = (
+        Atoms(s, positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0]]) for s in ("OH2", "SH2")
+    )
+    store = store_of([sulphide if k % 20 == 7 else water for k in range(200)])
+    for seed in range(5):
+        batches = list(start._sample(store, 2.0, seed))
+        structures = [int(batch.structures) for batch in batches]
+        types = torch.cat([batch.graph.types for batch in batches])
+        assert len(structures) == len(set(structures)) <= 10 + 4
+        assert int((types == 16).sum()) >= 4

@@ -36,7 +36,9 @@ from atomtrain.training.predict import normalised_store
 
 log = logging.getLogger("atomtrain")
 SAMPLE = 4000
-"""atoms that a model may look at before it is trained"""
+"""atoms that a model may look at before it is trained, or a few more"""
+OF_EACH = 50
+"""atoms of each element among them, if there are so many"""
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,19 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
 
 
 def _sample(store: StructureStore, cutoff: float, seed: int) -> Iterator[Batch]:
-    """Batches of structures until there are ``SAMPLE`` atoms, made as they are taken."""
+    """Batches of structures until there are ``SAMPLE`` atoms, and enough of each element, made as they are taken."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(store), generator=generator)
     total = store.n_atoms[order].cumsum(0)
-    taken = order[total - store.n_atoms[order] < SAMPLE]
+    taken = total - store.n_atoms[order] < SAMPLE
+    for element in store.elements:
+        of_it = torch.bincount(store.structure[store.types == element], minlength=len(store))[order]
+        missing = OF_EACH - int(of_it[taken].sum())
+        if missing > 0:
+            more = of_it.masked_fill(taken, 0)
+            taken |= (more > 0) & (more.cumsum(0) - more < missing)
     source = BatchSource(store, cutoff=cutoff, dtype=torch.float64)
-    for structure in taken:
+    for structure in order[taken]:
         yield source.batch(structure.reshape(1))
 
 

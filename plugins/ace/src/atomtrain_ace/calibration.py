@@ -2,7 +2,8 @@
 
 All are statistics of float64 that later trainings keep. The density has no weights, so that its statistics are
 the data's; features are normalised as they come from the weights that training starts with. Elements, and pairs of
-elements, that the data do not have get the mean of the others: a later training may bring them.
+elements, of which the data have few are drawn to the mean of the others, and those that they do not have get it: what
+two atoms say of an element made features of others a thousand times too large, and a later training may bring more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FLOOR = 0.3
 """of the largest variance: combinations of radial functions that vary less are not blown up to size 1"""
+FEW = 20
+"""atoms of a kind that weigh as much as all other kinds"""
 CLOSEST = 0.9
 """of the shortest distance of two elements: where the network stops to believe in distances"""
 N_FORCES = 20
@@ -95,32 +98,29 @@ def calibrate(
 def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
     """Radial functions of variance 1 and no correlation, for each pair of elements and degree.
 
-    Without the mean of degree 0, which no product then has to do with.
+    Without the mean of degree 0, which no product then has to do with. Of atoms that have such neighbours: where few
+    have, those few would else be large.
     """
-    n_species = model.n_species
+    n_species, n_radial = model.n_species, model.hypers.num_radial
     blocks = model.blocks.split(flat)[: model.hypers.max_degree + 1]
-    seen = torch.zeros(model.whitening.shape[:2], dtype=torch.bool)
-    for s in species.unique().tolist():
-        for degree, block in enumerate(blocks):
-            own = block[species == s]
+    model.density_mean.copy_(_moments(blocks[0][:, 0], species, n_species)[0])
+    for degree, block in enumerate(blocks):
+        covariance = torch.zeros(n_species, n_species, n_radial, n_radial, dtype=flat.dtype)
+        counts = torch.zeros(n_species, n_species, dtype=torch.int64)
+        for s in species.unique().tolist():
+            own = block[species == s].unflatten(2, (n_species, n_radial))
+            there = own.abs().amax((1, 3)) > 0.0
             if degree == 0:
-                model.density_mean[s] = own.mean(0)[0]
-                own = own - own.mean(0)
-            for t, part in enumerate(own.flatten(0, 1).chunk(n_species, 1)):
-                variances, directions = torch.linalg.eigh(part.T @ part / len(part))
-                if float(variances[-1]) < 1e-12:
-                    continue  # no such neighbours
-                size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * variances[-1])
-                model.whitening[degree, s * n_species + t] = (directions * size) @ directions.T
-                seen[degree, s * n_species + t] = True
-    _as_others(model.density_mean, _there(species, n_species))
-    for matrices, there in zip(model.whitening, seen, strict=True):
-        _as_others(matrices, there)
-
-
-def _there(species: Tensor, n_species: int) -> Tensor:
-    """``[n_species]`` bool: of which elements there are atoms."""
-    return torch.bincount(species, minlength=n_species) > 0
+                own = own - model.density_mean[s].unflatten(0, (n_species, n_radial))
+            counts[s] = there.sum(0)
+            rows = own * there[:, None, :, None]
+            covariance[s] = torch.einsum("amtp,amtq->tpq", rows, rows) / own.shape[1]
+        covariance /= counts.clamp(min=1)[:, :, None, None]
+        drawn = _drawn(covariance.flatten(0, 1), counts.flatten())
+        variances, directions = torch.linalg.eigh(drawn)
+        largest = variances[:, -1:].clamp(min=1e-12)
+        size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * largest)
+        model.whitening[degree] = (directions * size.unsqueeze(1)) @ directions.mT
 
 
 def _as_others(rows: Tensor, there: Tensor) -> None:
@@ -129,30 +129,49 @@ def _as_others(rows: Tensor, there: Tensor) -> None:
         rows[~there] = rows[there].mean(0)
 
 
+def _drawn(rows: Tensor, counts: Tensor) -> Tensor:
+    """Statistics ``[n, ...]`` of kinds that ``counts [n]`` atoms had: those of few are drawn to the mean of others."""
+    weight = (counts / (counts + FEW)).reshape(-1, *[1] * (rows.dim() - 1))
+    mean = (weight * rows).sum(0) / weight.sum().clamp(min=1e-12)
+    return weight * rows + (1.0 - weight) * mean
+
+
+def _moments(values: Tensor, species: Tensor, n_species: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of ``values [n_atoms, ...]`` by element, ``[n_species, ...]`` each; the variance is drawn."""
+    counts = torch.bincount(species, minlength=n_species)
+    means = values.new_zeros(n_species, *values.shape[1:])
+    variances = torch.zeros_like(means)
+    for s in species.unique().tolist():
+        own = values[species == s]
+        means[s], variances[s] = own.mean(0), own.var(0, correction=0)
+    _as_others(means, counts > 0)
+    return means, _drawn(variances, counts)
+
+
 def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -> None:
     """Mean and deviation of the features ``[n_atoms, F]``, for each element."""
-    for s in species.unique().tolist():
-        own = features[species == s]
-        deviation = own.std(0, correction=0)
-        floor = 1e-3 * float(deviation.mean()) + 1e-12  # features that do not vary stay small
-        mean[s] = own.mean(0)
-        scale[s] = 1.0 / (deviation + floor)
-    for rows in (mean, scale):
-        _as_others(rows, _there(species, len(rows)))
+    means, variances = _moments(features, species, len(mean))
+    deviation = variances.sqrt()
+    floor = 1e-3 * deviation.mean(1, keepdim=True) + 1e-12  # features that do not vary stay small
+    mean.copy_(means)
+    scale.copy_(1.0 / (deviation + floor))
 
 
 def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
     """Columns of the second layer's density ``[n_atoms, K, Q]`` get variance 1, by degree and element."""
-    for s in species.unique().tolist():
-        own = density[species == s]
-        second.mean[s] = own[:, 0].mean(0)
-        for degree in range(second.products.degree + 1):
-            part = own[:, degree**2 : (degree + 1) ** 2]
-            part = part - part.mean(0) if degree == 0 else part
-            size = part.square().mean((0, 1)).sqrt()
-            second.scale[degree, s] = 1.0 / (size + 1e-3 * float(size.mean()) + 1e-12)
-    for rows in (second.mean, *second.scale):
-        _as_others(rows, _there(species, len(rows)))
+    n_species = len(second.mean)
+    counts = torch.bincount(species, minlength=n_species)
+    for degree in range(second.products.degree + 1):
+        part = density[:, degree**2 : (degree + 1) ** 2]
+        if degree == 0:
+            means, squares = _moments(part[:, 0], species, n_species)
+            second.mean.copy_(means)
+        else:
+            each = torch.zeros(n_species, part.shape[2], dtype=part.dtype)
+            each.index_add_(0, species, part.square().mean(1))
+            squares = _drawn(each / counts.clamp(min=1).unsqueeze(1), counts)
+        size = squares.sqrt()
+        second.scale[degree] = 1.0 / (size + 1e-3 * size.mean(1, keepdim=True) + 1e-12)
 
 
 def _size(model: Ace, batches: list[Batch]) -> None:
