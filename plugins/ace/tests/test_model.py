@@ -48,6 +48,10 @@ def close(one: Way, other: Way) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def among(one: torch.Tensor, others: torch.Tensor) -> bool:
+    return bool(((others.amin(0) <= one) & (one <= others.amax(0))).all())
+
+
 def graph_batch(frames: list[Atoms]) -> Batch:
     return source_of(store_of(frames), cutoff=4.5).batch(torch.arange(len(frames)))
 
@@ -169,12 +173,10 @@ def test_elements_without_data_are_seen_as_the_others(batch: Batch, num_layers: 
     for rows in means:
         assert rows[others].abs().sum() > 0
         torch.testing.assert_close(rows[n], rows[others].mean(0))
-    sizes = torch.linalg.matrix_norm(model.whitening, 2).reshape(3, 4, 4)
-    scales += [size[others][:, others].flatten().unsqueeze(1) for size in sizes]
-    for rows, of_it in zip(scales, [*(s[n] for s in scales[:-3]), *sizes[:, n, n]], strict=True):
-        if len(rows) == 4:
-            rows = rows[others]
-        assert bool(((rows.amin(0) <= of_it) & (of_it <= rows.amax(0))).all())
+    for rows in scales:
+        assert among(rows[n], rows[others])
+    for size in torch.linalg.matrix_norm(model.whitening, 2).reshape(3, 4, 4):
+        assert among(size[n, n], size[others][:, others].flatten())
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])
