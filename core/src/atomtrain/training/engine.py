@@ -9,7 +9,6 @@ bit for bit. What is not of gradients and epochs is the business of the :class:`
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +18,7 @@ from atomtrain.data import Limits
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.options import LossSpec, TrainerHypers
 from atomtrain.schedules import EpochSchedule
+from atomtrain.training.brake import Brake
 from atomtrain.training.finetune import parameter_groups
 from atomtrain.training.observers import Errors
 from atomtrain.training.optimisation import (
@@ -32,6 +32,7 @@ from atomtrain.training.run import TrainingRun
 if TYPE_CHECKING:
     from atomtrain.data import Batch
     from atomtrain.model.base import Model
+    from atomtrain.training.metrics import ErrorSums
 
 log = logging.getLogger("atomtrain")
 OUTWEIGHED = 100.0
@@ -55,7 +56,13 @@ class Engine:
         self.hypers = run.hypers
         self.model = run.predictor.model
         # what a restart needs beside what a session has
-        self.state: dict[str, Any] = {"step_in_epoch": 0, "loss_sum": 0.0}
+        self.brake = Brake(self.model)
+        self.state: dict[str, Any] = {
+            "step_in_epoch": 0,
+            "loss_sum": 0.0,
+            "losses": [],
+            "brake": self.brake,
+        }
         self.session = session = run.session(self.state)
         batches = self._batches(0)
         self.n_steps = len(batches) // self._parts(len(batches))
@@ -99,7 +106,7 @@ class Engine:
 
     def train(self) -> TrainingOutcome:
         """Go through the epochs that are left."""
-        hypers, session, state = self.hypers, self.session, self.state
+        hypers, session = self.hypers, self.session
         with session:
             if session.judge.anew and self.schedule is not None:
                 self.schedule.forget_best()
@@ -109,7 +116,6 @@ class Engine:
                 self.begin_epoch()
                 logged = epoch == session.first_stage or epoch % hypers.log_interval == 0
                 loss, errors = self._train_epoch(logged or not session.judge.validates)
-                state["step_in_epoch"], state["loss_sum"] = 0, 0.0
                 record = session.validated(
                     loss,
                     train_errors=errors,
@@ -133,6 +139,37 @@ class Engine:
         self.session.sources.make()
 
     def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
+        """The mean loss of an epoch, and its errors; one whose loss blows up is done again."""
+        state = self.state
+        begun = {name: state[name] for name in ("step_in_epoch", "loss_sum", "losses")}
+        self.brake.keep({k: v for k, v in state.items() if v is not self.brake})
+        while True:
+            total, sums, stopping = self._pass(with_errors)
+            good = self.brake.holds(state["losses"])
+            if not good:
+                self._take_back(total)
+                state |= begun
+            if stopping:
+                self.session.stop()
+            if good:
+                break
+        self.brake.release()
+        n_steps = max(state["step_in_epoch"], 1)
+        state |= {"step_in_epoch": 0, "loss_sum": 0.0, "losses": []}
+        return total / n_steps, sums.results() if with_errors else {}
+
+    def _take_back(self, total: float) -> None:
+        """Go back to where the epoch began; an error where that has not helped."""
+        rate = self.hypers.learning_rate
+        if not self.brake.take_back(self.epoch, rate):
+            raise AtomtrainError(
+                f"the training loss became {total} in epoch {self.epoch}, also with a learning rate of "
+                f"{rate * self.brake.factor:.2g} instead of {rate:g}: a label is probably far off, or the model "
+                f"gives no numbers for some structure. The last checkpoint in '{self.run.directory}' is unharmed"
+            )
+
+    def _pass(self, with_errors: bool) -> tuple[float, ErrorSums, bool]:
+        """Go through the batches that are left of the epoch: summed loss, errors, whether it was stopped."""
         run, session, state = self.run, self.session, self.state
         processes = run.processes
         self.model.train()
@@ -144,17 +181,20 @@ class Engine:
         parts = self._parts(len(batches))
         batches = batches[state["step_in_epoch"] * parts : len(batches) // parts * parts]
         stopping = False
+        losses = [torch.zeros_like(loss_sum)]
         for k, batch in enumerate(session.sources.shares("train", batches, self.epoch)):
             loss, predictions = session.objective(batch, create_graph=True, of=parts)
             if self.epoch == 0 and state["step_in_epoch"] == 0 and batch is not None:
                 self._compare_targets(predictions, batch)
             self._add_gradients(loss, anew=k % parts == 0)
             loss_sum += loss.detach()
+            losses[-1] = losses[-1] + loss.detach()
             if with_errors and batch is not None:
                 session.judge.add(sums, predictions, batch)
             if (k + 1) % parts:
                 continue
             self._update()
+            losses.append(torch.zeros_like(loss_sum))
             state["step_in_epoch"] += 1
             step = state["step_in_epoch"]
             session.observers.tell(lambda o, s=step: o.on_step(self.epoch, s, self.n_steps))  # type: ignore[misc]
@@ -162,18 +202,11 @@ class Engine:
             if stopping:
                 break
         total = float(processes.sum_(loss_sum))
+        of_steps: list[float] = processes.sum_(torch.stack(losses)).tolist()
+        state["losses"] = [*state["losses"], *of_steps[:-1]]
         processes.sum_(sums.sums)
-        if not math.isfinite(total):
-            raise AtomtrainError(
-                f"the training loss became {total} in epoch {self.epoch}: the learning "
-                f"rate ({self.hypers.learning_rate}) is probably too high, or a label is far off; "
-                "lower architecture.training.learning_rate or set grad_clip_norm. The last "
-                f"checkpoint in '{run.directory}' is unharmed"
-            )
-        if stopping:
-            state["loss_sum"] = total
-            session.stop()
-        return total / max(state["step_in_epoch"], 1), sums.results() if with_errors else {}
+        state["loss_sum"] = total
+        return total, sums, stopping
 
     def _compare_targets(self, predictions: dict[str, Tensor], batch: Batch) -> None:
         """Say where one target outweighs another so much that the other will not be learnt for long."""
@@ -227,6 +260,7 @@ class Engine:
             self.hypers.warmup_fraction,
             self.hypers.scheduler if isinstance(self.hypers.scheduler, str) else "",
         )
+        factor *= self.brake.factor
         if self.schedule is not None:
             factor *= self.schedule.factor
         frozen = (
