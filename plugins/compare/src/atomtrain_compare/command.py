@@ -61,7 +61,7 @@ def compare(
         console=console,
     )
     if found.results:
-        console.print(table.in_terminal(found))
+        console.print(table.in_terminal(found, console))
         for error in table.errors(found):
             console.print(error, style="red", markup=False, highlight=False, soft_wrap=True)
         for note in table.notes(found):

@@ -230,7 +230,7 @@ class Work:
             return
         self.say(f"[{count}] {run} ...")
         try:
-            if not result.trained:
+            if not (result.trained and (run.folder / "model.pt").is_file()):
                 self._train(run, result)
             if not result.error:
                 with self.console.status(f"{run}: errors and dynamics"):

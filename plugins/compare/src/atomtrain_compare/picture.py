@@ -136,10 +136,9 @@ def _scaled(axis: Any, values: Sequence[float], always: bool = False) -> None:
         margin = 0.25 * (high - low) or 0.25 * abs(high) or 1.0
         axis.axes.set(**{f"{axis.axis_name}lim": (low - margin, high + margin)})
         return
+    margin = max((high / low) ** 0.12, 1.1)
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.axes.set(
-        **{f"{axis.axis_name}lim": (low / (high / low) ** 0.12, high * (high / low) ** 0.12)}
-    )
+    axis.axes.set(**{f"{axis.axis_name}lim": (low / margin, high * margin)})
     steps = (1, 2, 5) if high > 3 * low else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     axis.set_major_locator(LogLocator(subs=steps if high < 300 * low else (1,)))
     axis.set_minor_locator(NullLocator())
@@ -157,6 +156,7 @@ def _finish(figure: Figure, places: Any, title: str) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)
     figure.suptitle(title, fontsize=10)
+    figure.align_ylabels()
     figure.legend(
         known.values(),
         known.keys(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import signal
@@ -160,10 +161,11 @@ def _stop(process: subprocess.Popen[bytes], memory: _Memory) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process with those it started."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
 
 
 def _cpu_seconds() -> float:

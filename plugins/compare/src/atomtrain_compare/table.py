@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from .results import Comparison, Group
+
+LESS = ("params", "model", "epochs", "memory")
+"""columns that a narrow terminal has no room for, those that matter least first"""
 
 
 @dataclass(frozen=True)
@@ -97,32 +102,45 @@ def columns(comparison: Comparison) -> list[Column]:
     return found
 
 
-def in_terminal(comparison: Comparison) -> Table:
-    """The table for a terminal, as narrow as it gets. Whatever users wrote is shown as it is, not as markup.
+def in_terminal(comparison: Comparison, console: Console) -> Table:
+    """The table for a terminal. Where that is too narrow it leaves out ranges, and then columns that matter less.
 
-    Errors have no room in it; they are :func:`errors`.
+    Whatever users wrote is shown as it is, not as markup. Errors have no room in it; they are :func:`errors`.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    shown = columns(comparison)
-    for column in shown:
-        # only names are wrapped
-        head = Text(
-            "\n".join(
-                [*column.title.replace("step of", "step\u00a0of").split(" "), column.unit]
-            ).strip()
-        )
-        justify: Any = "left" if column.text else "right"
-        table.add_column(head, justify=justify, overflow="fold", no_wrap=not column.text)
-    for group in comparison.groups:
-        style = "red" if group.error and not group.done else None
-        table.add_row(*(Text(_narrow(column, group)) for column in shown), style=style)
+    shown, ranges = columns(comparison), True
+    table = _built(comparison, shown, ranges)
+    wide = console.options.update(width=1000)
+    for left_out in ("ranges", *LESS):
+        if console.measure(table, options=wide).maximum <= console.width:
+            break
+        ranges = False
+        shown = [column for column in shown if column.title != left_out]
+        table = _built(comparison, shown, ranges)
     return table
 
 
-def _narrow(column: Column, group: Group) -> str:
+def _built(comparison: Comparison, shown: Sequence[Column], ranges: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in shown:
+        words = column.title.replace("step of", "step\u00a0of").split(" ")
+        head = Text("\n".join([*words, column.unit]).strip())
+        justify: Any = "left" if column.text else "right"
+        table.add_column(head, justify=justify, no_wrap=True)
+    for group in comparison.groups:
+        style = "red" if group.error and not group.done else None
+        table.add_row(*(Text(_cell(column, group, ranges)) for column in shown), style=style)
+    return table
+
+
+def _cell(column: Column, group: Group, ranges: bool) -> str:
     """A cell with the range of a number below it."""
     cell = column.cell(group)
-    return cell if column.text else cell.replace(" (", "\n").replace(" to ", "-").replace(")", "")
+    if column.text:
+        return textwrap.fill(cell, 20)
+    middle, _, rest = cell.partition(" (")
+    low_high, _, mark = rest.partition(")")
+    below = "\n" + low_high.replace(" to ", "-") if ranges and rest else ""
+    return f"{middle}{mark}{below}"
 
 
 def errors(comparison: Comparison) -> list[str]:
@@ -154,7 +172,8 @@ def notes(comparison: Comparison) -> list[str]:
     about = comparison.about
     sizes = about["structures"]
     said = ", ".join(f"{count:,} for {name}" for name, count in sizes.items())
-    found = [f"Structures: {said}; budget: {about['budget']}; seeds: {about['seeds']}."]
+    seeds = ", ".join(map(str, about["seeds"]))
+    found = [f"Structures: {said}; budget: {about['budget']}; seed {seeds}."]
     tested = "test" if about["judged_on"] == "test" else "validation"
     found.append(
         f"Errors are those of the exported model on the {tested} set"
