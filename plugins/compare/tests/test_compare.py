@@ -302,6 +302,13 @@ def test_an_epoch_is_timed_and_the_training_ended(tmp_path: Path, script: Any) -
     assert [fitting([9.0], budget) for budget in (1.0, 30.0)] == [1, 3]
 
 
+def test_what_cannot_be_timed_fails_once(there: Path, script: Any) -> None:
+    script("open('../../tried', 'a').write('once'); print('error: no'); raise SystemExit(1)")
+    found = compare(["options.yaml"], minutes=1, seeds=2, structures=["all"], output="untimed")
+    assert [result.error for result in found.results] == ["no", "no"]
+    assert (there / "untimed/runs/soap-bpnn/tried").read_text() == "once"
+
+
 def test_stages_that_were_repeated_count_once(tmp_path: Path) -> None:
     for name, rows in (("a", "0,,1,5\n1,,2,5\n"), ("b", ",rows,0.5,5\n1,,3,5\n2,,3")):
         folder = tmp_path / "outputs" / "d" / name

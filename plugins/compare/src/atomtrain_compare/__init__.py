@@ -1,7 +1,8 @@
 """Architectures and options side by side: ``command`` is ``atomtrain compare``.
 
 ``variants`` and ``split`` say what is trained on what, ``budget`` for how long; ``running`` trains, ``measures``
-looks at what came of it; ``table`` and ``picture`` show the ``results``, and ``comparison`` puts all of it together.
+looks at what came of it; ``table`` and ``picture`` show the ``results``, ``written`` keeps them, and
+``comparison`` puts all of it together.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .running import Ended, Logged, train
 
-READABLE = 0.1
-"""the part of a budget over which an epoch is timed"""
+READABLE, LONGEST = 0.1, 60.0
+"""the part of a budget over which an epoch is timed, and seconds that are enough"""
 MANY = 1_000_000
 """epochs that no budget has room for"""
 
@@ -54,7 +54,7 @@ def timed(
     def enough(logged: Logged) -> bool:
         found[:] = logged.seconds
         spent = sum(found)
-        readable = len(found) > 2 and spent - found[0] >= READABLE * budget
+        readable = len(found) > 2 and spent - found[0] >= min(READABLE * budget, LONGEST)
         return readable or (len(found) > 1 and spent >= budget / 2) or spent >= budget
 
     ended = train(folder, enough)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from atomtrain.errors import AtomtrainError, OptionsError, OutputError, first_line
 from atomtrain.files import replacing, writing
@@ -25,14 +22,14 @@ from atomtrain.files import replacing, writing
 from . import table
 from .budget import Budget, fitting, timed
 from .measures import measure
-from .picture import draw
 from .results import Comparison, Result, write_json
 from .running import LOG, Logged, interrupted, logged, train
 from .split import Split
 from .split import draw as draw_split
 from .variants import Variant, variants_of
+from .written import machine, write
 
-RUNS, SPLIT, EPOCH = "runs", "split.json", "epoch.json"
+RUNS, SPLIT, EPOCH, TIMING = "runs", "split.json", "epoch.json", "timing"
 ALL = "all"
 """instead of a number of structures"""
 
@@ -233,7 +230,7 @@ class Work:
             if not (result.trained and (run.folder / "model.pt").is_file()):
                 self._train(run, result)
             if not result.error:
-                with self.console.status(f"{run}: errors and dynamics"):
+                with self.console.status(Text(f"{run}: errors and dynamics")):
                     self._measure(run, result)
         except AtomtrainError as error:
             result.error = str(error)
@@ -242,8 +239,9 @@ class Work:
         self.comparison.results.append(result)
         if result.error:
             self.say(f"[{count}] failed: {result.error}", "red")
-            if (run.folder / LOG).is_file():
-                self.say(f"        see {run.folder / LOG}")
+            for log in (run.folder / LOG, run.folder.parent / TIMING / LOG):
+                if log.is_file():
+                    self.say(f"        see {log}")
             return
         result.write(run.folder)
         names = [name for name in self.comparison.quantities if name in result.errors]
@@ -282,11 +280,13 @@ class Work:
     @contextmanager
     def _watched(self, what: str) -> Iterator[Any]:
         """Show on a terminal how far a training is."""
-        with self.console.status(what) as status:
+        with self.console.status(Text(what)) as status:
 
             def watch(found: Logged) -> bool:
                 if found.epochs:
-                    status.update(f"{what}: {found.epochs} epochs, {sum(found.seconds):.0f} s")
+                    status.update(
+                        Text(f"{what}: {found.epochs} epochs, {sum(found.seconds):.0f} s")
+                    )
                 return False
 
             yield watch
@@ -313,9 +313,9 @@ class Work:
             return self._known_epochs(run)
         if path in self.untimed:
             raise OptionsError(self.untimed[path])
-        with self.console.status(f"{run}: timing an epoch"):
+        with self.console.status(Text(f"{run}: timing an epoch")):
             ended, seconds = timed(
-                path.parent / "timing",
+                path.parent / TIMING,
                 60 * minutes,
                 lambda folder, epochs: self._options(run, folder, epochs),
             )
@@ -349,53 +349,6 @@ class Work:
         return OutputError(
             f"'{folder}' has a run of other options or another budget; remove it, or name another folder with --output"
         )
-
-
-def write(comparison: Comparison, folder: Path) -> None:
-    """JSON, Markdown and pictures of what is known so far."""
-    write_json(comparison.as_json(), folder / "comparison.json")
-    pictures = draw(comparison, folder)
-    about = comparison.about
-    lines = [f"# {' and '.join(about['variants'])}", ""]
-    lines += [f"- {note}" for note in table.notes(comparison)]
-    for name, variant in about["variants"].items():
-        said = " ".join([variant["file"], *variant["changes"]])
-        without = f", without {', '.join(variant['left_out'])}" if variant["left_out"] else ""
-        lines.append(f"- {name}: `{said}`{without}.")
-    known = comparison.machine
-    lines.append(f"- {', '.join(f'{key} {value}' for key, value in known.items())}.")
-    lines += ["", table.in_markdown(comparison), ""]
-    lines += [f"![{path.stem}]({path.name})\n" for path in pictures]
-    lines.append(
-        "Each folder below `runs` is an ordinary run: `atomtrain train options.yaml` in it repeats it."
-    )
-    with replacing(folder / "comparison.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def machine() -> dict[str, Any]:
-    """What numbers depend on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {
-        "processor": _processor(),
-        "cores": cores,
-        "threads": torch.get_num_threads(),
-        "Python": platform.python_version(),
-        "torch": torch.__version__,
-        "atomtrain": version("atomtrain"),
-    }
-    if torch.cuda.is_available():
-        found["GPU"] = torch.cuda.get_device_name()
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @contextmanager
