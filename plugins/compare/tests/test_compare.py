@@ -110,6 +110,19 @@ def test_a_run_is_the_training_of_its_options(done: Comparison, there: Path) -> 
     )
 
 
+def test_a_step_is_the_same_without_ase(
+    done: Comparison, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = draw(plan("options.yaml"))
+    path = Path(done.results[0].folder) / "model.pt"
+    first, by_ase = measures.step_of(path, split.example, "energy", split.info)
+    monkeypatch.setitem(sys.modules, "metatomic_ase", None)
+    second, by = measures.step_of(path, split.example, "energy", split.info)
+    assert (by_ase, by) == ("ASE", "metatomic")
+    positions = split.example.positions + 0.05
+    np.testing.assert_allclose(first(positions), second(positions), atol=1e-4)
+
+
 def test_results_are_written(done: Comparison, data: Path) -> None:
     folder = data / "done"
     found = json.loads((folder / "comparison.json").read_text())
@@ -248,13 +261,17 @@ def test_subsets_are_nested_and_of_all_sections(there: Path) -> None:
 def test_options_of_a_run_read_the_same_from_its_folder(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = plan(sectioned())
+    base = sectioned()
+    base["architecture"]["training"]["atomic_baseline"] = "of/other.ckpt"
+    planned = plan(base)
     split = draw(planned)
     split.add_subsets([5])
     split.write(Path("split"))
     run = Path("split/runs/a/5/seed3")
     run.mkdir(parents=True)
     made = split.options(planned, Path("split"), run, size=5, seed=3, epochs=9)
+    baseline = made["architecture"]["training"]["atomic_baseline"]
+    assert baseline == "../../../../../of/other.ckpt"
     smaller = yaml.safe_load(yaml.safe_dump(made))
     monkeypatch.chdir(run)
     again = draw(plan(smaller))

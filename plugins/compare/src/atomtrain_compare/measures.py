@@ -32,6 +32,9 @@ MOVE = 0.01
 WARM_UP, FEWEST, MOST, SECONDS = 5, 10, 200, 2.0
 """steps before any is timed (TorchScript compiles); at least and at most so many, within so many seconds"""
 
+Step = Callable[[np.ndarray], np.ndarray]
+"""gives the forces ``[n, 3]`` at positions ``[n, 3]``; stress, too, is computed, as engines do"""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -71,7 +74,7 @@ def measure(
     if energies:
         larger = repeated(example)
         atoms = len(larger.numbers)
-        call, by = _step(path, larger, energies[0], info)
+        call, by = step_of(path, larger, energies[0], info)
         step = 1e6 * _seconds(call, larger) / atoms
     errors = errors_of(found, hypers.per_structure_targets)
     return Measured(
@@ -131,7 +134,7 @@ def repeated(structure: Structure) -> Structure:
     )
 
 
-def _seconds(call: Callable[[np.ndarray], object], structure: Structure) -> float:
+def _seconds(call: Step, structure: Structure) -> float:
     """What a step takes, in the median of some; atoms move a little in each."""
     rng = np.random.default_rng(0)
     scale = MOVE * conversion("angstrom", structure.unit)
@@ -147,10 +150,8 @@ def _seconds(call: Callable[[np.ndarray], object], structure: Structure) -> floa
     return median(taken)
 
 
-def _step(
-    path: Path, structure: Structure, target: str, info: DatasetInfo
-) -> tuple[Callable[[np.ndarray], object], str]:
-    """What a step of dynamics asks of a model: energy and forces (and stress) at these positions; and who asks."""
+def step_of(path: Path, structure: Structure, target: str, info: DatasetInfo) -> tuple[Step, str]:
+    """A step of dynamics of the model in ``path``, by its energy ``target``; and whether ASE or metatomic makes it."""
     try:
         from metatomic_ase import MetatomicCalculator
     except ImportError:
@@ -170,16 +171,15 @@ def _step(
     variants = {"energy": variant} if variant else None
     atoms.calc = MetatomicCalculator(str(path), variants=variants)
 
-    def call(positions: np.ndarray) -> object:
+    def call(positions: np.ndarray) -> np.ndarray:
         atoms.positions = positions * to_angstrom
-        return atoms.get_forces()
+        forces: np.ndarray = atoms.get_forces()
+        return forces
 
     return call, "ASE"
 
 
-def _by_metatomic(
-    path: Path, structure: Structure, target: str, info: DatasetInfo
-) -> Callable[[np.ndarray], object]:
+def _by_metatomic(path: Path, structure: Structure, target: str, info: DatasetInfo) -> Step:
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
 
     model = load_model(path)
@@ -190,7 +190,7 @@ def _by_metatomic(
     output = ModelOutput(unit=info.targets[target].unit, sample_kind="system")
     options = ModelEvaluationOptions(length_unit=structure.unit, outputs={target: output})
 
-    def call(positions: np.ndarray) -> object:
+    def call(positions: np.ndarray) -> np.ndarray:
         store = StructureStore(
             positions=torch.from_numpy(positions),
             types=torch.from_numpy(structure.numbers),
@@ -201,7 +201,7 @@ def _by_metatomic(
         one = torch.zeros(1, dtype=torch.int64)
         systems, leaves = systems_of(store, one, lists, structure.unit, dtype, device, True)
         energy = model(systems, options, check_consistency=False)[target].block().values
-        return {k: v.cpu() for k, v in gradients_of(energy, systems, leaves, False).items()}
+        return gradients_of(energy, systems, leaves, False)["forces"].cpu().numpy()
 
     return call
 
