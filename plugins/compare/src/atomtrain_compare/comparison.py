@@ -250,7 +250,7 @@ class Work:
             for name in names
             for title, unit in [table.split_unit(name)]
         ]
-        epochs = f"{result.epochs} epochs, " if result.epochs else ""
+        epochs = f"{_epochs(result.epochs)}, " if result.epochs else ""
         self.say(f"        {epochs}{result.training_seconds:.1f} s of training; {', '.join(said)}")
 
     def _train(self, run: Run, result: Result) -> None:
@@ -325,7 +325,7 @@ class Work:
         epochs = fitting(seconds, 60 * minutes)
         write_json({"seconds": seconds}, path)
         each = (sum(seconds[1:]) / len(seconds[1:])) if len(seconds) > 1 else seconds[0]
-        self.say(f"        an epoch takes {each:.3g} s: {epochs} epochs")
+        self.say(f"        an epoch takes {each:.3g} s: {_epochs(epochs)}")
         return epochs
 
     def _write_options(self, run: Run, epochs: int | None) -> None:
@@ -351,6 +351,10 @@ class Work:
         )
 
 
+def _epochs(count: int) -> str:
+    return f"{count:,} epoch{'s' * (count != 1)}"
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What reading and evaluating the same data says again and again is not shown."""
@@ -373,7 +377,10 @@ def _interruptible() -> Iterator[None]:
         yield
         return
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(name, stop) for name in names}
+    heard = [
+        name for name in names if signal.getsignal(name) is not signal.SIG_IGN
+    ]  # but for nohup
+    before = {name: signal.signal(name, stop) for name in heard}
     try:
         yield
     finally:
