@@ -208,23 +208,31 @@ class Work:
     # -- the runs ------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """All runs, each followed by what is known by then. KeyboardInterrupt is noted, and ends them."""
+        """All runs that are left, each followed by what is known by then. KeyboardInterrupt is noted, and ends them."""
+        left: list[tuple[Run, Result]] = []
+        for run in self.runs:
+            result = Result(run.variant.name, run.seed, run.size, str(run.folder))
+            result.read(run.folder)
+            if result.done:
+                self.comparison.results.append(result)
+            else:
+                left.append((run, result))
+        done = len(self.comparison.results)
+        if done:
+            self.say(f"{done} done before, {len(left)} left")
+        order = {str(run.folder): k for k, run in enumerate(self.runs)}
         try:
-            for k, run in enumerate(self.runs):
-                self._do(run, f"{k + 1}/{len(self.runs)}")
+            for k, (run, result) in enumerate(left, done + 1):
+                self._do(run, result, f"{k}/{len(self.runs)}")
+                self.comparison.results.append(result)
+                self.comparison.results.sort(key=lambda one: order[one.folder])
                 write(self.comparison, self.folder)
         except KeyboardInterrupt:
             self.comparison.interrupted = True
         if self.comparison.results:
             write(self.comparison, self.folder)
 
-    def _do(self, run: Run, count: str) -> None:
-        result = Result(run.variant.name, run.seed, run.size, str(run.folder))
-        result.read(run.folder)
-        if result.done:
-            self.say(f"[{count}] {run}: done before")
-            self.comparison.results.append(result)
-            return
+    def _do(self, run: Run, result: Result, count: str) -> None:
         self.say(f"[{count}] {run} ...")
         try:
             if not (result.trained and (run.folder / "model.pt").is_file()):
@@ -236,7 +244,6 @@ class Work:
             result.error = str(error)
         except Exception as error:  # whatever a plugin's model may raise: the others go on
             result.error = first_line(error, typed=True)
-        self.comparison.results.append(result)
         if result.error:
             self.say(f"[{count}] failed: {result.error}", "red")
             for log in (run.folder / LOG, run.folder.parent / TIMING / LOG):
@@ -244,10 +251,9 @@ class Work:
                     self.say(f"        see {log}")
             return
         result.write(run.folder)
-        names = [name for name in self.comparison.quantities if name in result.errors]
         said = [
             " ".join([title, table.number(result.errors[name]), unit]).strip()
-            for name in names
+            for name in result.shown
             for title, unit in [table.split_unit(name)]
         ]
         epochs = f"{_epochs(result.epochs)}, " if result.epochs else ""
