@@ -38,6 +38,7 @@ DISTRIBUTIONS = (
     "./plugins/databases",
     "./plugins/schema",
     "./plugins/inspect",
+    "./plugins/compare",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",
