@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .running import Ended, Logged, train
+from atomtrain_compare.running import Ended, Logged, train
 
 READABLE, LONGEST = 0.1, 60.0
 """the part of a budget over which an epoch is timed, and seconds that are enough"""

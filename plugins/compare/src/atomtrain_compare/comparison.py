@@ -18,16 +18,15 @@ from rich.text import Text
 
 from atomtrain.errors import AtomtrainError, OptionsError, OutputError, first_line
 from atomtrain.files import replacing, writing
-
-from . import table
-from .budget import Budget, fitting, timed
-from .measures import measure
-from .results import Comparison, Result, write_json
-from .running import LOG, Logged, interrupted, logged, train
-from .split import Split
-from .split import draw as draw_split
-from .variants import Variant, variants_of
-from .written import machine, write
+from atomtrain_compare import table
+from atomtrain_compare.budget import Budget, fitting, timed
+from atomtrain_compare.measures import measure
+from atomtrain_compare.results import Comparison, Result, write_json
+from atomtrain_compare.running import LOG, Logged, interrupted, logged, train
+from atomtrain_compare.split import Split
+from atomtrain_compare.split import draw as draw_split
+from atomtrain_compare.variants import Variant, variants_of
+from atomtrain_compare.written import machine, write
 
 RUNS, SPLIT, EPOCH, TIMING = "runs", "split.json", "epoch.json", "timing"
 ALL = "all"

@@ -22,8 +22,7 @@ from atomtrain.targets.units import conversion
 from atomtrain.tasks import task_of
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.units import ERRORS, quantities, title
-
-from .split import Structure
+from atomtrain_compare.split import Structure
 
 ATOMS = 200
 """periodic structures are repeated to so many at least"""

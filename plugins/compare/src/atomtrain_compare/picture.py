@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomtrain.files import replacing
-
-from .results import Comparison, Group
-from .table import split_unit
+from atomtrain_compare.results import Comparison, Group
+from atomtrain_compare.table import split_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

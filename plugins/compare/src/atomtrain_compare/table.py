@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .results import Comparison, Group
+from atomtrain_compare.results import Comparison, Group
 
 LESS = ("params", "model", "epochs", "memory")
 """columns that a narrow terminal has no room for, those that matter least first"""

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 
 from atomtrain.files import replacing
-
-from . import table
-from .picture import draw
-from .results import Comparison, write_json
+from atomtrain_compare import table
+from atomtrain_compare.picture import draw
+from atomtrain_compare.results import Comparison, write_json
 
 
 def write(comparison: Comparison, folder: Path) -> None:
