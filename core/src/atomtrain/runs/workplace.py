@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,13 +28,18 @@ log = logging.getLogger("atomtrain")
 
 @dataclass(frozen=True)
 class Workplace:
-    """The ``directory`` of the run, device and dtype of the model, and our place among the processes."""
+    """The ``directory`` of the run, device and dtype of the model, and our place among the processes.
+
+    ``outputs`` has the folders of earlier runs, which checkpoints to go on from are looked for in; None: the run's own
+    folder is two below it.
+    """
 
     directory: Path
     device: torch.device
     dtype: torch.dtype
     processes: distributed.Processes = field(default_factory=distributed.Processes)
     console: Console = field(default_factory=lambda: Console(quiet=True))
+    outputs: Path | None = None
 
 
 @contextmanager
@@ -66,12 +72,17 @@ def _asked(options: str | Path | Mapping[str, Any], overrides: Sequence[str]) ->
 
 @contextmanager
 def workplace(
-    plan: Plan, outputs: Path, processes: distributed.Processes | None = None
+    plan: Plan,
+    outputs: Path,
+    processes: distributed.Processes | None = None,
+    *,
+    passing: bool = False,
 ) -> Iterator[Workplace]:
     """Make a folder below ``outputs`` and log there while the block runs, with other ``processes`` if there are any.
 
-    A folder with nothing in it but a log goes away again if the block fails. Raises DeviceError,
-    OptionsError, OutputError or ProcessesError.
+    A folder with nothing in it but a log goes away again if the block fails. ``passing``: nothing is to be left
+    behind; the folder is a temporary one of each process, and there is no log in it. Raises DeviceError, OptionsError,
+    OutputError or ProcessesError.
     """
     options, info = plan.options, plan.architecture.info
     processes = processes or distributed.Processes()
@@ -88,6 +99,13 @@ def workplace(
     processes = distributed.start_group(processes, device)
     main = processes.is_main
     console = Console(quiet=not main)
+    if passing:
+        with (
+            tempfile.TemporaryDirectory(prefix="atomtrain-") as folder,
+            logging_to(None, console, quiet=not main),
+        ):
+            yield Workplace(Path(folder), device, dtype, processes, console, outputs)
+        return
     made = processes.broadcast(str(new_run_directory(outputs)) if main else "")
     directory = Path(made)
     with logging_to(directory / "train.log" if main else None, console, quiet=not main):
