@@ -474,7 +474,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
         f"(root mean square of components), the largest {size[there].max():.4g}",
     )
     far = outliers(largest)
-    far = far[largest[far] > np.nanmedian(largest)]
+    far = far[largest[far] > np.nanmedian(largest)] if len(far) else far
     if len(far):
         report.findings.append(
             looked.finding(

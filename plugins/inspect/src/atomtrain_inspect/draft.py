@@ -36,11 +36,13 @@ FEW_ELEMENTS = 4
 """up to so many the linear potential is the first to be tried"""
 MANY_ELEMENTS, LITTLE_DATA = 8, 2000
 ATOMS_OF_BATCH = 120
-VISITS = 90_000
-"""how often a structure is looked at in a training, in all"""
+STEPS = 10_000
+"""of the optimiser in a first training"""
 UNEVEN = 3.0
 """how much larger than the mean the largest structure may be before batches are made by atoms"""
 MOST_OTHERS = 8
+SAME_ENERGY = ("free_energy", "energy_extrapolated", "atom_energy")
+"""what readers and ASE have beside an energy: no other one"""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ def drafted(given: Given, ask: Ask) -> Draft:
     own = [path for path, role in roles.items() if role == "training"]
     values = _values([opened[path] for path in own], parts)
     has_energy = any("energy" in part.keys for part in parts if part.role == "training")
-    target = None if has_energy else _target(values, ask, own)
-    unit = _unit(looked, parts, given.unit, ask) if has_energy else Choice("")
+    forces = any("forces" in part.keys for part in parts)
+    target = None if has_energy else _target(values, ask, own, forces)
+    unit = _unit(looked, parts, given.unit, _usual(opened)[1], ask) if has_energy else Choice("")
     for part in parts:
         _missing(part, [opened[path] for path in part.paths])
     looked.length_unit = str(length.value)
@@ -181,7 +184,7 @@ def _roles(given: Given, notes: list[str]) -> dict[str, Role]:
         if len(by_name) == len(roles):
             roles = dict.fromkeys(roles, "training")
         elif by_name:
-            notes.append(f"what {', '.join(by_name)} are for was told by their names")
+            notes += [f"'{path}' is for {roles[path]}, by its name" for path in by_name]
     if "training" not in roles.values():
         raise OptionsError(
             "init: no file is left to train on; name one beside those of --validation and --test"
@@ -204,10 +207,12 @@ def _parts(
                 f"{', '.join(sorted(file.keys)) or 'no values'}"
             )
         energies = [
-            k for k in sorted(file.keys) if "energy" in k.lower() and k != found.get("energy")
+            k
+            for k in sorted(file.keys)
+            if "energy" in k.lower() and k != found.get("energy") and k not in SAME_ENERGY
         ]
         if energies and "energy" in found:
-            text = f"'{path}' has {', '.join(energies)} too; --key energy=... takes another"
+            text = f"there is {', '.join(energies)} too; --key energy=... takes another"
             notes += [text] if text not in notes else []
         gradients = [key for key in file.resembling("forces") if "force" not in key.lower()]
         if "energy" in found and "forces" not in found and gradients:
@@ -274,16 +279,19 @@ def _length_unit(parts: Sequence[Part], opened: dict[str, DataFile], given: str)
         return Choice(stated.pop(), "the file says so")
     if given:
         return Choice(given, "as given")
-    usual = next(
-        (f.account.usual_units for f in opened.values() if f.account and f.account.usual_units), ""
-    )
+    usual, _ = _usual(opened)
     if usual:
-        length = usual.split(" and ")[0]
-        return Choice(
-            length,
-            f"not certain: the format has no units, usual are {usual}; correct it if need be",
-        )
+        return Choice(usual, f"not certain: the format has no units, {usual} is usual")
     return Choice("angstrom", "")
+
+
+def _usual(opened: dict[str, DataFile]) -> tuple[str, str]:
+    """Units of length and energy that are usual where a format has none; empty: nobody knows."""
+    for file in opened.values():
+        length, _, energy = (file.account.usual_units if file.account else "").partition(" and ")
+        if energy:
+            return length, energy
+    return "", ""
 
 
 def _believed(length: Choice, looked: Looked, ask: Ask, given: bool) -> Choice:
@@ -313,7 +321,7 @@ def _believed(length: Choice, looked: Looked, ask: Ask, given: bool) -> Choice:
     return Choice(answer, why if answer == length.value else "as answered")
 
 
-def _unit(looked: Looked, parts: Sequence[Part], given: str, ask: Ask) -> Choice:
+def _unit(looked: Looked, parts: Sequence[Part], given: str, usual: str, ask: Ask) -> Choice:
     """The unit of energies, and how sure that is."""
     if given:
         conversion(given, "eV")
@@ -332,11 +340,13 @@ def _unit(looked: Looked, parts: Sequence[Part], given: str, ask: Ask) -> Choice
             )
         why = "likely: energies of all electrons have this size, but one composition may have it by chance"
         return _asked(guess, why, ask)
+    if usual:
+        return _asked(usual, f"not certain: the format has no units, {usual} is usual", ask)
     forces = looked.store.labels.get(f"{name}:forces")
     if forces is not None and bool(forces.there.any()):
         size = float(np.sqrt(np.mean(forces.values.numpy()[forces.there.numpy()] ** 2)))
         likely = "eV" if 0.1 < size < 6 else "kcal/mol" if 8 < size < 150 else ""
-        if likely:
+        if likely and same_unit(looked.length_unit, "angstrom"):
             why = f"likely, not certain: forces of {size:.2g} in the mean are usual in {likely}/angstrom"
             return _asked(likely, f"{why}; correct it if need be", ask)
     return _asked(
@@ -360,8 +370,13 @@ def _asked(unit: str, why: str, ask: Ask) -> Choice:
 # -- targets and sets ------------------------------------------------------------------------------
 
 
-def _target(values: Values, ask: Ask, paths: Sequence[str]) -> Value:
+def _target(values: Values, ask: Ask, paths: Sequence[str], forces: bool) -> Value:
     """What is learnt where there is no energy."""
+    if not values.labels and forces:
+        raise OptionsError(
+            f"init: {', '.join(paths)} has forces but no energy, which a potential is learnt from: name one with --key "
+            "energy=KEY, or write it to the file"
+        )
     if not values.labels:
         raise OptionsError(
             f"init: in {', '.join(paths)} is no energy and nothing else to learn (--key energy=KEY names an energy of "
@@ -383,14 +398,14 @@ def _split(draft: Draft, looked: Looked, values: Values, n: int, ask: Ask) -> No
         return
     if n < 10:
         count = 1 if n > len(wanted) + 1 else 0
-        why = f"{n} structures are too few to judge a model by" + (
-            ": errors on one structure say little"
+        few = "one structure is too little" if n == 1 else f"{n} structures are too few"
+        why = f"{few} to judge a model by: " + (
+            "errors on one say little"
             if count
-            else ", and none is left for this: the last model is taken"
+            else "it is not validated, and the last one is taken"
         )
-        for name in wanted:
-            if count or name == "validation_set":
-                draft.sets[name] = Choice(count, why)
+        for name in wanted if count else ["validation_set"]:
+            draft.sets[name] = Choice(count, why)
         return
     fraction = 0.1 if n <= 10_000 else 0.05
     ways = _ways(looked, values, n)
@@ -500,8 +515,8 @@ def _architecture(draft: Draft, looked: Looked, n: int, given: str, ask: Ask) ->
     answer = best
     if len(ways) > 1:
         answer = ask(f"Which architecture? ({best}: {ways[best]})", best, list(ways))
-    others = "; ".join(f"{name}: {why}" for name, why in ways.items() if name != answer)
-    return Choice(answer, ways[answer] + (f". Also there: {others}" if others else ""))
+    others = "; ".join(f"{name} ({why})" for name, why in ways.items() if name != answer)
+    return Choice(answer, ways[answer] + (f". Or: {others}" if others else ""))
 
 
 def _training(draft: Draft, n_atoms: np.ndarray, n: int) -> None:
@@ -520,7 +535,7 @@ def _training(draft: Draft, n_atoms: np.ndarray, n: int) -> None:
         )
     else:
         draft.training["batch_size"] = Choice(size, f"structures of about {mean:.0f} atoms")
-    epochs = int(np.clip(VISITS / n, 20, 600))
+    epochs = int(np.clip(STEPS * size / n, 20, 600))
     epochs = round(epochs, -1) if epochs > 50 else epochs
     draft.training["num_epochs"] = Choice(
         epochs, "enough for a first model; atomtrain train ... --dry-run says how long it takes"

@@ -76,6 +76,7 @@ def init(  # noqa: PLR0913
     """Write a first options file for data, with comments that say why and how sure."""
     _check_output(output, force)
     from atomtrain.data.convert import reading_of
+    from atomtrain.errors import DataError
     from atomtrain.files import replacing
     from atomtrain.runs.plan import plan
     from atomtrain_inspect.draft import Given, drafted
@@ -94,7 +95,10 @@ def init(  # noqa: PLR0913
         length_unit,
         architecture,
     )
-    draft = drafted(given, _ask if asked else lambda question, default, answers: default)
+    try:
+        draft = drafted(given, _ask if asked else lambda question, default, answers: default)
+    except DataError as error:
+        raise DataError(f"{error}{_here(str(error))}") from error
     with replacing(output) as temporary:
         temporary.write_text(written(draft, output), encoding="utf-8")
         plan(temporary)  # what cannot be trained is not left behind
@@ -123,6 +127,17 @@ def _check_files(files: Sequence[str]) -> None:
             )
         if suffix in (".ckpt", ".pt"):
             raise OptionsError(f"'{name}' is a model; init makes options from files of structures")
+
+
+def _here(message: str) -> str:
+    """How to say to init what a message says to write into options."""
+    said = {
+        "types: {": "--type 1=Cu",
+        "unconverged: drop": "--unconverged drop",
+        "reader: ": "--reader",
+    }
+    found = [option for words, option in said.items() if words in message]
+    return f" (to init: {', '.join(found)})" if found else ""
 
 
 def _ask(question: str, default: str, answers: Sequence[str]) -> str:

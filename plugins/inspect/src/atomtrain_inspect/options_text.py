@@ -79,6 +79,7 @@ class _Placed:
         found = draft.report.findings
         self.forces = of_checks(found, "forces", "force-", "net-force", "torque")
         self.stress = of_checks(found, "stress")
+        self.stress += [f for f in of_checks(found, "reading") if "stress" in f.text]
         self.energy = of_checks(found, "energy", "labels", "isolated", "composition")
         self.sets = of_checks(found, "leak", "near-leak", "duplicates", "trajectory")
         placed = [*self.forces, *self.stress, *self.energy, *self.sets]
@@ -106,15 +107,6 @@ def _section(draft: Draft, part: Part, several: bool, placed: _Placed | None) ->
         yield from _energy(draft, part, len(pad) + 2, placed)
     if draft.target is not None:
         yield from _other(draft.target, len(pad) + 2, first)
-        masks = [mask for mask in draft.masks if draft.target.per_atom]
-        if masks:
-            yield f"{pad}extra_data:"
-            yield from _comment(
-                "atoms where this is 0 are left out", len(pad) + 2 if first else None
-            )
-            yield f"{pad}  {_scalar(_named(draft.target) + '_mask')}:"
-            yield f"{pad}    key: {_scalar(masks[0])}"
-            yield f"{pad}    sample_kind: atom"
     if first and draft.others:
         yield from _comment(
             "There are more values in the file. To learn one as well, remove its '#':", len(pad) + 2
@@ -122,6 +114,12 @@ def _section(draft: Draft, part: Part, several: bool, placed: _Placed | None) ->
         for value in draft.others:
             for line in _other(value, 0, True):
                 yield f"{pad}  # {line}"
+    if draft.target is not None and draft.target.per_atom and draft.masks:
+        yield f"{pad}extra_data:"
+        yield from _comment("atoms where this is 0 are left out", len(pad) + 2 if first else None)
+        yield f"{pad}  {_scalar(_named(draft.target) + '_mask')}:"
+        yield f"{pad}    key: {_scalar(draft.masks[0])}"
+        yield f"{pad}    sample_kind: atom"
 
 
 def _energy(draft: Draft, part: Part, indent: int, placed: _Placed | None) -> Iterator[str]:

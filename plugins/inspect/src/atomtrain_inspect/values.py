@@ -16,7 +16,7 @@ LOOKED_AT = 3000
 """frames whose values are looked at"""
 MOST_CLASSES = 30
 NO_LABEL = re.compile(
-    r"^(\w*_)?(index|idx|ids?|frame|step|time|seed|serial|number|n_?atoms|natoms|comment|date|file|path|source|split|"
+    r"^(\w*_)?(index|idx|ids?|frame|step|time_?step|time|seed|type|serial|number|n_?atoms|natoms|comment|date|file|path|source|split|"
     r"spacegroup|spacegroup_\d+|unique_id|name|title|charge|multiplicity|spin|tags?|pbc|cell|lattice|volume|density|"
     r"temperature|pressure|masses|momenta|velocit\w*|positions?|numbers|species|initial_\w+|move_mask|"
     r"weight|config_weight|energy_weight|force_weight|virials?|stress\w*|dipole_weight|\w+_?units?)$",
