@@ -109,6 +109,12 @@ class Draft:
 
 def drafted(given: Given, ask: Ask) -> Draft:
     """Options for files. Raises DataError for what cannot be read, OptionsError where there is nothing to learn."""
+    if given.unit:
+        _known_unit(given.unit, "eV", "--unit")
+    if given.length_unit:
+        _known_unit(given.length_unit, "angstrom", "--length-unit")
+    if given.architecture:
+        open_architecture(given.architecture)
     files, reader, reading = Files(), given.reader, given.reading
     notes: list[str] = []
     roles = _roles(given, notes)
@@ -276,13 +282,30 @@ def _length_unit(parts: Sequence[Part], opened: dict[str, DataFile], given: str)
             f"init: the files are in several units of length ({', '.join(sorted(stated))}): convert one"
         )
     if stated:
-        return Choice(stated.pop(), "the file says so")
+        return _stated(stated.pop(), given, "--length-unit")
     if given:
         return Choice(given, "as given")
     usual, _ = _usual(opened)
     if usual:
         return Choice(usual, f"not certain: the format has no units, {usual} is usual")
     return Choice("angstrom", "")
+
+
+def _stated(unit: str, given: str, option: str) -> Choice:
+    """A unit that files say, which is to be that which is given."""
+    if given and not same_unit(unit, given):
+        raise OptionsError(
+            f"init: {option} is {given}, but the file says {unit}: leave the option out, or correct the file"
+        )
+    return Choice(unit, "the file says so")
+
+
+def _known_unit(unit: str, of: str, what: str) -> None:
+    """Raise OptionsError for what is no unit of the kind of ``of``."""
+    try:
+        conversion(unit, of)
+    except (AtomtrainError, ValueError) as error:
+        raise OptionsError(f"init: {what} '{unit}' cannot be used: {error}") from None
 
 
 def _usual(opened: dict[str, DataFile]) -> tuple[str, str]:
@@ -323,12 +346,15 @@ def _believed(length: Choice, looked: Looked, ask: Ask, given: bool) -> Choice:
 
 def _unit(looked: Looked, parts: Sequence[Part], given: str, usual: str, ask: Ask) -> Choice:
     """The unit of energies, and how sure that is."""
-    if given:
-        conversion(given, "eV")
-        return Choice(given, "as given")
     stated = {part.stated for part in parts if "energy" in part.keys} - {""}
-    if len(stated) == 1:
-        return Choice(stated.pop(), "the file says so")
+    if len(stated) > 1:
+        raise DataError(
+            f"init: the files say different units of energy ({', '.join(sorted(stated))}): convert one"
+        )
+    if stated:
+        return _stated(stated.pop(), given, "--unit")
+    if given:
+        return Choice(given, "as given")
     name = next(iter(looked.targets))
     energies, elements, counts = energies_of(looked, name)
     guess = unit_of_totals(energies, counts, elements)
@@ -360,10 +386,7 @@ def _asked(unit: str, why: str, ask: Ask) -> Choice:
     answer = ask(f"Unit of the energies? ({why})", unit or NOT_KNOWN, [])
     if answer in ("", NOT_KNOWN):
         return Choice("", why)
-    try:
-        conversion(answer, "eV")
-    except (AtomtrainError, ValueError) as error:
-        raise OptionsError(f"init: '{answer}' is no unit of energy: {error}") from None
+    _known_unit(answer, "eV", "the unit of energies")
     return Choice(answer, why if unit and same_unit(answer, unit) else "as answered")
 
 

@@ -187,6 +187,8 @@ def plugins() -> Found:
         found, good = catalog.installed(group), []
         for one in found:
             others = [o.origin for o in found if o.name == one.name and o is not one]
+            if others and one is not next(o for o in found if o.name == one.name):
+                continue  # was said
             if others:
                 yield (
                     "broken",
@@ -392,7 +394,7 @@ def disk(outputs: Path, measure: bool) -> Found:
     for what, folder in (("runs", there), ("temporary files", Path(tempfile.gettempdir()))):
         where = f"'{outputs}' ({what})" if what == "runs" else f"'{folder}' ({what})"
         try:
-            speed = _speed(folder) if measure else None
+            speed = _speed(folder, WRITTEN if measure else 0)
         except OSError as error:
             yield (
                 "broken",
@@ -414,16 +416,16 @@ def disk(outputs: Path, measure: bool) -> Found:
             yield "ok", text
 
 
-def _speed(folder: Path) -> float:
-    """Bytes per second of a file that is written and made sure of."""
+def _speed(folder: Path, size: int) -> float:
+    """Bytes per second of a file of that size that is written and made sure of; 0 for an empty one."""
     block = os.urandom(1 << 20)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".atomtrain-doctor-") as file:
         began = time.perf_counter()
-        for _ in range(WRITTEN // len(block)):
+        for _ in range(size // len(block)):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
-        return WRITTEN / (time.perf_counter() - began)
+        return size / (time.perf_counter() - began)
 
 
 def engines() -> Found:
