@@ -100,7 +100,7 @@ class Forecast:
         if not math.isnan(self.finishing):
             lines.append(f"{_time(self.finishing)} export and final errors")
         if not math.isnan(self.total):
-            left = f"{self.epochs} {'epochs' if self.steps else 'stages'}"
+            left = f"{self.epochs} {'epoch' if self.steps else 'stage'}{'s' * (self.epochs != 1)}"
             lines.append(f"{_time(self.total)} in all, with {left}, if it does not stop early")
         return lines
 

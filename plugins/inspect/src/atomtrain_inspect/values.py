@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atomtrain.frame import Frame
+if TYPE_CHECKING:
+    from atomtrain.frame import Frame
+
 
 LOOKED_AT = 3000
 """frames whose values are looked at"""
@@ -22,7 +24,7 @@ NO_LABEL = re.compile(
     r"weight|config_weight|energy_weight|force_weight|virials?|stress\w*|dipole_weight|\w+_?units?)$",
     re.IGNORECASE,
 )
-ENERGY = re.compile(r"energy|^e$|^u0?$|^h$|^g$", re.IGNORECASE)
+ENERGY = re.compile(r"energy|energies|^e$|^u0?$|^h$|^g$", re.IGNORECASE)
 FORCES = re.compile(r"force|grad|^f[xyz]$", re.IGNORECASE)
 GROUP = re.compile(
     r"group|config_?type|traj|(^|_)run|(^|_)path|mol(ecule|_?id|$)|smiles|inchi|cluster|conformer|source|parent|origin|"
