@@ -27,19 +27,21 @@ def molecules(n: int, **info: Sequence[Any]) -> list[Atoms]:
     found = []
     for k in range(n):
         atoms = ase.build.molecule(("H2O", "CH4")[k % 2])
-        atoms.rattle(0.1, seed=k)
+        atoms.rattle(0.05, seed=k)
         atoms.info = {key: values[k % len(values)] for key, values in info.items()}
         found.append(atoms)
     return found
 
 
 def with_energies(frames: list[Atoms], factor: float = 1.0) -> list[Atoms]:
-    """Energies of all electrons in hartree, times a factor, in springs, and forces that belong to them."""
+    """Energies of all electrons in hartree, times a factor, with a spring for each pair, and their forces."""
     for atoms in frames:
-        start = ase.build.molecule("H2O" if len(atoms) == 3 else "CH4").positions
-        moved = atoms.positions - start
-        energy = (-76.4 if len(atoms) == 3 else -40.5) + 0.3 * (moved**2).sum()
-        forces = -0.6 * moved
+        start = ase.build.molecule("H2O" if len(atoms) == 3 else "CH4")
+        vectors, distances = atoms.get_all_distances(vector=True), atoms.get_all_distances()
+        long = distances - start.get_all_distances()
+        energy = (-76.4 if len(atoms) == 3 else -40.5) + 0.3 * (long**2).sum()
+        slopes = 1.2 * long / (distances + np.eye(len(atoms)))
+        forces = (slopes[:, :, None] * vectors).sum(1)
         atoms.calc = SinglePointCalculator(atoms, energy=factor * energy, forces=factor * forces)
     return frames
 
@@ -73,7 +75,8 @@ class Asked(list[str]):
 
 def made(*paths: Path, ask: Asked | None = None, **given: Any) -> tuple[str, dict[str, Any]]:
     """The text that is written for files, and what it says."""
-    draft = drafted(Given([str(path) for path in paths], **given), ask or Asked())
+    asked = Asked() if ask is None else ask
+    draft = drafted(Given([str(path) for path in paths], **given), asked)
     text = written(draft, paths[0].with_name("options.yaml"))
     return text, yaml.safe_load(text)
 
@@ -113,9 +116,9 @@ def test_it_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.exit_code == 0 and "written: options.yaml" in done.output
     text = Path("options.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=.vscode/atomtrain.schema.json\n")
-    once = ["architecture.training.num_epochs=1", "architecture.training.batch_size=8"]
+    once = ["architecture.training.num_epochs=1", "final_eval=false"]
     result = api.train("options.yaml", overrides=once)
-    assert set(result.errors) == {"training", "validation", "test"}
+    assert result.checkpoint.is_file()
     assert "# mtt::phase: # gas (16), liquid (8)" in text
 
     with pytest.raises(AtomtrainError, match="is there already: give --force"):
@@ -136,7 +139,7 @@ def test_it_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_sets_that_do_not_leak(tmp_path: Path) -> None:
-    ase.io.write(tmp_path / "md.xyz", trajectory(120))
+    ase.io.write(tmp_path / "md.xyz", trajectory(60))
     text, options = made(tmp_path / "md.xyz")
     assert options["validation_set"]["by"] == "block" and options["test_set"]["by"] == "block"
     assert "frames of trajectories" in text
@@ -144,11 +147,11 @@ def test_sets_that_do_not_leak(tmp_path: Path) -> None:
     assert made(tmp_path / "md.xyz", ask=ask)[1]["validation_set"] == 0.1
     assert len(ask) <= 5
 
-    runs = [k // 4 for k in range(80)]
-    ase.io.write(tmp_path / "groups.xyz", with_energies(molecules(80, run=runs)))
+    runs = [k // 4 for k in range(40)]
+    ase.io.write(tmp_path / "groups.xyz", with_energies(molecules(40, run=runs)))
     _, options = made(tmp_path / "groups.xyz")
     assert options["validation_set"] == {"fraction": 0.1, "by": "group", "key": "run"}
-    ase.io.write(tmp_path / "few.xyz", with_energies(molecules(80, config_type=["a", "b", "c"])))
+    ase.io.write(tmp_path / "few.xyz", with_energies(molecules(40, config_type=["a", "b", "c"])))
     assert made(tmp_path / "few.xyz")[1]["validation_set"] == 0.1
     ase.io.write(tmp_path / "one.xyz", with_energies(molecules(1)))
     assert made(tmp_path / "one.xyz")[1]["validation_set"] == 0

@@ -17,7 +17,7 @@ from atomtrain._version import __version__
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.options import BaseTrainerHypers, load_options
 from atomtrain.report.console import logging_to
-from atomtrain.runs.directory import new_run_directory, remove_if_empty
+from atomtrain.runs.directory import check_outputs, new_run_directory, remove_if_empty
 from atomtrain.runs.plan import Plan
 from atomtrain.training import distributed
 from atomtrain.training.device import choose_device, choose_dtype
@@ -100,6 +100,7 @@ def workplace(
     main = processes.is_main
     console = Console(quiet=not main)
     if passing:
+        check_outputs(outputs)
         with (
             tempfile.TemporaryDirectory(prefix="atomtrain-") as folder,
             logging_to(None, console, quiet=not main),

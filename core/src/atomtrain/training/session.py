@@ -325,7 +325,8 @@ class Session:
             done = self._n_stages is not None and self.stage >= self._n_stages
             interrupted = self._stopping and not done and not self.stopped_early
             if self.run.trial is not None:
-                self.run.trial.end(self._interruption.requested)
+                overdue = self.run.trial.overdue
+                self.run.trial.end(self._interruption.requested or (self._stopping and not overdue))
                 interrupted = True  # nothing is written, and nobody asks whether it is trained
             elif self._homeless or not self._main_says(self.run.directory.is_dir()):
                 self._save_elsewhere()

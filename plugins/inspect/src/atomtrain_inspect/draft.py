@@ -14,6 +14,7 @@ from atomtrain.contract import catalog
 from atomtrain.data import Files
 from atomtrain.data.readers import Reading, paths_of
 from atomtrain.data.readers.base import DataFile
+from atomtrain.data.readers.frames import FramesFile
 from atomtrain.errors import AtomtrainError, DataError, OptionsError
 from atomtrain.options import TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
@@ -41,6 +42,8 @@ STEPS = 10_000
 UNEVEN = 3.0
 """how much larger than the mean the largest structure may be before batches are made by atoms"""
 MOST_OTHERS = 8
+LOOKED_AT = 3000
+"""frames whose values are looked at"""
 SAME_ENERGY = ("free_energy", "energy_extrapolated", "atom_energy")
 """what readers and ASE have beside an energy: no other one"""
 
@@ -113,8 +116,11 @@ def drafted(given: Given, ask: Ask) -> Draft:
         _known_unit(given.unit, "eV", "--unit")
     if given.length_unit:
         _known_unit(given.length_unit, "angstrom", "--length-unit")
-    if given.architecture:
-        open_architecture(given.architecture)
+    if given.architecture and open_architecture(given.architecture).info.name == "classifier":
+        raise OptionsError(
+            "init: a classifier stands on a model that is trained already, and says which by "
+            "architecture.training.model_checkpoint: write its options by hand"
+        )
     files, reader, reading = Files(), given.reader, given.reading
     notes: list[str] = []
     roles = _roles(given, notes)
@@ -239,7 +245,7 @@ def _parts(
 
 def _joins(a: Part, b: Part, opened: dict[str, DataFile]) -> bool:
     """Whether two parts are one list of files."""
-    plain = all(type(opened[path]).__name__ == "FramesFile" for path in (*a.paths, *b.paths))
+    plain = all(type(opened[path]) is FramesFile for path in (*a.paths, *b.paths))
     same = (a.role, a.keys, a.stated, a.length_unit) == (b.role, b.keys, b.stated, b.length_unit)
     return plain and same
 
@@ -259,16 +265,20 @@ def _missing(part: Part, files: Sequence[DataFile]) -> None:
     for what, key in part.keys.items():
         lacking = 0
         for file in files:
-            if type(file).__name__ != "FramesFile":
-                continue
-            lacking += sum(frame.find(key) is None for frame in file.frames)
+            if type(file) is FramesFile:
+                lacking += sum(frame.find(key) is None for frame in file.frames)
         if lacking:
             part.missing[what] = lacking
 
 
 def _values(files: Sequence[DataFile], parts: Sequence[Part]) -> Values:
     taken = {key for part in parts for key in part.keys.values()}
-    frames = [frame for file in files for frame in file.frames[:3000]]
+    most = LOOKED_AT // len(files) + 1
+    frames = [
+        file.frames[k]
+        for file in files
+        for k in np.unique(np.linspace(0, len(file.frames) - 1, most).astype(int)).tolist()
+    ]
     return values_of(frames, taken)
 
 

@@ -359,8 +359,8 @@ def _measured(said: dict[str, str]) -> Found:
         )
         now = TRIED
     known = {name: seconds for name, seconds in took.items() if seconds is not None}
-    each = "".join(f", {1e3 * seconds:.2g} ms with {name}" for name, seconds in known.items())
-    text = f"a small step takes {1e3 * now:.2g} ms as it is{each}"
+    each = "".join(f", {1e3 * seconds:.3g} ms with {name}" for name, seconds in known.items())
+    text = f"a small step takes {1e3 * now:.3g} ms as it is{each}"
     best = min(known, key=lambda name: known[name], default="")
     if best and now > WORTH * known[best]:
         yield (

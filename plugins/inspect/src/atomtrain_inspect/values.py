@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from atomtrain.frame import Frame
 
 
-LOOKED_AT = 3000
-"""frames whose values are looked at"""
 MOST_CLASSES = 30
 NO_LABEL = re.compile(
     r"^(\w*_)?(index|idx|ids?|frame|step|time_?step|time|seed|type|serial|number|n_?atoms|natoms|comment|date|file|path|source|split|"
@@ -74,21 +72,17 @@ class Values:
 def values_of(frames: Sequence[Frame], taken: Iterable[str]) -> Values:
     """Of all values but those that are ``taken``, as energy or forces for instance."""
     found, taken = Values(), set(taken)
-    some = [
-        frames[k]
-        for k in np.unique(
-            np.linspace(0, len(frames) - 1, min(len(frames), LOOKED_AT)).astype(int)
-        ).tolist()
-    ]
     for per_atom in (False, True):
-        keys = dict.fromkeys(k for f in some for k in (f.per_atom if per_atom else f.per_structure))
+        keys = dict.fromkeys(
+            k for f in frames for k in (f.per_atom if per_atom else f.per_structure)
+        )
         for key in keys:
             if not isinstance(key, str) or key in taken or not key.strip():
                 continue
-            values = [(f.per_atom if per_atom else f.per_structure).get(key) for f in some]
+            values = [(f.per_atom if per_atom else f.per_structure).get(key) for f in frames]
             there = [value for value in values if value is not None]
             if not per_atom and GROUP.search(key):
-                _group(found, key, there, len(some))
+                _group(found, key, there, len(frames))
             if per_atom and "mask" in key.lower() and not NO_LABEL.match(key):
                 found.masks.append(key)
                 continue
