@@ -140,6 +140,12 @@ def drafted(given: Given, ask: Ask) -> Draft:
     own = [path for path, role in roles.items() if role == "training"]
     values = _values([opened[path] for path in own], parts)
     has_energy = any("energy" in part.keys for part in parts if part.role == "training")
+    without = [part.paths[0] for part in parts if has_energy and "energy" not in part.keys]
+    if without:
+        raise DataError(
+            f"init: {', '.join(without)} has no energy that was found, which others have: leave it out, or name it "
+            "(--key energy=KEY) by a name that all files have"
+        )
     forces = any("forces" in part.keys for part in parts)
     target = None if has_energy else _target(values, ask, own, forces)
     unit = _unit(looked, parts, given.unit, _usual(opened)[1], ask) if has_energy else Choice("")

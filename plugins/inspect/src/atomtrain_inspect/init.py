@@ -76,7 +76,7 @@ def init(  # noqa: PLR0913
     """Write a first options file for data, with comments that say why and how sure."""
     _check_output(output, force)
     from atomtrain.data.convert import reading_of
-    from atomtrain.errors import DataError
+    from atomtrain.errors import AtomtrainError, DataError
     from atomtrain.files import replacing
     from atomtrain.runs.plan import plan
     from atomtrain_inspect.draft import Given, drafted
@@ -101,7 +101,10 @@ def init(  # noqa: PLR0913
         raise DataError(f"{error}{_here(str(error))}") from error
     with replacing(output) as temporary:
         temporary.write_text(written(draft, output), encoding="utf-8")
-        plan(temporary)  # what cannot be trained is not left behind
+        try:
+            plan(temporary)  # what cannot be trained is not left behind
+        except AtomtrainError as error:
+            raise type(error)(str(error).replace(str(temporary), str(output))) from error
     _say(draft, output)
 
 
