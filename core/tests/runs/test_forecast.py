@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from atomtrain import api
 from atomtrain.cli.app import app
+from atomtrain.runs.prepare import Prepared
 from atomtrain.training import trial as trials
 from atomtrain.training.observers import Observer
 from atomtrain.training.trial import Trial
@@ -93,6 +94,7 @@ def test_nothing_is_left_or_changed(
     said = capsys.readouterr().out
     assert "an epoch has 3" in said and "in all, with 3 epochs" in said
 
+    monkeypatch.setattr(Prepared, "rehearse", lambda *_: 1)  # it was seen to export
     again = api.dry_run("options.yaml", restart="auto")
     assert again.epochs == 0 and math.isnan(again.total)
     assert again.unknown == ["the time of a step: nothing is left to be trained"]
@@ -104,6 +106,19 @@ def test_nothing_is_left_or_changed(
     assert rows(api.train("options.yaml")) == rows(first)
     done = CliRunner().invoke(app, ["train", "options.yaml", "--dry-run", "-o", "there/model.pt"])
     assert "the directory 'there' does not exist" in str(done.exception)
+
+
+def test_a_job_that_is_ended_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM while data are read."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "train", lambda *_, **__: None)
+        train(tmp_path, monkeypatch)
+    before = everything(tmp_path)
+    monkeypatch.setattr(api, "prepare", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        api.dry_run("options.yaml")
+    assert everything(tmp_path) == before
 
 
 def test_trainers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,6 +104,7 @@ def workplace(
     if passing:
         check_outputs(outputs)
         with (
+            _unwinding(),
             tempfile.TemporaryDirectory(prefix="atomtrain-") as folder,
             logging_to(None, console, quiet=not main),
         ):
@@ -122,6 +125,23 @@ def workplace(
             if main:
                 remove_if_empty(directory)
             raise
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """SIGTERM ends the block as an error does, so that what it made goes away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_distributed(plan: Plan, processes: distributed.Processes) -> None:

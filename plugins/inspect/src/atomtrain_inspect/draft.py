@@ -26,7 +26,7 @@ from .energies import unit_of_totals
 from .environments import environments
 from .finding import Finding, Report
 from .sets import Looked, keys_of, of_files
-from .values import Value, Values, values_of
+from .values import ENERGY, Value, Values, values_of
 
 Role = Literal["training", "validation", "test"]
 ROLES: tuple[Role, ...] = ("training", "validation", "test")
@@ -44,7 +44,7 @@ UNEVEN = 3.0
 MOST_OTHERS = 8
 LOOKED_AT = 3000
 """frames whose values are looked at"""
-SAME_ENERGY = ("free_energy", "energy_extrapolated", "atom_energy")
+SAME_ENERGY = ("free_energy", "energy_extrapolated", "atom_energy", "energies")
 """what readers and ASE have beside an energy: no other one"""
 
 
@@ -147,7 +147,8 @@ def drafted(given: Given, ask: Ask) -> Draft:
             "(--key energy=KEY) by a name that all files have"
         )
     forces = any("forces" in part.keys for part in parts)
-    target = None if has_energy else _target(values, ask, own, forces)
+    known = sorted({key for path in own for key in opened[path].keys})
+    target = None if has_energy else _target(values, ask, own, known, forces)
     unit = _unit(looked, parts, given.unit, _usual(opened)[1], ask) if has_energy else Choice("")
     for part in parts:
         _missing(part, [opened[path] for path in part.paths])
@@ -227,7 +228,7 @@ def _parts(
         energies = [
             k
             for k in sorted(file.keys)
-            if "energy" in k.lower() and k != found.get("energy") and k not in SAME_ENERGY
+            if ENERGY.search(k) and k != found.get("energy") and k not in SAME_ENERGY
         ]
         if energies and "energy" in found:
             text = f"there is {', '.join(energies)} too; --key energy=... takes another"
@@ -409,7 +410,9 @@ def _asked(unit: str, why: str, ask: Ask) -> Choice:
 # -- targets and sets ------------------------------------------------------------------------------
 
 
-def _target(values: Values, ask: Ask, paths: Sequence[str], forces: bool) -> Value:
+def _target(
+    values: Values, ask: Ask, paths: Sequence[str], known: Sequence[str], forces: bool
+) -> Value:
     """What is learnt where there is no energy."""
     if not values.labels and forces:
         raise OptionsError(
@@ -418,8 +421,9 @@ def _target(values: Values, ask: Ask, paths: Sequence[str], forces: bool) -> Val
         )
     if not values.labels:
         raise OptionsError(
-            f"init: in {', '.join(paths)} is no energy and nothing else to learn (--key energy=KEY names an energy of "
-            "another name); put labels into the file, or write options by hand"
+            f"init: in {', '.join(paths)} is no energy, and nothing else that is known to be a label (there is: "
+            f"{', '.join(known) or 'nothing'}); name an energy with --key energy=KEY, put labels into the file, or write "
+            "options by hand"
         )
     first = values.labels[0]
     if len(values.labels) == 1:
