@@ -27,7 +27,7 @@ class Forecast:
     optimiser; ``epoch`` (or another stage, of which there are ``epochs`` left, 0: nobody knows) with its validation;
     ``once``: passes that are made once; ``finishing``: export and final errors; ``total`` of all that. ``memory``: the
     most that the process had, ``gpu``: of tensors there, and of what it has. ``files``: what would be written, by
-    path. ``unknown``: what could not be estimated, in sentences.
+    path (0: small). ``unknown``: what could not be estimated, in sentences.
     """
 
     parameters: int
@@ -71,7 +71,8 @@ class Forecast:
         width = max(map(len, self.files), default=0)
         lines += [f"  {path:{width}}  {_size(size)}" for path, size in self.files.items()]
         needed = sum(size or 0 for size in self.files.values())
-        lines.append(f"  {_size(needed)} in all; {_size(self.free)} are free")
+        short = ": too little, make room or write fewer checkpoints" * (needed > self.free)
+        lines.append(f"  {_size(needed)} in all; {_size(self.free)} are free{short}")
         lines += [f"not known: {words}" for words in self.unknown]
         return lines
 
@@ -208,7 +209,7 @@ def _files(
     kept = prepared.run.kept
     if kept is not None and kept.folder is not None and kept.used:
         files[f"{kept.folder}/ (features)"] = kept.used
-    return {**files, f"{folder}/train.log, train.csv, options.yaml, indices/": None}
+    return {**files, f"{folder}/train.log, train.csv, options.yaml, indices/": 0}
 
 
 def _sum(a: int | None, b: int | None) -> int | None:
@@ -216,8 +217,8 @@ def _sum(a: int | None, b: int | None) -> int | None:
 
 
 def _size(size: int | None) -> str:
-    if size is None:
-        return "small"
+    if not size:
+        return "not known" if size is None else "small"
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"

@@ -422,8 +422,8 @@ def _target(
     if not values.labels:
         raise OptionsError(
             f"init: in {', '.join(paths)} is no energy, and nothing else that is known to be a label (there is: "
-            f"{', '.join(known) or 'nothing'}); name an energy with --key energy=KEY, put labels into the file, or write "
-            "options by hand"
+            f"{', '.join(known) or 'nothing'}); name an energy with --key energy=KEY, put labels into the file, or "
+            "write options by hand"
         )
     first = values.labels[0]
     if len(values.labels) == 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from atomtrain._version import __version__
+from atomtrain import __version__
 
 from .draft import Choice, Draft, Part, of_checks
 from .finding import Finding
