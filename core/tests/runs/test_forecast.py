@@ -133,6 +133,8 @@ def test_trainers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.epochs == 2 and found.steps == 0 and math.isnan(found.step)
     assert found.once > 0 and found.total > found.epoch and not found.unknown
     assert any("stages" in line for line in found.lines())
+    monkeypatch.setattr(Prepared, "rehearse", lambda *_: 1)
+    assert api.dry_run("options.yaml", overrides=["validation_set=0"]).total > 0
 
     monkeypatch.setattr(trials, "PATIENCE", 0.1)
     endless = api.dry_run("options.yaml", overrides=["architecture.training.endless=true"])

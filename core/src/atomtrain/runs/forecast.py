@@ -166,11 +166,12 @@ def _unknown(prepared: Prepared, trial: Trial) -> list[str]:
 
 
 def _final(prepared: Prepared, trial: Trial) -> float:
-    """Seconds of the errors at the end, as validation takes them; NaN where nothing was validated."""
+    """Seconds of the errors at the end, as validation takes them, or training where there is none."""
     if not prepared.plan.options.final_eval:
         return 0.0
     atoms = sum(int(s.n_atoms.sum()) for s in prepared.data.sets.values() if s is not None)
-    return atoms * trial.look("validation")
+    rate = trial.look("validation")
+    return atoms * (trial.look("train") if math.isnan(rate) else rate)
 
 
 def _sizes(prepared: Prepared, outcome: TrainingOutcome) -> tuple[dict[str, int | None], float]:
