@@ -115,6 +115,8 @@ def test_errors_are_those_of_the_command_line(
     [
         (["train", "o.yaml", "-o", "m.pt", "-e", "e", "-r", "seed=1", "--restart", "auto"],
          "train", api.TrainingResult(None, Path("c"), Path("d"), {})),
+        (["train", "o.yaml", "--dry-run", "-o", "m.pt", "-r", "seed=1", "--restart", "auto"],
+         "dry_run", None),
         (["eval", "m.pt", "e.yaml", "-o", "p.xyz", "-b", "3", "--extensions-dir", "e",
           "--check-consistency", "--no-warm-up"],
          "evaluate", []),

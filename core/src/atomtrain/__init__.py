@@ -1,7 +1,7 @@
 """atomtrain: train machine-learned models of atoms from one YAML file.
 
-Importing this costs nothing. ``train``, ``convert``, ``evaluate``, ``verify``, ``export``, ``load`` and ``show``,
-what the command line calls, are attributes of this package and live in :mod:`atomtrain.api`; the first use of
+Importing this costs nothing. ``train``, ``dry_run``, ``convert``, ``evaluate``, ``verify``, ``export``, ``load`` and
+``show``, what the command line calls, are attributes of this package and live in :mod:`atomtrain.api`; the first use of
 one imports torch. Their errors are in :mod:`atomtrain.errors`.
 """
 
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 from atomtrain._version import __version__
 
 if TYPE_CHECKING:
-    from atomtrain.api import convert, evaluate, export, load, show, train, verify
+    from atomtrain.api import convert, dry_run, evaluate, export, load, show, train, verify
 
-_API = ("train", "convert", "evaluate", "export", "load", "show", "verify")
-__all__ = ["__version__", "convert", "evaluate", "export", "load", "show", "train", "verify"]
+_API = ("train", "dry_run", "convert", "evaluate", "export", "load", "show", "verify")
+__all__ = [
+    "__version__",
+    "convert",
+    "dry_run",
+    "evaluate",
+    "export",
+    "load",
+    "show",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,16 @@ from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.conversion import converting
 from atomtrain.report.show import describe, describe_model, differing
-from atomtrain.runs import TrainingResult, finish, plan, prepare, together, workplace
+from atomtrain.runs import (
+    Forecast,
+    TrainingResult,
+    finish,
+    forecast,
+    plan,
+    prepare,
+    together,
+    workplace,
+)
 from atomtrain.runs.directory import check_writable, deliver
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -60,9 +70,7 @@ def train(
     ``outputs/<date>/<time>/``. ``restart`` is a checkpoint to go on from, or ``auto``. Raises an
     AtomtrainError before any training for whatever is wrong with options, data or machine.
     """
-    output = _with_extension(Path(output))
-    if output.suffix != ".pt":
-        raise OutputError(f"'{output}' should end in '.pt': it will be an exported model")
+    output = _model_name(output)
     with together(options, overrides) as processes:
         planned = plan(options, overrides)
         check_writable(output)
@@ -74,6 +82,32 @@ def train(
                 CsvObserver(place.directory / "train.csv", run.dataset_info, run.hypers),
             ]
             return finish(prepared, prepared.train(), output, extensions)
+
+
+def dry_run(
+    options: str | Path | Mapping[str, Any],
+    *,
+    output: str | Path = "model.pt",
+    overrides: Sequence[str] = (),
+    restart: str | Path | None = None,
+) -> Forecast:
+    """Do what :func:`train` would do until its first step and validation, and say what a training would take.
+
+    A step is taken on the largest batch and on one of middle size. Nothing is left behind, and a training afterwards
+    is what it would have been. The log says parameters, memory, times and files; what is returned has the same
+    numbers. Raises whatever :func:`train` would raise until then, and what its export would. With several processes
+    each tries its share, and the first one's figures are given.
+    """
+    began, output = time.monotonic(), _model_name(output)
+    with together(options, overrides) as processes:
+        planned = plan(options, overrides)
+        check_writable(output)
+        with workplace(planned, OUTPUTS, processes, passing=True) as place:
+            found = forecast(prepare(planned, place, restart), output, OUTPUTS, began)
+            log.info("a dry run: nothing was trained or written; a training")
+            for line in found.lines():
+                log.info(f"  {line}")
+            return found
 
 
 def convert(
@@ -228,6 +262,14 @@ def show(path: str | Path, *, extensions: str | Path | None = None) -> dict[str,
 
 
 # -- pieces --------------------------------------------------------------------------------------
+
+
+def _model_name(output: str | Path) -> Path:
+    """The path of a model to be written; OutputError where it has the name of something else."""
+    output = _with_extension(Path(output))
+    if output.suffix != ".pt":
+        raise OutputError(f"'{output}' should end in '.pt': it will be an exported model")
+    return output
 
 
 def _with_extension(output: Path) -> Path:

@@ -85,3 +85,17 @@ def test_batches_without_atoms() -> None:
     assert torch.allclose(batch.graph.extras["lengths"], wanted)
     store.positions[0, 0] += 1e-6
     assert fingerprint(store, labels=False) != key
+
+
+def test_a_folder_that_gets_no_files(tmp_path: Path) -> None:
+    """A dry run finds what is there, and leaves nothing."""
+    for there in (False, True):
+        kept = Kept(10_000, folder=tmp_path / "cache")
+        kept.adds_files = False
+        tables = kept.tables(
+            "k", EXAMPLES, 5, _fill if not there else lambda t: pytest.fail("not found")
+        )
+        assert torch.equal(tables["a"], torch.arange(15.0).view(5, 3))
+        if not there:
+            assert list(tmp_path.iterdir()) == []
+            Kept(0, folder=tmp_path / "cache").tables("k", EXAMPLES, 5, _fill)

@@ -27,10 +27,19 @@ def train(
         Optional[str],
         typer.Option(help="Checkpoint to go on from, or 'auto' for the newest that fits."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Try one step, say memory, time and files, and leave nothing behind."
+        ),
+    ] = False,
 ) -> None:
     """Train a model from an options file."""
     from atomtrain import api
 
+    if dry_run:
+        api.dry_run(options, output=output, overrides=override or [], restart=restart)
+        return
     result = api.train(
         options,
         output=output,

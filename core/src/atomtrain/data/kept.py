@@ -38,6 +38,8 @@ class Kept:
         self.budget = budget
         self.folder = None if folder is None else Path(folder)
         self.scratch = scratch
+        self.adds_files = True
+        """whether the folder gets new files; those that are there are used in any case"""
         self.used = 0
         self._known: dict[str, Tables] = {}
 
@@ -55,7 +57,9 @@ class Kept:
 
     def _made(self, key: str, layout: _Layout, fill: Callable[[Tables], None]) -> Tables:
         if self.folder is not None:
-            return self._in_folder(self.folder, key, layout, fill)
+            path = self._path(self.folder, key, layout)
+            if self.adds_files or path.is_file():
+                return self._in_folder(path, layout, fill)
         if self.used + layout.size <= self.budget:
             made = {
                 name: example.new_empty((layout.rows, *example.shape[1:]), device="cpu")
@@ -67,15 +71,16 @@ class Kept:
         fill(made)
         return made
 
-    def _in_folder(
-        self, folder: Path, key: str, layout: _Layout, fill: Callable[[Tables], None]
-    ) -> Tables:
+    def _path(self, folder: Path, key: str, layout: _Layout) -> Path:
         shapes = [f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in sorted(layout.examples.items())]
         name = hashlib.sha256("\n".join([key, *shapes]).encode()).hexdigest()[:32]
-        path = folder / f"{name}.features"
+        return folder / f"{name}.features"
+
+    def _in_folder(self, path: Path, layout: _Layout, fill: Callable[[Tables], None]) -> Tables:
         if path.is_file() and path.stat().st_size == layout.size:
             log.info("features found in '%s'", path)
             return layout.mapped(path)
+        folder = path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:

@@ -83,8 +83,22 @@ def check_writable(path: Path) -> None:
         raise OutputError(
             f"cannot write '{path}': the directory '{path.parent}' does not exist; make it first"
         )
+    _probe(path.parent, path)
+
+
+def check_outputs(base: Path) -> Path:
+    """The folder below which a run's would be made, or what is there of it. Raises OutputError where none can be."""
+    there = next(p for p in (base, *base.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise OutputError(f"cannot make a run's directory below '{base}': '{there}' is a file")
+    _probe(there, base)
+    return there
+
+
+def _probe(folder: Path, path: Path) -> None:
+    """Raise OutputError unless files can be made in a folder, for the sake of ``path``."""
     try:  # a name of its own: all processes of a run look at once
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".probe"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".probe"):
             pass
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror or error}") from error

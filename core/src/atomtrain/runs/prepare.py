@@ -47,21 +47,23 @@ class Prepared:
             raise DeviceError(
                 f"device: the model cannot be moved to {what}: {first_line(error)}"
             ) from error
-        run.rehearse = self._rehearse
+        run.rehearse = self.rehearse
         return self.plan.architecture.train_model(run.predictor.model, run)
 
-    def _rehearse(self, checkpoint: dict[str, Any]) -> None:
-        """Export what there is so far; PluginError where that fails."""
+    def rehearse(self, checkpoint: dict[str, Any]) -> int | None:
+        """Export what there is so far, and give the size of the file; PluginError where that fails."""
         architecture = self.plan.architecture
         metadata = describe_checkpoint(checkpoint, architecture.info)
         try:
             exported = architecture.export_model(copy.deepcopy(self.run.predictor), metadata)
             with tempfile.TemporaryDirectory() as folder:
-                save_model(exported, Path(folder) / "model.pt")
+                path = Path(folder) / "model.pt"
+                save_model(exported, path)
+                return path.stat().st_size
         except Exception as error:
             if is_disk(error):
                 log.warning(f"the export of the model was not tried: {error}")
-                return
+                return None
             raise PluginError(
                 "the training was stopped because its model could not be exported: "
                 f"{error if isinstance(error, AtomtrainError) else first_line(error, typed=True)}"
@@ -76,7 +78,7 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     """
     _say_what(plan)
     options = plan.options
-    found = checkpoint_to_restart(plan, restart, place.directory.parent.parent)
+    found = checkpoint_to_restart(plan, restart, place.outputs or place.directory.parent.parent)
     if found is None:
         plan.open_checkpoints()
     _compare_checkpoints(plan, place.processes, found)

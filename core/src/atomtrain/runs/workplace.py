@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ from atomtrain._version import __version__
 from atomtrain.errors import AtomtrainError, OptionsError
 from atomtrain.options import BaseTrainerHypers, load_options
 from atomtrain.report.console import logging_to
-from atomtrain.runs.directory import new_run_directory, remove_if_empty
+from atomtrain.runs.directory import check_outputs, new_run_directory, remove_if_empty
 from atomtrain.runs.plan import Plan
 from atomtrain.training import distributed
 from atomtrain.training.device import choose_device, choose_dtype
@@ -27,13 +30,18 @@ log = logging.getLogger("atomtrain")
 
 @dataclass(frozen=True)
 class Workplace:
-    """The ``directory`` of the run, device and dtype of the model, and our place among the processes."""
+    """The ``directory`` of the run, device and dtype of the model, and our place among the processes.
+
+    ``outputs`` has the folders of earlier runs, which checkpoints to go on from are looked for in; None: the run's own
+    folder is two below it.
+    """
 
     directory: Path
     device: torch.device
     dtype: torch.dtype
     processes: distributed.Processes = field(default_factory=distributed.Processes)
     console: Console = field(default_factory=lambda: Console(quiet=True))
+    outputs: Path | None = None
 
 
 @contextmanager
@@ -66,12 +74,17 @@ def _asked(options: str | Path | Mapping[str, Any], overrides: Sequence[str]) ->
 
 @contextmanager
 def workplace(
-    plan: Plan, outputs: Path, processes: distributed.Processes | None = None
+    plan: Plan,
+    outputs: Path,
+    processes: distributed.Processes | None = None,
+    *,
+    passing: bool = False,
 ) -> Iterator[Workplace]:
     """Make a folder below ``outputs`` and log there while the block runs, with other ``processes`` if there are any.
 
-    A folder with nothing in it but a log goes away again if the block fails. Raises DeviceError,
-    OptionsError, OutputError or ProcessesError.
+    A folder with nothing in it but a log goes away again if the block fails. ``passing``: nothing is to be left
+    behind; the folder is a temporary one of each process, and there is no log in it. Raises DeviceError, OptionsError,
+    OutputError or ProcessesError.
     """
     options, info = plan.options, plan.architecture.info
     processes = processes or distributed.Processes()
@@ -88,6 +101,15 @@ def workplace(
     processes = distributed.start_group(processes, device)
     main = processes.is_main
     console = Console(quiet=not main)
+    if passing:
+        check_outputs(outputs)
+        with (
+            _unwinding(),
+            tempfile.TemporaryDirectory(prefix="atomtrain-") as folder,
+            logging_to(None, console, quiet=not main),
+        ):
+            yield Workplace(Path(folder), device, dtype, processes, console, outputs)
+        return
     made = processes.broadcast(str(new_run_directory(outputs)) if main else "")
     directory = Path(made)
     with logging_to(directory / "train.log" if main else None, console, quiet=not main):
@@ -103,6 +125,23 @@ def workplace(
             if main:
                 remove_if_empty(directory)
             raise
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """SIGTERM ends the block as an error does, so that what it made goes away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_distributed(plan: Plan, processes: distributed.Processes) -> None:

@@ -20,6 +20,7 @@ from atomtrain.training.session import Session
 if TYPE_CHECKING:
     from atomtrain.options import BaseTrainerHypers
     from atomtrain.training.observers import Observer
+    from atomtrain.training.trial import Trial
 
 
 @dataclass
@@ -53,8 +54,11 @@ class TrainingRun:
     observers: list[Observer] = field(default_factory=list)
     kept: Kept | None = None
     """what is kept of whole structures; None: the session makes one"""
-    rehearse: Callable[[dict[str, Any]], None] | None = None
+    rehearse: Callable[[dict[str, Any]], object] | None = None
     """tries the export of a checkpoint; raises where it fails"""
+
+    trial: Trial | None = None
+    """says that the training is only to be tried, and what that took"""
 
     last_checkpoint: Path | None = None
     """the last that was written, or gone on from"""

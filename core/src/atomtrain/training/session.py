@@ -116,6 +116,8 @@ class Session:
                 self._resume(self.run.checkpoint)
             self.first_stage = self.about["first_epoch"] = self.stage
             self.observers.tell(lambda o: o.on_start(self.run, self.about))
+            if self.run.trial is not None:
+                self.run.trial.begin(self.about)
             self._started = self._stage_began = time.monotonic()
         except BaseException:
             self._interruption.__exit__(None, None, None)
@@ -141,6 +143,7 @@ class Session:
     def asked_to_stop(self) -> bool:
         """Whether a signal reached any of the processes, which all call this at once, or the run's folder is gone."""
         requested, homeless = self._interruption.requested, self._is_homeless()
+        requested |= self.run.trial is not None and self.run.trial.overdue
         if self.run.processes.size > 1:
             # on the CPU: nobody waits for a GPU
             flags = torch.tensor([float(requested), float(homeless)])
@@ -259,6 +262,8 @@ class Session:
                 raise _Stop
             before = self.stage
             self._boundary = self._checkpoint() if repeat else None
+            if self.run.trial is not None:
+                self.run.trial.begin_stage(n - before)
             self._stage_began = time.monotonic()
             yield before
             if self.stage == before:
@@ -305,6 +310,9 @@ class Session:
         self._n_validated += 1
         self._stage_began = now
         self.observers.tell(lambda o: o.on_epoch(record))
+        if self.run.trial is not None:
+            self.run.trial.end_stage()
+            raise _Stop
         if not self._in_stages:
             self._save_at_interval()
         if not self._rehearsed and record.seconds_left > LONG:
@@ -316,9 +324,13 @@ class Session:
         if self._outcome is None:
             done = self._n_stages is not None and self.stage >= self._n_stages
             interrupted = self._stopping and not done and not self.stopped_early
-            if self._homeless or not self._main_says(self.run.directory.is_dir()):
+            if self.run.trial is not None:
+                overdue = self.run.trial.overdue
+                self.run.trial.end(self._interruption.requested or (self._stopping and not overdue))
+                interrupted = True  # nothing is written, and nobody asks whether it is trained
+            elif self._homeless or not self._main_says(self.run.directory.is_dir()):
                 self._save_elsewhere()
-            if interrupted and not self._save("interrupted.ckpt"):
+            elif interrupted and not self._save("interrupted.ckpt"):
                 raise OutputError(f"{self._unsaved}. {self.run.remedy}")
             checkpoint = self._checkpoint()
             best = self.judge.best_weights

@@ -87,12 +87,16 @@ class Sources:
         self._run = run
         if run.kept is None:
             run.kept = Kept(run.hypers.memory_budget_bytes, scratch=run.directory)
+        if run.trial is not None:
+            run.kept.adds_files = False
         self._sources: dict[str, BatchSource | StreamedSource] = {}
         self.make()
 
     def make(self) -> None:
         """Make them: to be called again where the model has other constants."""
         budget, workers = self._run.hypers.memory_budget_bytes, self._run.hypers.num_workers
+        if self._run.trial is not None:  # what others do ahead could not be told from nothing
+            workers = 0
         of_structures = self._run.predictor.model.keeps_structures()
         stores = self._stores()
         atoms = sum(int(store.n_atoms.sum()) for store in stores.values())
@@ -207,7 +211,20 @@ class Sources:
     def shares(
         self, part: str, batches: Sequence[Tensor], epoch: int = 0
     ) -> Iterator[Batch | None]:
-        """This process's share of every batch, None where it has none; noise as of the ``epoch``."""
+        """This process's share of every batch, None where it has none; noise as of the ``epoch``.
+
+        Of a training that is only tried, of a few batches.
+        """
+        trial = self._run.trial
+        if trial is None:
+            return self._shares(part, batches, epoch)
+        n_atoms = (self._run.train if part == "train" else self._run.validation).n_atoms
+        some = trial.some(part, batches, n_atoms)
+        sizes = [int(n_atoms[batch].sum()) for batch in some]
+        whole = trial.pass_(part, batches, n_atoms)
+        return trial.watched(whole, sizes, self._shares(part, some, epoch))
+
+    def _shares(self, part: str, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch | None]:
         rank = self._run.processes.rank
         shares = [self._shared_out(part, batch)[rank] for batch in batches]
         if part not in self._sources:

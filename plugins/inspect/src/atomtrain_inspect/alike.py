@@ -250,8 +250,9 @@ def close_in_time(looked: Looked, run: Trajectory) -> tuple[Finding | None, int]
     )
     if leaks:
         held = looked.member[rows] != 0
-        train = np.flatnonzero(~held)
-        near = [abs(train - k).min() <= lag for k in np.flatnonzero(held)] if len(train) else []
+        frames = looked.order[1][rows]  # those in no set lie between
+        train = frames[~held]
+        near = [abs(train - frame).min() <= lag for frame in frames[held]] if len(train) else []
         if near and np.mean(near) > 0.2:
             text += (
                 f"; {sum(near)} of {len(near)} validation and test structures of it are within {lag} frames of a "

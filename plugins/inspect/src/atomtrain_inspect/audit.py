@@ -132,18 +132,25 @@ def _alike(looked: Looked, report: Report, features: np.ndarray) -> None:
 # -- energies ------------------------------------------------------------------------------------
 
 
-def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> None:
+def energies_of(looked: Looked, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies ``[n]`` (nan where there is none), the ``elements``, and how many atoms of each ``[n, n_elements]``."""
     store = looked.store
     label = store.labels[name]
     energies = np.where(label.there.numpy(), label.values.numpy(), np.nan)[:, 0]
+    elements = np.array(store.elements)
+    counts = np.zeros((len(store), len(elements)))
+    np.add.at(counts, (store.structure.numpy(), np.searchsorted(elements, store.types.numpy())), 1)
+    return energies, elements, counts
+
+
+def _energies(looked: Looked, report: Report, name: str, info: TargetInfo) -> None:
+    store = looked.store
+    energies, elements, counts = energies_of(looked, name)
     there = np.isfinite(energies)
     unit = f"{info.unit}/atom" if info.unit else "per atom"
     if not there.any():
         report.fact(name, "in no structure")
         return
-    elements = np.array(store.elements)
-    counts = np.zeros((len(store), len(elements)))
-    np.add.at(counts, (store.structure.numpy(), np.searchsorted(elements, store.types.numpy())), 1)
     found = composition(energies, counts)
     known = found.left[there]
     report.fact(
@@ -467,7 +474,7 @@ def _forces(looked: Looked, report: Report, name: str, info: TargetInfo) -> None
         f"(root mean square of components), the largest {size[there].max():.4g}",
     )
     far = outliers(largest)
-    far = far[largest[far] > np.nanmedian(largest)]
+    far = far[largest[far] > np.nanmedian(largest)] if len(far) else far
     if len(far):
         report.findings.append(
             looked.finding(

@@ -51,7 +51,7 @@ def inspect(
     from atomtrain.errors import OptionsError
     from atomtrain_inspect import inspect_files, inspect_options
 
-    keys = _keys(key or ())
+    keys = keys_given(key or ())
     options = [name for name in files if Path(name).suffix.lower() in (".yaml", ".yml")]
     if options:
         said = keys or unit or reader or format or length_unit != "angstrom"
@@ -72,7 +72,8 @@ def inspect(
         raise typer.Exit(code=1)
 
 
-def _keys(given: Sequence[str]) -> dict[str, str]:
+def keys_given(given: Sequence[str]) -> dict[str, str]:
+    """What ``--key`` says: names by ``energy``, ``forces``, ``stress`` or ``virial``. Raises OptionsError."""
     from atomtrain.errors import OptionsError
 
     found = {}

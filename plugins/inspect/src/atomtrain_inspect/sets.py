@@ -119,22 +119,31 @@ def of_files(
     length_unit: str = "angstrom",
     unit: str = "",
     keys: dict[str, str] | None = None,
+    reading: Reading | None = None,
+    files: Files | None = None,
 ) -> Looked:
     """All structures of some files, each a set. Energies are looked for under their usual names.
 
-    ``keys`` says what ``energy``, ``forces``, ``stress`` or ``virial`` are called. Raises DataError for what cannot
-    be read.
+    ``keys`` says what ``energy``, ``forces``, ``stress`` or ``virial`` are called; ``reading`` is more than a
+    ``format``; ``files`` are those that are open. Raises DataError for what cannot be read.
     """
-    files = Files()
+    files = files or Files()
+    reading = reading or Reading(format=format)
     stores: list[StructureStore] = []
     sets: list[str] = []
     said: list[Finding] = []
     samples: list[str] = []
     infos: dict[str, TargetInfo] = {}
     for path in paths_of(list(paths), reader, "inspect"):
-        systems = {"read_from": path, "length_unit": length_unit, "format": format}
-        file = files.structures(path, reader, "inspect", Reading(format=format))
-        found = _keys(file.keys, file.resembling("forces"), file.resembling("stress"), keys or {})
+        systems = {
+            "read_from": path,
+            "length_unit": length_unit,
+            "format": reading.format,
+            "types": dict(reading.types),
+            "unconverged": reading.unconverged,
+        }
+        file = files.structures(path, reader, "inspect", reading)
+        found = keys_of(file.keys, file.resembling("forces"), file.resembling("stress"), keys or {})
         targets: dict[str, Any] = {}
         if "energy" in found:
             gradients = {
@@ -186,10 +195,10 @@ def sample(n: int, atoms: float) -> np.ndarray | None:
 _ENERGIES = ("energy", "ref_energy", "dft_energy", "total_energy", "free_energy", "e", "u0", "u")
 
 
-def _keys(
+def keys_of(
     known: set[str], forces: Sequence[str], stresses: Sequence[str], given: dict[str, str]
 ) -> dict[str, str]:
-    """What energy, forces and stress are called in a file."""
+    """What energy, forces and stress are called in a file that has these keys, or as ``given``."""
     by_name = {key.lower(): key for key in sorted(known)}
     found: dict[str, str] = {}
     usual = [by_name[name] for name in _ENERGIES if name in by_name]
