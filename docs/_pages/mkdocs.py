@@ -18,6 +18,8 @@ WRITTEN = {
         "ace.md",
         "linear.md",
         "classifier.md",
+        "dynamics.md",
+        "engines.md",
         "api.md",
     ),
     "Concepts": ("concepts.md", "architecture.md"),

@@ -326,7 +326,7 @@ def test_a_run_is_shown(trained: api.TrainingResult) -> None:
     damaged = trained.directory / "evaluation.json"
     kept = damaged.read_text()
     damaged.write_text(kept[:50])
-    with pytest.raises(AtomtrainError, match="'.*evaluation.json' cannot be read: "):
+    with pytest.raises(AtomtrainError, match=r"'.*evaluation\.json' cannot be read: "):
         api.show(trained.directory)
     damaged.write_text(kept)
     with pytest.raises(AtomtrainError, match="is not the folder of a run: there is no checkpoint"):
@@ -359,5 +359,7 @@ def test_a_training_without_an_energy_hears_of_it_first(
     monkeypatch.chdir(trained.checkpoint.resolve().parent)
     asked = rings(final_eval={"dynamics": {}})
     asked["training_set"]["targets"] = {"mtt::e": {"key": "energy"}}
-    with pytest.raises(OptionsError, match="final_eval.dynamics: dynamics need a target 'energy'"):
+    with pytest.raises(
+        OptionsError, match=r"final_eval\.dynamics: dynamics need a target 'energy'"
+    ):
         api.train(asked)
