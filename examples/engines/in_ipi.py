@@ -13,6 +13,7 @@ import ase.io
 import numpy as np
 from ase import units
 from ipi.pes.metatomic import MetatomicDriver
+from ipi.utils.units import unit_to_internal, unit_to_user
 from reference import agrees, copper, in_ase
 
 SOCKET = f"atomtrain-{os.getpid()}"
@@ -43,14 +44,21 @@ INPUT = """<simulation verbosity='low' safe_stride='1000000'>
 
 
 def driver(model: str) -> None:
-    """Energy, forces and virial of the driver, which are in atomic units with the cell's vectors as columns."""
+    """The driver by itself. It is in atomic units, by i-PI's own constants, with the cell's vectors as columns."""
     atoms, expected = copper(), in_ase(model, copper())
     ase.io.write("start.xyz", atoms, format="extxyz")
     found = MetatomicDriver(template="start.xyz", model=model)
-    energy, forces, virial, _ = found(atoms.cell.array.T / units.Bohr, atoms.positions / units.Bohr)
-    stress = -np.asarray(virial) * units.Hartree / atoms.get_volume()
-    scale = units.Hartree / units.Bohr
-    agrees("i-PI", expected, float(energy) * units.Hartree, np.asarray(forces) * scale, stress)
+    cell, positions = (
+        unit_to_internal("length", "angstrom", v) for v in (atoms.cell.array.T, atoms.positions)
+    )
+    energy, forces, virial, _ = found(cell, positions)
+    agrees(
+        "i-PI",
+        expected,
+        float(unit_to_user("energy", "electronvolt", energy)),
+        np.asarray(unit_to_user("force", "ev/ang", forces)),
+        -np.asarray(unit_to_user("energy", "electronvolt", virial)) / atoms.get_volume(),
+    )
 
 
 def simulation(model: str, name: str, beads: int, thermostat: str, steps: int) -> None:

@@ -81,21 +81,21 @@ def run(model: Model, data: list[Structure], **settings: Any) -> Result:
 
 
 def test_a_conservative_model_holds_and_its_energy_stays(methane: list[Structure]) -> None:
-    result = run(springs(molecule("CH4")), methane, time=0.25, settle=0.1, starts=3)
+    result = run(springs(molecule("CH4")), methane, time=0.2, settle=0.05, starts=2)
     values = result.values()
-    assert values["runs_that_held"] == 3 and "all held" in result.lines()[0]
+    assert values["runs_that_held"] == 2 and "all held" in result.lines()[0]
     assert values["timestep_fs"] == 0.5
     assert abs(values["drift_meV_per_atom_per_ps"]) < 5 * values["drift_error_meV_per_atom_per_ps"]
-    assert abs(values["drift_meV_per_atom_per_ps"]) < 0.5
+    assert abs(values["drift_meV_per_atom_per_ps"]) < 1
     assert 0 < values["fluctuation_meV_per_atom"] < 5
     assert abs(values["temperature_K"] - 300) < 4 * values["temperature_error_K"]
     assert set(values["temperature_of_elements_K"]) == {"H", "C"}
-    assert [run["frame"] for run in values["runs"]] == [0, 3, 7]
+    assert [run["frame"] for run in values["runs"]] == [0, 7]
     assert 0 < values["distances"]["CH4"]["difference"] < 1
 
 
 def test_forces_of_no_energy_make_it_drift(methane: list[Structure]) -> None:
-    result = run(springs(molecule("CH4"), twist=0.05), methane, time=0.25, settle=0.05, starts=2)
+    result = run(springs(molecule("CH4"), twist=0.05), methane, time=0.15, settle=0.02, starts=2)
     values = result.values()
     assert values["drift_meV_per_atom_per_ps"] > 1 and "energy drifts by +" in str(result.lines())
     assert values["drift_meV_per_atom_per_ps"] > 3 * values["drift_error_meV_per_atom_per_ps"]
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same(methane: list[Structure]) -> None:
     model = springs(molecule("CH4"))
 
     def made(seed: int, starts: int = 2) -> Any:
-        return run(model, methane, time=0.05, settle=0.05, starts=starts, seed=seed).values()
+        return run(model, methane, time=0.03, settle=0.02, starts=starts, seed=seed).values()
 
     assert made(3) == made(3) and made(3) != made(4)
 
@@ -166,12 +166,12 @@ def test_a_model_that_stops(methane: list[Structure]) -> None:
 def test_small_molecules_survive_the_thermostat(methane: list[Structure]) -> None:
     """Langevin dynamics with a fixed centre of mass heat small molecules until they break."""
     result = run(
-        springs(molecule("CH4")), methane, time=0.4, settle=0, starts=2, ensemble="langevin",
+        springs(molecule("CH4")), methane, time=0.2, settle=0, starts=2, ensemble="langevin",
         temperature=400,
     )  # fmt: skip
     values = result.values()
     assert values["runs_that_held"] == 2 and "drift_meV_per_atom_per_ps" not in values
-    assert abs(values["temperature_K"] - 400) < 150
+    assert abs(values["temperature_K"] - 400) < 200
 
 
 def test_what_ends_a_run(methane: list[Structure], copper: list[Structure]) -> None:
@@ -223,6 +223,15 @@ def test_molecules_across_the_boundary_are_whole() -> None:
     water.wrap()
     found = bonds(water)
     assert len(found.d) == 2 and found.d.max() < 1.0
+
+
+def test_large_molecules_are_looked_at_nearby(monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = bulk("C", "diamond", cubic=True).repeat(2)
+    atoms.pbc = False
+    all_of_them = pairs_of(atoms)
+    monkeypatch.setattr("atomtrain_dynamics.structures.ALL_PAIRS", 10)
+    near = pairs_of(atoms)
+    assert len(near.d) == np.sum(all_of_them.d <= 6.0) < len(all_of_them.d)
 
 
 def test_degrees_of_freedom(copper: list[Structure]) -> None:

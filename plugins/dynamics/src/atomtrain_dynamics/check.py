@@ -37,6 +37,8 @@ def open_model(
     from metatomic_ase import MetatomicCalculator
 
     variants = {"energy": variant} if variant else None
+    if device not in model.capabilities().supported_devices:
+        device = None  # the best of those that it has
     calculator = MetatomicCalculator(
         model, device=device, variants=variants, uncertainty_threshold=None
     )

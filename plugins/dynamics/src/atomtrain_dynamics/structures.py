@@ -20,7 +20,9 @@ MOST_STRUCTURES = 2000
 """of the data are looked at, evenly taken"""
 MOST_OF_A_KIND = 500
 REACH = 6.0
-"""angstrom: as far as distances in periodic structures are looked at"""
+"""angstrom: as far as distances in periodic structures and large molecules are looked at"""
+ALL_PAIRS = 300
+"""atoms of a molecule whose distances are all looked at"""
 BIN = 0.05
 """angstrom"""
 ELEMENTS = len(covalent_radii)
@@ -80,14 +82,23 @@ class Pairs(NamedTuple):
     d: np.ndarray
 
 
+def limited(atoms: Atoms) -> bool:
+    """Whether only distances up to :data:`REACH` are looked at."""
+    return bool(atoms.pbc.any()) or len(atoms) > ALL_PAIRS
+
+
 def pairs_of(atoms: Atoms) -> Pairs:
-    """All pairs of a molecule; those within :data:`REACH` of a periodic structure, images too."""
-    if not atoms.pbc.any():
+    """All pairs of a molecule; those within :data:`REACH` of what is large or periodic, images too."""
+    if not limited(atoms):
         i, j = np.triu_indices(len(atoms), k=1)
         return Pairs(i, j, np.linalg.norm(atoms.positions[j] - atoms.positions[i], axis=1))
     neighbours = vesin.NeighborList(cutoff=REACH, full_list=False)
+    periodic = atoms.pbc.any()
     i, j, d = neighbours.compute(
-        points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="ijd"
+        points=atoms.positions,
+        box=atoms.cell.array if periodic else np.zeros((3, 3)),
+        periodic=atoms.pbc if periodic else False,
+        quantities="ijd",
     )
     return Pairs(i.astype(np.int64), j.astype(np.int64), d)
 

@@ -12,7 +12,7 @@ from ase.geometry import find_mic
 from ase.neighborlist import neighbor_list
 
 from atomtrain.sections.names import symbols
-from atomtrain_dynamics.structures import REACH, Pairs, Seen, nearest, pairs_of
+from atomtrain_dynamics.structures import REACH, Pairs, Seen, limited, nearest, pairs_of
 
 BONDED, BROKEN = 1.3, 1.5
 """a bond: so many sums of covalent radii; broken: so many times as long as at the start"""
@@ -75,7 +75,7 @@ class Watch:
         )
         self._shortest = seen.closest
         self._lonely = np.where(seen.alone > 0, TOO_FAR * seen.alone, np.inf)[numbers]
-        if start.pbc.any():  # beyond this nothing is looked for
+        if limited(start):  # beyond this nothing is looked for
             self._lonely[self._lonely >= REACH] = np.inf
         found = bonds(start)
         holds = np.isin(numbers, HOLDS_HYDROGEN)
