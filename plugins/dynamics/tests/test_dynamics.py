@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import numpy as np
 import pytest
 import yaml
@@ -273,6 +274,8 @@ def test_one_atom_goes_nowhere() -> None:
         run(model_of(EMT()), cells, time=0.01)
     found = run(model_of(EMT()), cells, time=0.01, settle=0.0, starts=1, repeat=2)
     assert len(found.ran.runs[0].atoms) == 8
+    said = str(found.lines())
+    assert "1 run of 0.01 ps" in said and "too few for a drift" in said and "have but one" in said
 
 
 @pytest.mark.parametrize(
@@ -351,10 +354,15 @@ def test_the_command(trained: api.TrainingResult, monkeypatch: pytest.MonkeyPatc
     Path("o.yaml").write_text(yaml.safe_dump(rings()))
     done = CliRunner().invoke(app, ["model.pt", "o.yaml", *quick], catch_exceptions=False)
     assert json.loads(done.stdout)["runs"][0]["file"] == "crystal.xyz"
+    ase.io.write("ni.xyz", bulk("Ni", cubic=True))
     for arguments, message in (
         (["model.ckpt", "crystal.xyz"], "is a checkpoint, not an exported model"),
         (["model.pt", "crystal.xyz", "--variant", "pbe"], "'model.pt' has no 'energy/pbe'"),
         (["model.pt", "crystal.xyz", "o.yaml"], "is an options file, which names its data"),
+        (
+            ["model.pt", "ni.xyz"],
+            "the model does not know Ni, which are in structure 0 of 'ni.xyz'",
+        ),
         (["model.pt", "crystal.xyz", "-o", "no/a.png"], "the directory 'no' does not exist"),
     ):
         with pytest.raises(AtomtrainError, match=message):

@@ -59,12 +59,12 @@ def check(
     ``elements`` are those that the model knows. Raises DataError where nothing can move, or for other elements.
     """
     chosen = _chosen(starts, settings)
-    there = {int(z) for one in chosen for z in one.atoms.numbers}
-    unknown = there - set(there if elements is None else elements)
-    if unknown:
-        raise DataError(
-            f"the model does not know {symbols(sorted(unknown))}, of which there are atoms in the structures"
-        )
+    for one in chosen if elements is not None else ():
+        unknown = set(one.atoms.numbers.tolist()) - set(elements or ())
+        if unknown:
+            raise DataError(
+                f"the model does not know {symbols(sorted(unknown))}, which are in {one.name}"
+            )
     seen = Seen.of(data)
     ran = simulate(chosen, model, settings, seen)
     references = {kind: Reference.of(data, kind) for kind in {run.kind for run in ran.runs}}

@@ -19,7 +19,7 @@ from atomtrain_dynamics.structures import BIN, Kind, Reference, Seen, kind_name,
 BLOCKS = 10
 """of a run, whose means the drift is fitted to: steps are not independent of one another"""
 FEWEST_STEPS = 5 * BLOCKS
-SHOWN_PAIRS, SHOWN_RUNS = 6, 10
+SHOWN_PAIRS, SHOWN_RUNS, SHOWN_POINTS = 6, 10, 100
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ def drift(run: Run, step: float) -> tuple[Mean, float]:
     means = [part[: BLOCKS * length].reshape(BLOCKS, length).mean(1) for part in (times, energies)]
     fitted, covariance = np.polyfit(means[0], means[1], 1, cov=True)
     return Mean(float(fitted[0]), float(np.sqrt(covariance[0, 0]))), float(rest.std())
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Means over blocks: a drift is seen, the vibrations of every step are not."""
+    length = max(1, len(values) // SHOWN_POINTS)
+    whole = len(values) // length * length
+    smoothed: np.ndarray = values[:whole].reshape(-1, length).mean(1)
+    return smoothed
 
 
 class Result:
@@ -159,8 +167,8 @@ class Result:
         how = "constant energy" if self.nve else "Langevin"
         verdict = "all held" if held == n else f"{n - held} of {n} did not hold"
         found = [
-            f"dynamics: {n} runs of {settings.time:g} ps, {how}, {settings.temperature:g} K, {step:g} fs a step: "
-            f"{verdict}"
+            f"dynamics: {n} run{'s' if n > 1 else ''} of {settings.time:g} ps, {how}, "
+            f"{settings.temperature:g} K, {step:g} fs a step: {verdict}"
         ]
         ended = [run for run in self.ran.runs if run.ended]
         for run in ended[:SHOWN_RUNS]:
@@ -183,6 +191,8 @@ class Result:
             )
         if temperature is not None:
             found.append(f"  temperature {temperature.value:.0f} ± {temperature.error:.0f} K")
+        if temperature is None and self.held:
+            found.append(f"  fewer than {FEWEST_STEPS} steps: too few for a drift or a temperature")
         found += [self._told(name, one) for name, one in self._distances().items()]
         if short := self._shorter():
             found.append(f"  closer than in the data: {short}")
@@ -192,7 +202,9 @@ class Result:
     def _told(name: str, one: dict[str, Any]) -> str:
         worst = max(one["pairs"], key=lambda pair: one["pairs"][pair])
         own = one["between_halves_of_the_data"]
-        than = "" if own is None else f"; {own:.2f} between halves of the data"
+        than = (
+            "; the data have but one" if own is None else f"; {own:.2f} between halves of the data"
+        )
         return (
             f"  distances of {name} differ from the data's by {one['difference']:.2f} of 1 (most of all {worst}, "
             f"{one['pairs'][worst]:.2f}{than})"
@@ -222,16 +234,13 @@ class Result:
         figure = Figure(figsize=(4.2 * (2 + len(kinds)), 3.6), layout="constrained")
         energy, temperature, *others = figure.subplots(1, 2 + len(kinds), squeeze=False)[0]
         for run in self.long:
-            values = np.array(run.energies) / len(run.atoms)
+            values = 1000 * (np.array(run.energies) - np.mean(run.energies)) / len(run.atoms)
             times = self.ran.settings.settle + self.ran.step / 1000 * np.arange(len(values))
-            few = np.unique(np.linspace(0, len(values) - 1, 1000).astype(int))
             name = run.start.name.replace("structure ", "") + (" (ended)" if run.ended else "")
             style = {"linewidth": 0.8, "label": name, "linestyle": ":" if run.ended else "-"}
-            energy.plot(times[few], 1000 * (values - values.mean())[few], **style)
-            window = max(1, len(values) // 50)
-            smooth = np.convolve(run.temperatures, np.full(window, 1 / window), "valid")
-            temperature.plot(times[: len(smooth)] + window * self.ran.step / 2000, smooth, **style)
-        energy.set(xlabel="time, ps", ylabel="meV/atom", title="total energy, less its mean")
+            energy.plot(_smooth(times), _smooth(values), **style)
+            temperature.plot(_smooth(times), _smooth(np.array(run.temperatures)), **style)
+        energy.set(xlabel="time, ps", ylabel="meV/atom", title="total energy, smoothed")
         temperature.set(xlabel="time, ps", ylabel="temperature, K", title="temperature, smoothed")
         temperature.axhline(self.ran.settings.temperature, color="grey", linewidth=0.8)
         if self.long:
