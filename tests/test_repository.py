@@ -39,6 +39,14 @@ def test_nox_installs_every_distribution() -> None:
     assert sorted(named) == [str(project.relative_to(ROOT)) for project in PROJECTS]
 
 
+def test_every_session_of_nox_is_one_and_is_told_of() -> None:
+    source = (ROOT / "noxfile.py").read_text()
+    sessions = re.findall(r"^@nox\.session\(.*\)\ndef (\w+)", source, re.M)
+    assert sessions == re.findall(r"^def (\w+)\(session", source, re.M)
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert sorted(told) == sorted(set(sessions) - {"dev"})
+
+
 def test_pre_commit_has_the_tools_of_the_constraints() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {r.name: r for line in lines if line[:1] != "#" for r in [Requirement(line)]}

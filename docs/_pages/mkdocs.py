@@ -19,6 +19,8 @@ WRITTEN = {
         "linear.md",
         "classifier.md",
         "compare.md",
+        "dynamics.md",
+        "engines.md",
         "api.md",
     ),
     "Concepts": ("concepts.md", "architecture.md"),

@@ -45,7 +45,8 @@ from atomtrain.runs import (
     together,
     workplace,
 )
-from atomtrain.runs.directory import check_writable, deliver
+from atomtrain.runs.directory import check_writable, checkpoint_of, deliver
+from atomtrain.runs.evaluations import evaluation_of
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain.training.fetch import fetched, file_name
@@ -248,8 +249,16 @@ def load(path: str | Path, *, extensions: str | Path | None = None) -> Atomistic
 
 
 def show(path: str | Path, *, extensions: str | Path | None = None) -> dict[str, Any]:
-    """What a checkpoint or an exported model is: plain data, the same keys for both."""
+    """What a checkpoint, an exported model or a run is: plain data, the same keys for all.
+
+    Of a run's folder also its ``errors`` by set and the ``findings`` of evaluations.
+    """
     path = Path(path)
+    if path.is_dir():
+        told = evaluation_of(path)
+        described = {**show(checkpoint_of(path), extensions=extensions), "what": "run"}
+        described["errors"] = told.pop("errors", {})
+        return {**described, "findings": told}
     try:
         described = describe(load_checkpoint(path), "checkpoint")
     except CheckpointError as error:

@@ -56,6 +56,7 @@ def register_evaluations():
     yield EvaluationSpec("last", "counts what others found", part("last"), always=True)
     yield ComponentSpec("counted", "writes down how many structures there are", part("counted"))
     yield ComponentSpec("hopeless", "falls over", part("hopeless"))
+    yield ComponentSpec("picky", "asks for dipoles", part("Picky"))
 """
 
 PARTS = """
@@ -124,6 +125,11 @@ def hopeless():
     def evaluation(finished):
         raise RuntimeError("there is no hope")
     return evaluation
+
+class Picky:
+    def check(self, options):
+        if "mtt::dipole" not in options.training_set[0].targets:
+            raise ValueError("there is no dipole")
 
 class Clumsy(Observer):
     def on_epoch(self, record):
@@ -251,6 +257,7 @@ def test_evaluations(
         ({"countd": {}}, PluginError, r"final_eval\.countd: .*did you mean 'counted'"),
         ({"counted": {"page": "a.md"}}, OptionsError, r"final_eval\.counted: page must end in"),
         ({"counted": {"pages": 1}}, OptionsError, r"final_eval\.counted: .*'pages'"),
+        ({"picky": None}, OptionsError, r"final_eval\.picky: there is no dipole"),
     ],
 )
 def test_wrong_evaluations_are_found_before_the_run(

@@ -9,7 +9,9 @@ import typer
 
 
 def show(
-    path: Annotated[Path, typer.Argument(help="A checkpoint or an exported model.")],
+    path: Annotated[
+        Path, typer.Argument(help="A checkpoint, an exported model, or the folder of a run.")
+    ],
     extensions: Annotated[
         Optional[Path],
         typer.Option(
@@ -17,7 +19,7 @@ def show(
         ),
     ] = None,
 ) -> None:
-    """Show what a checkpoint or a model is."""
+    """Show what a checkpoint or a model is, and what came out of a run."""
     from rich.console import Console
 
     from atomtrain import api

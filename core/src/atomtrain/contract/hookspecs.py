@@ -143,7 +143,8 @@ class ComponentHooks:
         ``load()`` gives a function (or class) whose keyword arguments are those of the options; it raises for
         values it cannot take before anything is trained, and returns a function that takes an
         :class:`atomtrain.runs.Finished` and returns :class:`atomtrain.runs.Findings`. The main process calls it when
-        model and checkpoint are in their places; one that fails is a warning. An
+        model and checkpoint are in their places; one that fails is a warning. Has it a method ``check``, that is called
+        with the validated options before the training, and raises where these cannot be looked at. An
         :class:`~atomtrain.contract.EvaluationSpec` may ask to be called after every training.
         """
         raise NotImplementedError

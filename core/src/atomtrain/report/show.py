@@ -1,4 +1,4 @@
-"""What ``atomtrain show`` says of a checkpoint or an exported model."""
+"""What ``atomtrain show`` says of a checkpoint, an exported model or a run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 TOLD = ("architecture", "atomtrain_version", "hypers", "metrics", "dataset_info")
 """what is taken over as it is; an exported file of ours has it under ``extra``, with the epochs"""
 EPOCHS = ("epoch", "best_epoch")
+SHOWN = 8
+"""values of a list of findings"""
 
 
 def describe(told: Mapping[str, Any], what: str) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def table(described: Mapping[str, Any], path: str) -> Table:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     rows = [("file", f"{path} ({described['what']})")]
-    for part in (_origin, _data_set, _capabilities, _training):
+    for part in (_origin, _data_set, _capabilities, _training, _findings):
         rows += part(described)
     for title, text in rows:
         grid.add_row(Text(title), Text(text))
@@ -125,11 +127,13 @@ def _data_set(described: Mapping[str, Any]) -> Rows:
         if target.description:
             parts.append(target.description)
         rows.append((f"target {name}", ", ".join(parts)))
+    trained = (described.get("hypers") or {}).get("trainer") or {}
+    totals = trained.get("per_structure_targets") or ()
     errors = (described.get("metrics") or {}).get("best_errors")
     if errors:
-        trained = (described.get("hypers") or {}).get("trainer") or {}
-        totals = trained.get("per_structure_targets") or ()
         rows.append(("best validation", errors_line(info, errors, totals=totals)))
+    for name, found in (described.get("errors") or {}).items():
+        rows.append((f"final {name}", errors_line(info, found, ("rmse", "mae"), totals)))
     return rows
 
 
@@ -166,6 +170,19 @@ def _training(described: Mapping[str, Any]) -> Rows:
     if "metadata" in described:
         rows.append(("metadata", _yaml(described["metadata"])))
     return rows
+
+
+def _findings(described: Mapping[str, Any]) -> Rows:
+    """What evaluations found, without long lists: those are for programs."""
+    return [(name, _yaml(_short(v))) for name, v in (described.get("findings") or {}).items()]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _short(one) for key, one in value.items()}
+    if isinstance(value, list) and (len(value) > SHOWN or any(isinstance(v, dict) for v in value)):
+        return f"{len(value)} in evaluation.json"
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def differing(hypers: Any, defaults: Any) -> Any:

@@ -63,6 +63,22 @@ def write_splits(splits: Mapping[str, Any], directory: Path) -> None:
                 (folder / f"{name}_{k}.txt").write_text(text, encoding="utf-8")
 
 
+def checkpoint_of(directory: Path) -> Path:
+    """The checkpoint that says most of the run in ``directory``: of its end, or the last there is.
+
+    Raises CheckpointError where there is none.
+    """
+    if (directory / "model.ckpt").is_file():
+        return directory / "model.ckpt"
+    found = [p for p in directory.glob("*.ckpt") if not p.name.startswith(".")]
+    if not found:
+        raise CheckpointError(
+            f"'{directory}' is not the folder of a run: there is no checkpoint in it. Runs are in "
+            "outputs/<date>/<time>"
+        )
+    return max(found, key=lambda p: (p.stat().st_mtime_ns, p.name))
+
+
 def remove_if_empty(directory: Path) -> None:
     """Take away the directory of a run that failed before it made anything but a log."""
     try:

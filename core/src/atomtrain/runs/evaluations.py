@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atomtrain.data import Datasets
+from atomtrain.errors import OutputError
 from atomtrain.files import replacing
 from atomtrain.training.observers import Errors
 from atomtrain.training.run import TrainingOutcome, TrainingRun
@@ -73,6 +74,18 @@ def evaluate(finished: Finished, evaluations: Mapping[str, Evaluation]) -> None:
         for line in found.lines:
             log.info(line)
     _write(finished)
+
+
+def evaluation_of(directory: Path) -> dict[str, Any]:
+    """What ``evaluation.json`` of a run's folder has; nothing where there is none. Raises OutputError."""
+    path = directory / FILE
+    if not path.is_file():
+        return {}
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"'{path}' cannot be read: {error}. Move it away") from error
+    return told if isinstance(told, dict) else {}
 
 
 def _write(finished: Finished) -> None:

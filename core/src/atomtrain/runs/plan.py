@@ -164,5 +164,12 @@ def _evaluations(options: Options) -> dict[str, Evaluation]:
     order = [*(name for name in asked if name not in always), *sorted(always)]
     given = {name: asked.get(name) for name in order}
     wanted = {n: g if isinstance(g, dict) else {} for n, g in given.items() if g is not False}
-    made = _made("register_evaluations", wanted, ("final_eval",), options)
-    return dict(zip(wanted, made, strict=True))
+    made = dict(
+        zip(wanted, _made("register_evaluations", wanted, ("final_eval",), options), strict=True)
+    )
+    for name, evaluation in made.items():
+        try:
+            getattr(evaluation, "check", lambda _: None)(options)
+        except Exception as error:  # whatever a package's own check raises
+            raise OptionsError(f"{options.source.where(('final_eval', name))}: {error}") from error
+    return made
