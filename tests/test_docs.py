@@ -45,7 +45,7 @@ from atomtrain.sections.names import bad_target_name
 from atomtrain.tasks import CORE_KINDS, task_of
 
 ROOT = Path(__file__).parent.parent
-WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
+WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"),
                   *ROOT.glob("plugins/*/README.md")])  # fmt: skip
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TESTS = [
