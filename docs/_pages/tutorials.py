@@ -1,6 +1,6 @@
 """MkDocs' hook: each tutorial runs in a folder of its own, with the data of the examples.
 
-The code of a page is run by markdown-exec, if that is switched on (``ATOMTRAIN_TUTORIALS=true``, as ``nox -s docs`` does).
+The code of a page is run by markdown-exec, if that is switched on (``ATOMTRAIN_TUTORIALS=true``, by ``nox -s docs``).
 Otherwise pages show their code alone.
 """
 

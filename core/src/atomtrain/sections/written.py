@@ -31,12 +31,15 @@ def written(value: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    def represent_list(self, data: list[Any]) -> yaml.Node:
-        flat = not any(isinstance(item, (dict, list)) for item in data)
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+    """Safe, and with lists of plain values on one line."""
 
 
-_Dumper.add_representer(list, _Dumper.represent_list)
+def _list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
+    flat = not any(isinstance(item, (dict, list)) for item in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat)
+
+
+_Dumper.add_representer(list, _list)
 
 
 def _plain(value: Any) -> Any:
