@@ -108,8 +108,8 @@ class Judge:
         if not self.validates:
             self.best_stage, self.best_weights = stage, self._weights()
             self.metrics = {**about, "best_epoch": stage, **({"best": label} if label else {})}
-            best = {"best_epoch": stage, "best_stage": label}
-            return {"validation_loss": math.nan, "is_best": True, **best}
+            last = {"best_epoch": stage, "best_stage": label}
+            return {"validation_loss": math.nan, "is_best": True, **last}
         loss, errors = self.validate()
         value = self._score(loss, errors, stage)
         is_best = value < self.best_score
