@@ -175,7 +175,7 @@ def changed_hypers(plan: Plan, checkpoint: dict[str, Any]) -> dict[str, tuple[An
         parts = [
             d
             for n, (old, new) in changed.items()
-            for d in _differences(*map(_plain, (old, new)), n)
+            for d in _differences(_plain(old), _plain(new), n)
         ]
         said = ", ".join(
             f"{path}: {on_one_line(old)} became {on_one_line(new)}" for path, old, new in parts
