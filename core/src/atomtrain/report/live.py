@@ -19,8 +19,8 @@ from atomtrain.training.units import ShownError
 BAR = 24
 NARROW = 60
 """columns below which training errors are left out: names need the room"""
-REFRESH = 2.0
-"""times a second; each takes milliseconds of a training's time"""
+REFRESH = 1.0
+"""times a second: times are shown in seconds, and each takes milliseconds of the training"""
 
 
 def can_be_drawn_on(console: Console) -> bool:
