@@ -50,6 +50,7 @@ TESTING = (
     "pytest-xdist",
     "jsonschema",
     "mkdocs-material",
+    "markdown-exec",
     "metatomic-ase",
     "hatchling",
     "import-linter",
@@ -89,10 +90,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHON)
 def docs(session: nox.Session) -> None:
-    """The documentation site, in ``site/``; a warning is an error."""
-    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "mkdocs-material")
-    # a notice of the theme's authors about other generators is no warning about these pages
-    session.run("mkdocs", "build", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+    """The documentation site, in ``site/``, its tutorials executed; a warning is an error."""
+    packages = ("mkdocs-material", "markdown-exec", "metatomic-ase")
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, *packages)
+    env = {
+        # a notice of the theme's authors about other generators is no warning about these pages
+        "NO_MKDOCS_2_WARNING": "1",
+        "ATOMTRAIN_TUTORIALS": "true",
+        "MPLBACKEND": "agg",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    session.run("mkdocs", "build", *session.posargs, env=env)
 
 
 @nox.session(python=PYTHON)

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from _pages import pages
 from _pages.options import walk
+from _pages.tutorials import NEEDS
 from helpers.alloy import write_crystal
 from helpers.given import Mapping, hooks_in, options_in
 from helpers.schema import validator
@@ -45,7 +46,7 @@ from atomtrain.sections.names import bad_target_name
 from atomtrain.tasks import CORE_KINDS, task_of
 
 ROOT = Path(__file__).parent.parent
-WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"),
+WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"),
                   *ROOT.glob("plugins/*/README.md")])  # fmt: skip
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TESTS = [
@@ -261,3 +262,11 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for page in ("index.html", "reference/hooks/index.html", "architectures/soap-bpnn/index.html"):
         assert (tmp_path / "site" / page).exists(), page
+    for name in NEEDS:  # the code alone, as tutorials are run in the session of the docs
+        page = tmp_path / "site" / "tutorials" / name / "index.html"
+        assert "exec=" not in page.read_text(encoding="utf-8"), name
+
+
+def test_every_tutorial_has_its_data() -> None:
+    assert set(NEEDS) == {page.stem for page in ROOT.glob("docs/tutorials/*.md")}
+    assert all((ROOT / "examples" / name).is_dir() for names in NEEDS.values() for name in names)

@@ -13,6 +13,7 @@ WRITTEN = {
         "index.md",
         "getting-started.md",
         "metatrain.md",
+        "coming-from.md",
         "data.md",
         "tasks.md",
         "ace.md",
@@ -22,6 +23,12 @@ WRITTEN = {
         "dynamics.md",
         "engines.md",
         "api.md",
+    ),
+    "Tutorials": (
+        "tutorials/molecule.md",
+        "tutorials/crystal.md",
+        "tutorials/phases.md",
+        "tutorials/fine-tuning.md",
     ),
     "Concepts": ("concepts.md", "architecture.md"),
     "For authors": ("authors.md", "training.md", "conformance.md", "components.md"),
@@ -43,6 +50,7 @@ def on_config(config: Any) -> Any:
     references = [name for name in made if name.startswith("reference/")]
     config.nav = [
         {"Start": written["Start"]},
+        {"Tutorials": written["Tutorials"]},
         {"Architectures": architectures},
         {"Concepts": written["Concepts"]},
         {"For authors": [*written["For authors"], "reference/hooks.md"]},

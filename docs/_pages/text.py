@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from atomtrain.sections import on_one_line
+
 
 def markdown(docstring: str | None) -> str:
     """A docstring as Markdown: roles become code, a block after ``::`` is fenced."""
@@ -37,9 +39,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def code(value: Any) -> str:
     """A value as YAML writes it on one line, as code that a table can hold."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6)
-    text = text.removesuffix("\n").removesuffix("\n...")
-    return f"`{text}`"
+    return f"`{on_one_line(value)}`"
 
 
 def as_yaml(values: Any) -> str:

@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,14 @@ def train(
         with workplace(planned, OUTPUTS, processes) as place:
             prepared = prepare(planned, place, restart)
             run = prepared.run
+            watching = ConsoleObserver(run.dataset_info, place.console, run.hypers)
             run.observers[:0] = [
-                ConsoleObserver(run.dataset_info, place.console, run.hypers),
+                watching,
                 CsvObserver(place.directory / "train.csv", run.dataset_info, run.hypers),
             ]
-            return finish(prepared, prepared.train(), output, extensions)
+            with closing(watching):
+                outcome = prepared.train()
+            return finish(prepared, outcome, output, extensions)
 
 
 def dry_run(

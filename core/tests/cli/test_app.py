@@ -56,6 +56,23 @@ def test_commands_of_plugins(tmp_path: Path) -> None:
     assert "hello you" in called.stdout, called.stderr
 
 
+def test_a_shell_completes(tmp_path: Path) -> None:
+    """What bash asks for at a tab; where nothing comes back it completes paths."""
+    install(tmp_path, "cli-command", COMMAND.replace("name: str", "name: str, politely: bool = False"),
+            "atomtrain.commands", entry="greet", target="cli_command:app")  # fmt: skip
+    install(tmp_path, "cli-arch", good("cli-arch"))
+    code = "import sys; sys.argv[0] = 'atomtrain'; from atomtrain.cli.app import main; main()"
+    for words, completed in {
+        "atomtrain gr": ["greet"],
+        "atomtrain greet --pol": ["imported", "--politely"],
+        "atomtrain architectures cli-": ["cli-arch"],
+        "atomtrain train opt": [],
+    }.items():
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = python(code, site=tmp_path, _ATOMTRAIN_COMPLETE="complete_bash", **asked)
+        assert done.stdout.split() == completed, (words, done.stderr)
+
+
 def test_errors_are_one_message() -> None:
     code = "from atomtrain.cli.app import main; main()"
     done = python(code, "train", "nothing.yaml")

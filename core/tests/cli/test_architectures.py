@@ -40,6 +40,8 @@ class Hypers(Section):
     '''Further ones.'''
     table: Path = Path("a.txt")
     '''A file, :fire: and all.'''
+    long: list[dict[str, object]] = [{"name": "a part of a name", "sizes": (64, 64)}] * 2
+    '''One after the other.'''
 """
 
 
@@ -61,12 +63,17 @@ def test_every_section_is_shown_and_texts_stay_as_they_are(
         "\narchitecture.training\n"
     )
     assert model.splitlines() == [
-        '  layers: {"first": {"width": 8}}  Layers by name.',
+        "  layers: {first: {width: 8}}  Layers by name.",
         "    <name>:",
         "      width: 8  Width of [/layer].",
         "  more: null  Further ones.",
         "    width: 8  Width of [/layer].",
-        '  table: "a.txt"  A file, :fire: and all.',
+        "  table: a.txt  A file, :fire: and all.",
+        "  long:  One after the other.",
+        "    - name: a part of a name",
+        "      sizes: [64, 64]",
+        "    - name: a part of a name",
+        "      sizes: [64, 64]",
     ]
     assert (
         "  finetune: null  Start from another training's weights.\n    read_from: (required)  Path of"

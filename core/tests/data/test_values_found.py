@@ -13,6 +13,7 @@ from ase import Atoms
 from helpers.frames import build, labelled, section
 
 from atomtrain.data import Datasets, Files
+from atomtrain.errors import DataError
 
 
 def bare(seed: int, n: int = 3) -> Atoms:
@@ -62,6 +63,33 @@ def test_data_as_schnetpack_writes_it(workplace: Path) -> None:
     assert chosen is not None
     found = data.train.labels["energy:forces"].values.numpy()
     np.testing.assert_array_equal(found, np.concatenate([rows[k] for k in chosen]))
+
+
+def test_units_are_those_that_schnetpack_keeps(workplace: Path) -> None:
+    """Its databases of MD17 are in kcal/mol; taken as eV they would train without a word."""
+    rng = np.random.default_rng(0)
+    units = {"energy": "kcal/mol", "forces": "kcal/mol/Ang", "polarizability": "a0 a0 a0"}
+    with ase.db.connect("a.db") as database:
+        database.metadata = {"_property_unit_dict": units, "_distance_unit": "Ang",
+                             "atomrefs": {"energy": [0.0, -313.5]}}  # fmt: skip
+        for k in range(4):
+            data = {
+                "energy": np.array([k]),
+                "forces": rng.normal(size=(3, 3)),
+                "polarizability": 1.0,
+            }
+            database.write(Atoms("H3", rng.normal(size=(3, 3))), data=data)
+    file = Files().structures("a.db", None, "here")
+    assert file.account is not None and file.account.length_unit == "angstrom"
+    assert "atomrefs" in file.account.notes[1] and "forces in kcal/mol/Ang" in file.account.notes[0]
+    assert build(section("a.db", forces=True)).info.targets["energy"].unit == "kcal/mol"
+    with pytest.raises(
+        DataError, match=r"'energy' of 'a.db' is read in kcal/mol, .* options say eV"
+    ):
+        build(section("a.db", forces=True, unit="eV"))
+    build(
+        section("a.db", key="polarizability", unit="eV")
+    )  # a unit nobody knows is nobody's business
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a.traj"])

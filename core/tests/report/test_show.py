@@ -101,7 +101,7 @@ def test_texts_of_users_are_no_markup():
     told["dataset_info"] = DatasetInfo("angstrom", (1,), {target.name: target}).to_dict()
     text = printed(told, "[/x].pt")
     for words in (
-        "batch_atom_bounds:", "- null", "[bold]x[/bold] [/]", "per [/atom] of [Cu]", "[/x].pt (checkpoint)",
+        "batch_atom_bounds: [null, null]", "[bold]x[/bold] [/]", "per [/atom] of [Cu]", "[/x].pt (checkpoint)",
         "a[/x] (d :key:", "target mtt::[/t]", "in [/eV], [red] :fire:",
     ):  # fmt: skip
         assert words in text

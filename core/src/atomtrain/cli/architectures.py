@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from atomtrain.contract import catalog
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def architectures(
-    name: Annotated[Optional[str], typer.Argument(help="Show this one in full.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="Show this one in full.", autocompletion=catalog.names_beginning),
+    ] = None,
 ) -> None:
     """List what is installed, or show one architecture."""
     from rich.console import Console
@@ -30,7 +35,6 @@ def _list(console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from atomtrain.contract import catalog
     from atomtrain.errors import PluginError
     from atomtrain.plugins import Architecture
 
@@ -100,17 +104,17 @@ def _hypers(console: Console, cls: Any, depth: int, above: tuple[Any, ...] = ())
     """Every hyper with its default and documentation, sections indented, also those that are absent by default."""
     from pydantic import BaseModel
 
-    from atomtrain.sections import sections_inside
+    from atomtrain.sections import sections_inside, written
 
     above = (*above, cls)
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True)
         text = " ".join((field.description or "").split())
         inside = dict(sections_inside(field.annotation))
-        shown = " (required)" if field.is_required() else f" {_yaml(default)}"
+        value = "(required)" if field.is_required() else written(default)
         if isinstance(default, BaseModel):
-            inside[type(default)], shown = "", ""
-        console.print(f"{'  ' * depth}{name}:{shown}  {text}")
+            inside[type(default)], value = "", ""
+        _hyper(console, depth, name, value, text)
         for section, way in inside.items():
             steps = way.split(".")[1:]  # <name> where sections are in a dictionary
             for k, step in enumerate(steps, start=1):
@@ -120,10 +124,19 @@ def _hypers(console: Console, cls: Any, depth: int, above: tuple[Any, ...] = ())
                 _hypers(console, section, depth + 1 + len(steps), above)
 
 
-def _yaml(value: Any) -> str:
-    import json
+def _hyper(console: Console, depth: int, name: str, value: str, text: str) -> None:
+    """A key, its value (below it where it has lines of its own) and what it is; on a terminal lines end at words."""
+    import textwrap
 
-    def plain(inner: Any) -> Any:
-        return inner.model_dump(mode="json") if hasattr(inner, "model_dump") else str(inner)
-
-    return value if isinstance(value, str) else json.dumps(value, default=plain)
+    indent, lines = "  " * depth, value.splitlines()
+    head = f"{name}: {value}" if len(lines) == 1 else f"{name}:"
+    line = f"{indent}{head}  {text}"
+    if console.is_terminal:
+        further = f"{indent}      "
+        line = textwrap.fill(
+            line, console.width, subsequent_indent=further, break_long_words=False,
+            break_on_hyphens=False, replace_whitespace=False, drop_whitespace=True,
+        )  # fmt: skip
+    console.print(line)
+    for part in lines if len(lines) > 1 else ():
+        console.print(f"{indent}  {part}")

@@ -80,6 +80,11 @@ def architectures() -> list[Installed]:
     return installed(ARCHITECTURES)
 
 
+def names_beginning(text: str) -> list[str]:
+    """The names of installed architectures that begin so: what a shell completes."""
+    return sorted({one.name for one in architectures() if one.name.startswith(text)})
+
+
 def find_architecture(name: str) -> Installed | None:
     """The architecture of this name, None if there is none; PluginError if there are several."""
     wanted = normalise(name)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: the log, a progress bar, ``train.csv``."""
+"""What a person sees of a training: the log, a table on a terminal, ``train.csv``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from atomtrain.files import Appending
+from atomtrain.report.live import TrainingTable, can_be_drawn_on, duration
 from atomtrain.training.observers import EpochRecord, Errors, Observer, StartInfo
-from atomtrain.training.units import errors_line, numbers, quantities
+from atomtrain.training.units import ShownError, numbers, quantities, shown_errors
 
 if TYPE_CHECKING:
     from atomtrain.options import BaseTrainerHypers
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("atomtrain")
 EVERY = 20.0
 """seconds between lines of something that takes long"""
+IN_TABLE = "in_table"
+"""what marks a line of the log that the table on the terminal shows as well"""
 FORMAT = logging.Formatter("[%(asctime)s] %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
@@ -52,13 +54,15 @@ def logging_to(file: Path | None, console: Console, quiet: bool = False) -> Iter
 
 
 class _ConsoleHandler(logging.Handler):
-    """Lines above the progress bar on a terminal, plain lines elsewhere."""
+    """Lines: above the table where there is one, and without those that it shows."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, IN_TABLE, False):
+            return
         style = "yellow" if record.levelno >= logging.WARNING else None
         self.console.print(
             self.format(record),
@@ -102,15 +106,17 @@ class _Appending(Appending):
 
 
 class ConsoleObserver(Observer):
-    """A progress bar on terminals, a line of the log every few epochs, and of what else takes long."""
+    """A line of the log every few epochs, and of what else takes long; on a terminal a table in their place.
+
+    To be closed when the training is over, however it ended.
+    """
 
     def __init__(self, info: DatasetInfo, console: Console, hypers: BaseTrainerHypers) -> None:
         self.info = info
         self.kinds = ("rmse", "mae") if hypers.log_mae else ("rmse",)
         self.totals = hypers.per_structure_targets
         self.console = console
-        self.progress: Progress | None = None
-        self.task: Any = None
+        self.table: TrainingTable | None = None
         self.label, self.label_began, self.last_line = "", 0.0, 0.0
 
     def on_start(self, run: TrainingRun, info: StartInfo) -> None:
@@ -140,55 +146,56 @@ class ConsoleObserver(Observer):
             log.info(
                 f"going on after epoch {first} of {total}" if total else f"{first} stages are done"
             )
-        self.n_steps = max(1, info["n_steps"])
-        if info["n_steps"]:
-            self._bar("Epoch", first * self.n_steps, total * self.n_steps)
+        self.close()
+        if can_be_drawn_on(self.console):
+            self.table = TrainingTable(self._shown)
+            self.start = info
+            if info["n_steps"]:
+                self._show_epoch(first, 0)
+            self.table.open(self.console)
 
-    def _bar(self, description: str, done: int, total: int) -> None:
-        """Show how far something is, on a terminal; a new description begins anew."""
-        if not self.console.is_terminal:
-            return
-        if self.progress is None:
-            self.progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:3.0f}% {task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[left]}"),
-                console=self.console,
-            )
-            self.task = self.progress.add_task(
-                description, total=total, completed=done, rate="", left=""
-            )
-            self.progress.start()
-        self.progress.update(self.task, description=description, completed=done, total=total)
+    def close(self) -> None:
+        """Leave the table as it is."""
+        if self.table is not None:
+            self.table.close()
+            self.table = None
+
+    def _say(self, line: str) -> None:
+        log.info(line, extra={IN_TABLE: self.table is not None})
 
     def on_step(self, epoch: int, step: int, n_steps: int) -> None:
-        if self.progress is not None:
-            done = epoch * n_steps + step
-            self.progress.update(self.task, completed=done, description=f"Epoch {epoch}")
+        self._show_epoch(epoch, step)
+
+    def _show_epoch(self, epoch: int, step: int) -> None:
+        if self.table is None:
+            return
+        first, total, n = (self.start[key] for key in ("first_epoch", "num_epochs", "n_steps"))
+        done = epoch * n + step
+        self.table.progress(f"Epoch {epoch}/{total}", done, total * n)
+        if not self.table.columns and step:  # later an epoch says it, with its validation
+            self.table.expect(self.table.seconds * (total * n - done) / (done - first * n))
 
     def on_progress(self, label: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
         if label != self.label:
             self.label, self.label_began, self.last_line = label, now, now
-            if self.progress is not None:
-                self.progress.reset(self.task, total=total)
-        self._bar(f"{label}, {done}/{total} {unit}", done, total)
+        if self.table is not None:
+            self.table.progress(f"{label}, {done}/{total} {unit}", done, total)
         if done >= total:
             log.info(f"{label}: {total} {unit} in {now - self.label_began:.1f} s")
             self.label = ""
-        elif now - self.last_line > EVERY and not self.console.is_terminal:
+        elif now - self.last_line > EVERY:
             self.last_line = now
-            log.info(f"{label}: {done}/{total} {unit}")
+            self._say(f"{label}: {done}/{total} {unit}")
 
     def on_epoch(self, record: EpochRecord) -> None:
-        if self.progress is not None:
-            self.progress.update(
-                self.task,
-                rate=_rate(record),
-                left=f"{_duration(record.seconds_left)} left",
-            )
+        if self.table is not None:
+            self.table.add(record)
+            if not self.start["n_steps"]:
+                name = "Stage" if record.stage else "Epoch"
+                of = f"/{record.num_epochs}" if record.num_epochs else ""
+                done = record.epoch + 1
+                self.table.progress(f"{name} {done}{of}", done, record.num_epochs)
         if not record.to_be_logged:
             return
         parts = [record.stage or f"Epoch {record.epoch:>4}/{record.num_epochs}"]
@@ -204,24 +211,27 @@ class ConsoleObserver(Observer):
                 f"validation {self._errors(record.validation_errors)}",
             ]
         if not record.stage:
-            parts += [_rate(record), f"{_duration(record.seconds_left)} left"]
+            parts += [_rate(record), f"{duration(record.seconds_left)} left"]
         elif record.is_best:
             parts.append("the best so far")
-        log.info(" | ".join(parts))
+        self._say(" | ".join(parts))
+
+    def _shown(self, errors: Errors) -> list[ShownError]:
+        return shown_errors(self.info, errors, self.kinds, self.totals)
 
     def _errors(self, errors: Errors) -> str:
-        return errors_line(self.info, errors, self.kinds, self.totals)
+        return ", ".join(map(str, self._shown(errors)))
 
     def on_checkpoint(self, path: Path) -> None:
-        log.info(f"checkpoint written: {path}")
+        if self.table is not None:
+            self.table.checkpoint = str(path)
+        self._say(f"checkpoint written: {path}")
 
     def on_end(self, outcome: TrainingOutcome) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+        self.close()
 
     def on_failure(self, error: BaseException) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+        self.close()
 
 
 class CsvObserver(Observer):
@@ -291,11 +301,3 @@ def _now() -> float:
 
 def _rate(record: EpochRecord) -> str:
     return f"{record.structures_per_second:.0f} structures/s"
-
-
-def _duration(seconds: float) -> str:
-    if math.isnan(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from atomtrain.data.convert import Converted, convert
 from atomtrain.data.readers import display
+from atomtrain.report.live import can_be_drawn_on
 
 log = logging.getLogger("atomtrain")
 EVERY = 20.0
@@ -22,6 +23,7 @@ EVERY = 20.0
 def converting(read_from: str | Sequence[str], folder: Path, **more: Any) -> Converted:
     """:func:`atomtrain.data.convert.convert`, with a bar on a terminal and lines elsewhere."""
     console = Console()
+    drawn = can_be_drawn_on(console)
     said = begun = time.monotonic()
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -30,7 +32,7 @@ def converting(read_from: str | Sequence[str], folder: Path, **more: Any) -> Con
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not drawn,
         transient=True,
     )
     task = bar.add_task(f"reading {display(read_from)}", total=1.0, done="0")
@@ -38,7 +40,7 @@ def converting(read_from: str | Sequence[str], folder: Path, **more: Any) -> Con
     def progress(structures: int, part: float) -> None:
         nonlocal said
         bar.update(task, completed=part, done=f"{structures:,}")
-        if not console.is_terminal and time.monotonic() - said > EVERY:
+        if not drawn and time.monotonic() - said > EVERY:
             said = time.monotonic()
             log.info(f"{structures} structures, {100 * part:.0f} %")
 

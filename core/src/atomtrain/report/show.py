@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.table import Table
 from rich.text import Text
 
+from atomtrain.sections import in_lines
 from atomtrain.sections.names import symbols
 from atomtrain.targets import GRADIENT_NAMES, DatasetInfo
 from atomtrain.training.units import errors_line
@@ -166,9 +166,9 @@ def _training(described: Mapping[str, Any]) -> Rows:
         rows.append(("epochs", f"{described['epoch']}, best {described.get('best_epoch', '?')}"))
     changed = described.get("changed_hypers") or described.get("hypers") or {}
     for part, hypers in changed.items():
-        rows.append((f"{part} hypers", _yaml(hypers) if hypers else "the defaults"))
+        rows.append((f"{part} hypers", in_lines(hypers) if hypers else "the defaults"))
     if "metadata" in described:
-        rows.append(("metadata", _yaml(described["metadata"])))
+        rows.append(("metadata", in_lines(described["metadata"])))
     return rows
 
 
@@ -194,7 +194,3 @@ def differing(hypers: Any, defaults: Any) -> Any:
         for key, value in hypers.items()
         if key not in defaults or value != defaults[key]
     }
-
-
-def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()

@@ -23,6 +23,7 @@ from atomtrain.options import Finetune, finetuning
 from atomtrain.plugins.restore import Restored, build_model, restore
 from atomtrain.runs.directory import INCIDENTAL, newest_checkpoint
 from atomtrain.runs.plan import Plan
+from atomtrain.sections import on_one_line
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.affine import (
@@ -136,8 +137,8 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
     tuned = finetuning(plan.hypers) is not None
     if before != now and not tuned:
         changed = ", ".join(
-            f"{path}: {old!r} in the checkpoint, {new!r} in the options"
-            for path, old, new in _differences(before, now)
+            f"{path}: {on_one_line(old)} in the checkpoint, {on_one_line(new)} in the options"
+            for path, old, new in _differences(before, now, "model")
         )
         raise CheckpointError(
             f"cannot restart with another model ({changed}); use the checkpoint's values, or "
@@ -179,7 +180,14 @@ def changed_hypers(plan: Plan, checkpoint: dict[str, Any]) -> dict[str, tuple[An
     # through JSON's eyes: a checkpoint has lists where options have tuples
     changed = {n: (then[n], now[n]) for n in names if _plain(then[n]) != _plain(now[n])}
     if changed:
-        said = ", ".join(f"{name}: {old!r} became {new!r}" for name, (old, new) in changed.items())
+        parts = [
+            d
+            for n, (old, new) in changed.items()
+            for d in _differences(_plain(old), _plain(new), n)
+        ]
+        said = ", ".join(
+            f"{path}: {on_one_line(old)} became {on_one_line(new)}" for path, old, new in parts
+        )
         log.warning(
             f"from here on with other hypers of the training than the checkpoint's ({said})"
         )
@@ -353,7 +361,7 @@ def _inherit_heads(
             )
 
 
-def _differences(a: Any, b: Any, path: str = "model") -> list[tuple[str, Any, Any]]:
+def _differences(a: Any, b: Any, path: str) -> list[tuple[str, Any, Any]]:
     if isinstance(a, dict) and isinstance(b, dict):
         return [
             d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{path}.{k}")

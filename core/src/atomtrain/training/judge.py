@@ -108,7 +108,8 @@ class Judge:
         if not self.validates:
             self.best_stage, self.best_weights = stage, self._weights()
             self.metrics = {**about, "best_epoch": stage, **({"best": label} if label else {})}
-            return {"validation_loss": math.nan, "is_best": True}
+            last = {"best_epoch": stage, "best_stage": label}
+            return {"validation_loss": math.nan, "is_best": True, **last}
         loss, errors = self.validate()
         value = self._score(loss, errors, stage)
         is_best = value < self.best_score
@@ -132,6 +133,9 @@ class Judge:
             "validation_errors": errors,
             "score": value,
             "is_best": is_best,
+            "best_epoch": self.best_stage,
+            "best_stage": best,
+            "best_errors": self.metrics["best_errors"],
         }
 
     def forget(self) -> None:

@@ -42,7 +42,8 @@ class EpochRecord:
 
     ``stage`` says what it was where it is no epoch (``ridge 1e-06``). ``learning_rate`` is NaN where there is none,
     ``train_errors`` empty where they were not asked for. Without a validation set ``validation_errors``
-    is empty, and its loss and the score are NaN. ``num_epochs`` is 0 where nobody knows.
+    is empty, and its loss and the score are NaN. ``num_epochs`` is 0 where nobody knows. ``best_epoch``,
+    ``best_stage`` and ``best_errors`` (on the validation set) are of the best so far, which may be of an earlier run.
     """
 
     epoch: int
@@ -55,6 +56,9 @@ class EpochRecord:
     validation_errors: Errors = field(default_factory=dict)
     score: float = math.nan
     is_best: bool = False
+    best_epoch: int = -1
+    best_stage: str = ""
+    best_errors: Errors = field(default_factory=dict)
     to_be_logged: bool = True
     seconds: float = 0.0
     structures_per_second: float = 0.0

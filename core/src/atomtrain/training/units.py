@@ -28,14 +28,23 @@ class Quantity:
     factor: float
     unit: str
 
-    def show(self, value: float) -> str:
-        """``12.3 meV/A``; four significant digits."""
-        number = f"{value * self.factor:.4g}"
-        return f"{number} {self.unit}".strip()
+    def show(self, metric: str, found: Mapping[str, float]) -> ShownError:
+        """One of the metrics found: four significant digits, and the unit if it is an error."""
+        factor, unit = (self.factor, self.unit) if metric in ERRORS else (1.0, "")
+        return ShownError(self.name, title(metric), f"{found[metric] * factor:.4g}", unit)
 
-    def show_metric(self, metric: str, found: Mapping[str, float]) -> str:
-        """``12.3 meV/A`` for errors, a bare number for accuracies and the like."""
-        return self.show(found[metric]) if metric in ERRORS else f"{found[metric]:.4g}"
+
+@dataclass(frozen=True)
+class ShownError:
+    """An error as people are shown it: ``forces``, ``RMSE``, ``12.3``, ``meV/A``."""
+
+    name: str
+    metric: str
+    number: str
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.metric} {self.number} {self.unit}".strip()
 
 
 def titles(info: DatasetInfo) -> dict[str, str]:
@@ -115,34 +124,33 @@ def numbers(record: EpochRecord, shown: Collection[Quantity]) -> dict[str, float
     return row
 
 
-def errors_line(
+def shown_errors(
     info: DatasetInfo,
-    errors: dict[str, dict[str, float]],
+    errors: Mapping[str, Mapping[str, float]],
     kinds: tuple[str, ...] = ("rmse",),
     totals: Collection[str] = (),
-) -> str:
-    """``energy RMSE 0.71 meV/atom, forces RMSE 36.9 meV/A`` for what was counted.
+) -> list[ShownError]:
+    """What was counted, in the order in which it is shown.
 
     ``kinds`` of errors are for numbers; other targets show what their tasks say.
     """
-    parts = []
-    whole = quantities(info, totals)
-    numbers = [q for q in whole if q.key not in info.targets or not _own(info, q.key)]
-    others = [q for q in whole if q not in numbers]
-    for kind in kinds:
-        parts += [
-            f"{q.name} {kind.upper()} {q.show(errors[q.key][kind])}"
-            for q in numbers
-            if q.key in errors and errors[q.key]["count"] > 0
-        ]
-    for q in others:
-        found = errors.get(q.key)
-        if found and found["count"] > 0:
-            shown = [m for m in task_of(info.targets[q.key].kind).shown if m in found]
-            parts += [
-                f"{q.name} {title(metric)} {q.show_metric(metric, found)}" for metric in shown
-            ]
-    return ", ".join(parts)
+    whole = [q for q in quantities(info, totals) if errors.get(q.key, {}).get("count", 0) > 0]
+    own = [q for q in whole if q.key in info.targets and _own(info, q.key)]
+    found = [q.show(kind, errors[q.key]) for kind in kinds for q in whole if q not in own]
+    for q in own:
+        shown = task_of(info.targets[q.key].kind).shown
+        found += [q.show(metric, errors[q.key]) for metric in shown if metric in errors[q.key]]
+    return found
+
+
+def errors_line(
+    info: DatasetInfo,
+    errors: Mapping[str, Mapping[str, float]],
+    kinds: tuple[str, ...] = ("rmse",),
+    totals: Collection[str] = (),
+) -> str:
+    """``energy RMSE 0.71 meV/atom, forces RMSE 36.9 meV/A``: :func:`shown_errors` on one line."""
+    return ", ".join(map(str, shown_errors(info, errors, kinds, totals)))
 
 
 def title(metric: str) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from atomtrain.contract import catalog
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -19,7 +21,12 @@ app = typer.Typer(add_completion=False)
 @app.command("check")
 def check(
     architecture: Annotated[
-        str, typer.Argument(help="An installed architecture.", metavar="ARCHITECTURE")
+        str,
+        typer.Argument(
+            help="An installed architecture.",
+            metavar="ARCHITECTURE",
+            autocompletion=catalog.names_beginning,
+        ),
     ],
     hypers: Annotated[
         Optional[Path],

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from atomtrain.data.readers.whole import (
 )
 from atomtrain.errors import DataError, did_you_mean
 from atomtrain.frame import Frame
+from atomtrain.targets.units import conversion
 
 _DATABASES = ("db", "json")
 _FOR_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
@@ -211,7 +212,7 @@ def _frames(file: _File) -> Iterator[Frame]:
 
     path, format = file.path, file.format
     if format in _DATABASES:
-        yield from _rows(path, format)
+        yield from _rows(path, format, file.account)
         return
     source: Any = path
     if file.xyz is not None:
@@ -248,8 +249,8 @@ def _in_utf8(content: bytes, account: Account) -> bytes:
     return content
 
 
-def _rows(path: str, format: str) -> Iterator[Frame]:
-    """The rows of a database, with their key-value pairs and ``data``."""
+def _rows(path: str, format: str, account: Account) -> Iterator[Frame]:
+    """The rows of a database, with their key-value pairs and ``data``, and the units that it states."""
     import ase.db
 
     if format == "db":
@@ -257,11 +258,42 @@ def _rows(path: str, format: str) -> Iterator[Frame]:
     source: Any = path if format == "db" else opened(path, text=True)
     try:
         database = ase.db.connect(source, type=format, use_lock_file=False, serial=True)
+        units = _units_of_schnetpack(database.metadata, account)
         for row in database.select():
-            yield _frame(row.toatoms(), {**row.data, **row.key_value_pairs})
+            yield _frame(row.toatoms(), {**units, **row.data, **row.key_value_pairs})
     finally:
         if source is not path:
             source.close()
+
+
+def _units_of_schnetpack(metadata: Mapping[str, Any], account: Account) -> dict[str, str]:
+    """The units that SchNetPack keeps beside its rows, as a frame would state them: ``energy_unit``."""
+    stated = metadata.get("_property_unit_dict") or {}
+    units = {}
+    for key, unit in stated.items():
+        written = _in_our_words(str(unit))
+        with suppress(ValueError):  # of other quantities the options say it
+            conversion(written, written)
+            units[f"{key}_unit"] = written
+    length = _in_our_words(str(metadata.get("_distance_unit") or ""))
+    if length:
+        with suppress(ValueError):
+            conversion(length, "angstrom")
+            account.length_unit = length
+    if stated:
+        said = ", ".join(f"{key} in {unit}" for key, unit in stated.items())
+        account.notes.append(f"SchNetPack's metadata say: {said}")
+    if any(np.any(values) for values in (metadata.get("atomrefs") or {}).values()):
+        account.notes.append(
+            "energies of single atoms in SchNetPack's metadata (atomrefs) are not taken"
+        )
+    return units
+
+
+def _in_our_words(unit: str) -> str:
+    """A unit as SchNetPack writes it (``kcal/mol/Ang``), as it is written here."""
+    words = {"Ang": "angstrom", "Ha": "Hartree", "a0": "Bohr"}
+    return re.sub(r"[A-Za-z0-9]+", lambda found: words.get(found[0], found[0]), unit)
 
 
 def _check_database(path: str) -> None:
