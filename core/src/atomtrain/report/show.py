@@ -174,7 +174,7 @@ def _training(described: Mapping[str, Any]) -> Rows:
 
 def _findings(described: Mapping[str, Any]) -> Rows:
     """What evaluations found, without long lists: those are for programs."""
-    return [(name, _yaml(_short(v))) for name, v in (described.get("findings") or {}).items()]
+    return [(name, in_lines(_short(v))) for name, v in (described.get("findings") or {}).items()]
 
 
 def _short(value: Any) -> Any:
