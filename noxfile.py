@@ -1,6 +1,6 @@
 """Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``gpu``, ``build``, each in an
-environment of its own; ``faults`` kills trainings; ``dev`` makes one to work in. CONTRIBUTING.md says how long each
-takes.
+environment of its own; ``faults`` kills trainings; ``report`` opens a report in a browser; ``dev`` makes one to work
+in. CONTRIBUTING.md says how long each takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
@@ -38,6 +38,7 @@ DISTRIBUTIONS = (
     "./plugins/databases",
     "./plugins/schema",
     "./plugins/inspect",
+    "./plugins/report",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",
@@ -134,6 +135,19 @@ def faults(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest")
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
     session.run("pytest", "tests/faults.py", "-s", *session.posargs, env=quiet)
+
+
+@nox.session(python=PYTHON)
+def report(session: nox.Session) -> None:
+    """A report in a browser, at the width of a phone and of a desk; pictures to look at are in ``build/report``.
+
+    The browser is playwright's own, or the one that the variable ``CHROMIUM`` names.
+    """
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "playwright")
+    if "CHROMIUM" not in os.environ:
+        session.run("playwright", "install", "chromium")
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "plugins/report/tests/browser.py", *session.posargs, env=quiet)
 
 
 def gpu(session: nox.Session) -> None:

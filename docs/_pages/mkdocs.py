@@ -18,6 +18,7 @@ WRITTEN = {
         "ace.md",
         "linear.md",
         "classifier.md",
+        "report.md",
         "api.md",
     ),
     "Concepts": ("concepts.md", "architecture.md"),

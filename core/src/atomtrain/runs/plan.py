@@ -158,11 +158,16 @@ def _evaluations(options: Options) -> dict[str, Evaluation]:
     if options.final_eval is False:
         return {}
     asked = {} if options.final_eval is True else options.final_eval
-    offered = components("register_evaluations")
-    always = [n for n, s in offered.items() if isinstance(s, EvaluationSpec) and s.always]
+    always = always_made()
     # those that are always made come last: they look at what the others found
-    order = [*(name for name in asked if name not in always), *sorted(always)]
+    order = [*(name for name in asked if name not in always), *always]
     given = {name: asked.get(name) for name in order}
     wanted = {n: g if isinstance(g, dict) else {} for n, g in given.items() if g is not False}
     made = _made("register_evaluations", wanted, ("final_eval",), options)
     return dict(zip(wanted, made, strict=True))
+
+
+def always_made() -> list[str]:
+    """Evaluations of packages that look at every training, by name."""
+    offered = components("register_evaluations")
+    return sorted(n for n, s in offered.items() if isinstance(s, EvaluationSpec) and s.always)

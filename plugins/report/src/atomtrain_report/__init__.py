@@ -1,8 +1,8 @@
 """``report.html``: how good a model is and where it is bad, in one file that needs nothing beside it.
 
-``plugin`` makes one at the end of every training, ``command`` is ``atomtrain report``. ``subject`` finds out what a page
-is about (a run, a checkpoint, an exported model on data), ``sets`` counts errors, ``figures`` draws, ``page`` puts it all
-into the template.
+``plugin`` makes one at the end of every training, ``command`` is ``atomtrain report``. ``subject`` finds out what a
+page is about (a run, a checkpoint, an exported model on data), ``sets`` counts errors, ``curves`` reads ``train.csv``,
+``figures`` draws, ``page`` puts it all into the template ``page.html``.
 """
 
 from __future__ import annotations

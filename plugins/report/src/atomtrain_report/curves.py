@@ -48,7 +48,11 @@ def history(path: Path, shown: Sequence[Shown]) -> History | None:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error):
         return None
-    passes = [(row.get("stage") or "", _number(row.get("seconds"))) for row in rows if not row.get("epoch")]
+    passes = [
+        (row.get("stage") or "", _number(row.get("seconds")))
+        for row in rows
+        if not row.get("epoch")
+    ]
     rows = [row for row in rows if row.get("epoch")]
     if not rows:
         return History(np.array([]), passes=passes) if passes else None

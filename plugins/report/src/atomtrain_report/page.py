@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata, resources
@@ -23,7 +24,7 @@ from atomtrain.training.units import title as metric_title
 from atomtrain_report import figures
 from atomtrain_report.curves import History, history
 from atomtrain_report.figures import Picture
-from atomtrain_report.sets import Part, Shown, Table, Worst, number, shown_of, tables, worst
+from atomtrain_report.sets import NOTHING, Shown, Worst, number, shown_of, tables, worst
 from atomtrain_report.subject import Subject
 
 MOST_LABELS, MOST_SETS = 8, 6
@@ -106,9 +107,7 @@ def rendered(subject: Subject, folder: Path) -> str:
 # -- numbers -------------------------------------------------------------------------------------
 
 
-def _tiles(
-    subject: Subject, shown: Sequence[Shown], past: History | None
-) -> list[tuple[str, str]]:
+def _tiles(subject: Subject, shown: Sequence[Shown], past: History | None) -> list[tuple[str, str]]:
     """What people ask first: a title and a number each."""
     found = []
     named = {part.name: part for part in subject.parts}
@@ -125,13 +124,11 @@ def _tiles(
     if past is not None and past.seconds:
         found.append(("training", _duration(past.seconds)))
     if subject.best is not None and subject.best >= 0 and past is not None and len(past.epochs):
-        label = past.stages[-1] if past.stages else ""
-        if past.stages:
-            there = [s for s, e in zip(past.stages, past.epochs, strict=True) if e == subject.best]
-            label = there[0] if there else str(subject.best)
-            found.append(("best stage", label))
+        names = dict(zip(past.epochs.tolist(), past.stages, strict=False))
+        if names:
+            found.append(("best stage", names.get(subject.best, str(subject.best))))
         else:
-            found.append(("best epoch", f"{subject.best} (last {past.epochs[-1]:.0f})"))
+            found.append(("best epoch", f"{subject.best} of {past.epochs[-1]:.0f}"))
     return found
 
 
@@ -143,14 +140,16 @@ def _errors(subject: Subject) -> list[tuple[str, list[tuple[str, list[str]]]]]:
         metrics = dict.fromkeys(m for errors in of_sets for m in errors if m != "count")
         rows = []
         for metric in list(metrics)[:8]:
+            error = metric in ERRORS
             cells = [
-                quantity.show_metric(metric, errors)
+                f"{errors[metric] * (quantity.factor if error else 1.0):.4g}"
                 if errors.get("count", 0) > 0 and metric in errors
-                else "–"
+                else NOTHING
                 for errors in of_sets
             ]
-            rows.append((metric_title(metric), cells))
-        if any(cell != "–" for _, cells in rows for cell in cells):
+            unit = f" [{quantity.unit}]" if error and quantity.unit else ""
+            rows.append((f"{metric_title(metric)}{unit}", cells))
+        if any(cell != NOTHING for _, cells in rows for cell in cells):
             found.append((quantity.name, rows))
     return found
 
@@ -213,14 +212,24 @@ def _versions() -> list[tuple[str, str]]:
         {d.metadata["Name"] for d in metadata.distributions() if d.metadata["Name"]}, key=str.lower
     )
     ours = [name for name in names if name.lower().split("-")[0] == "atomtrain"]
-    found = [("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
-    for name in (*ours, *PACKAGES):
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    return [*found, ("device", f"{device}, {torch.get_num_threads()} threads")]
+    machine = (
+        f"{platform.system()} {platform.machine()}, {device}, {torch.get_num_threads()} threads"
+    )
+    return [
+        ("machine", machine),
+        ("atomtrain", _said(ours)),
+        ("below it", f"Python {platform.python_version()}, {_said(PACKAGES)}"),
+    ]
+
+
+def _said(packages: Sequence[str]) -> str:
+    """Packages that are installed with their versions."""
+    found = []
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
 
 
 def _options(options: Mapping[str, Any] | None) -> str:
@@ -312,6 +321,3 @@ def _view(one: Worst, length_unit: str) -> dict[str, Any] | None:
         "atom": one.atom,
         "name": f"{one.formula}, {one.place} ({one.part.name} set)",
     }
-
-
-__all__ = ["Table", "Part", "rendered", "write"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ SIZES = 6
 """rows of a table of sizes"""
 GROUPS = 30
 """rows of any other table, the largest groups first"""
+NOTHING = "-"
+"""in place of a number"""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,14 @@ class Part:
 
 
 def some_of(structures: Structures, most: int) -> StructureStore:
-    """The structures, or evenly chosen ones that stand for all."""
+    """The structures, or some that stand for all."""
     store = structures.sample
-    if len(store) <= most:
-        return store
-    return store.select(torch.from_numpy(np.linspace(0, len(store) - 1, most).astype(np.int64)))
+    return store.select(chosen(len(store), most)) if len(store) > most else store
+
+
+def chosen(n: int, most: int) -> torch.Tensor:
+    """``most`` of ``n``, evenly."""
+    return torch.from_numpy(np.linspace(0, n - 1, most).astype(np.int64))
 
 
 # -- groups ----------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ def _by_size(parts: Sequence[Part], shown: Sequence[Shown]) -> Table | None:
     for part in parts:
         place = np.searchsorted(edges, part.store.n_atoms.numpy(), side="right") - 1
         values.append([_span(edges[k], edges[k + 1] - 1) for k in place.tolist()])
-    order = [_span(a, b - 1) for a, b in zip(edges, edges[1:], strict=False)]
+    order = [_span(a, b - 1) for a, b in pairwise(edges)]
     return _by_value("By size", values, parts, shown, order)
 
 
@@ -247,16 +253,16 @@ def _by_value(
     if len(names) < 2:
         return None
     sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
-    chosen = [n for n in order if n in sizes] or sorted(sizes, key=lambda n: -sizes[n])
+    ordered = [n for n in order if n in sizes] or sorted(sizes, key=lambda n: -sizes[n])
     rows = []
-    for name in chosen[:GROUPS]:
+    for name in ordered[:GROUPS]:
         structures = [array == name for array in arrays]
         atoms = [
             np.repeat(mask, part.store.n_atoms.numpy())
             for part, mask in zip(parts, structures, strict=True)
         ]
         rows.append((name or "(none)", sizes[name], atoms, structures))
-    left = len(chosen) - GROUPS
+    left = len(ordered) - GROUPS
     note = f"The {GROUPS} largest groups; {left} smaller ones are left out." if left > 0 else ""
     return _table(title, note, "structures", _columns(parts, shown), parts, rows)
 
@@ -293,7 +299,7 @@ def _table(
 
 def number(value: float) -> str:
     """Three significant digits; a dash where there is nothing."""
-    return "–" if not np.isfinite(value) else f"{value:.3g}"
+    return NOTHING if not np.isfinite(value) else f"{value:.3g}"
 
 
 # -- the worst -------------------------------------------------------------------------------------
@@ -339,9 +345,7 @@ def worst(parts: Sequence[Part], shown: Sequence[Shown], most: int = 10) -> list
         there = together[np.isfinite(together)]
         usual[s.key] = float(np.sqrt((there**2).mean())) if len(there) else 0.0
     for k, part in enumerate(parts):
-        ratios = [
-            errors[s.key, part.name] / usual[s.key] for s in shown if usual[s.key] > 0
-        ]
+        ratios = [errors[s.key, part.name] / usual[s.key] for s in shown if usual[s.key] > 0]
         if ratios:
             times = np.nan_to_num(np.stack(ratios), nan=0.0).max(0)
             first = np.argsort(-times, kind="stable")[:most]

@@ -41,7 +41,7 @@ from atomtrain.training.device import choose_device, choose_dtype
 from atomtrain.training.evaluate import Compared, Samples, compared, errors_on
 from atomtrain.training.metrics import ErrorSums
 from atomtrain.training.run import TrainingOutcome, TrainingRun
-from atomtrain_report.sets import Part, some_of
+from atomtrain_report.sets import Part, chosen, some_of
 
 if TYPE_CHECKING:
     from atomtrain.data import Structures, StructureStore
@@ -162,12 +162,18 @@ def of_finished(finished: Finished, most: int, by: Sequence[str]) -> Subject:
         best=trainer.get("best_epoch"),
         options=finished.options,
         found={name: one.values for name, one in finished.found.items() if one.values},
-        pictures=sorted(p for p in run.directory.glob("*") if p.suffix in PICTURES),
+        pictures=_pictures(run.directory),
         timings=[_timing(part, f"training's code, {run.device}, {_type(run.dtype)}, batches of "
                          f"{run.hypers.batch_size}") for part in parts],
         splits=_splits(finished.data, options),
         remarks=list(finished.data.warnings),
     )  # fmt: skip
+
+
+def _pictures(run: Path) -> list[Path]:
+    """Pictures that others made in the folder of a run, or in a folder of theirs in it."""
+    found = [*run.glob("*"), *run.glob("*/*")]
+    return sorted(p for p in found if p.suffix in PICTURES and p.parent != run / "report")
 
 
 def part_of(
@@ -191,7 +197,9 @@ def _again(
 ) -> tuple[Finished, Classes]:
     """What a training knew at its end, from a checkpoint of it and its data."""
     info = restored.architecture.info
-    where = "paths in options are those of the folder in which the training was started: run this there"
+    where = (
+        "paths in options are those of the folder in which the training was started: run this there"
+    )
     made = _run_of(path, restored, options)
     try:
         data = build_datasets(options, info.default_kind, made.hypers.memory_budget_bytes)
@@ -200,7 +208,8 @@ def _again(
     checkpoint = restored.checkpoint
     if data.fingerprint != checkpoint.get("fingerprint"):
         data.warnings.insert(
-            0, "the training set is not the one that the model was trained on: its files have changed"
+            0,
+            "the training set is not the one that the model was trained on: its files have changed",
         )
     folder = run or path.parent
     made = replace(made, train=data.train, validation=data.validation, directory=folder)
@@ -266,14 +275,13 @@ def _of_checkpoint_on(
 ) -> Subject:
     """The model of a checkpoint on other data than its own."""
     info, run = restored.predictor.dataset_info, _run_of(path, restored, options)
-    targets = options.training_set[0].model_dump(mode="json", exclude_unset=True)["targets"]
+    targets = _anywhere(options.training_set[0].model_dump(mode="json")["targets"])
     sections = _asked(data, targets, options.training_set[0].systems.length_unit)
     files, remarks = Files(), Remarks()
     parts, classes = [], {}
-    for section in sections:
+    for name, section in zip(_names_of(sections), sections, strict=True):
         loaded = read_section(section, files, remarks, known=info.targets)
         _check_elements(loaded.store, info, str(path))
-        name = _name_of(section, sections)
         errors, classes[name] = _errors(restored, loaded.store, run)
         parts.append(part_of(name, loaded.store, restored.predictor, run, errors, most))
     _group(parts, sections, by, tuple(by))
@@ -316,15 +324,16 @@ def _of_exported(
         path, sections, None, batch_size=batch_size, extensions=extensions, warm_up=True
     )
     parts, classes = [], {}
-    for section, one in zip(sections, found, strict=True):
-        name = _name_of(section, sections)
+    for name, one in zip(_names_of(sections), found, strict=True):
         parts.append(_part_of(name, one, most))
         classes[name] = _classes(one)
     _group(parts, sections, by, tuple(by))
     described = describe_model(model)
     name = (described.get("architecture") or {}).get("name") or model.metadata().name
     how = f"exported model in TorchScript, batches of {batch_size}"
-    info = replace(found[0].info, targets={k: t for one in found for k, t in one.info.targets.items()})
+    info = replace(
+        found[0].info, targets={k: t for one in found for k, t in one.info.targets.items()}
+    )
     return Subject(
         title=f"{name or path.name} on {_files(parts)}",
         model=path.name,
@@ -339,18 +348,16 @@ def _of_exported(
 
 def _part_of(name: str, one: Evaluation, most: int) -> Part:
     store, found = one.structures, one.compared()
-    seconds = one.seconds_per_atom * len(store.types)
-    chosen = some_of(store, most)
-    if chosen is not store:
-        rows = torch.linspace(0, len(store) - 1, most, dtype=torch.float64).to(torch.int64)
+    seconds, total = one.seconds_per_atom * len(store.types), len(store)
+    if total > most:
+        rows = chosen(total, most)
         atoms = store.atom_indices(rows)
-        picked = {}
         for key, both in found.items():
             which = atoms if store.labels[key].per_atom else rows
-            picked[key] = Compared(both.predictions[which], both.labels[which])
+            found[key] = Compared(both.predictions[which], both.labels[which])
         seconds *= len(atoms) / len(store.types)
-        found, chosen = picked, store.select(rows)
-    return Part(name, chosen, len(store), one.errors, found, seconds)
+        store = store.select(rows)
+    return Part(name, store, total, one.errors, found, seconds)
 
 
 def _classes(one: Evaluation) -> dict[str, Classified]:
@@ -370,9 +377,7 @@ def _classes(one: Evaluation) -> dict[str, Classified]:
     }
 
 
-def _asked(
-    data: str | Path, targets: Mapping[str, Any], length_unit: str
-) -> list[DatasetSection]:
+def _asked(data: str | Path, targets: Mapping[str, Any], length_unit: str) -> list[DatasetSection]:
     """The sections of an eval file, or one of a file of structures, with these targets."""
     if Path(data).suffix.lower() in (".yaml", ".yml"):
         sections = load_eval_options(data)
@@ -383,12 +388,18 @@ def _asked(
     return sections
 
 
-def _name_of(section: DatasetSection, sections: Sequence[DatasetSection]) -> str:
-    """The set that a section is, for people."""
-    name = ", ".join(Path(path).name for path in _paths(section))
-    k = sections.index(section)
-    alike = [one for one in sections if _paths(one) == _paths(section)]
-    return name if len(alike) == 1 else f"{name} ({k})"
+def _anywhere(targets: Any) -> Any:
+    """What options say of targets without the files that they are in."""
+    if not isinstance(targets, Mapping):
+        return targets
+    files = ("read_from", "reader", "format")
+    return {key: _anywhere(value) for key, value in targets.items() if key not in files}
+
+
+def _names_of(sections: Sequence[DatasetSection]) -> list[str]:
+    """The sets that sections are, for people: no two alike."""
+    names = [", ".join(Path(path).name for path in _paths(section)) for section in sections]
+    return [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names)]
 
 
 def _paths(section: DatasetSection) -> list[str]:
@@ -420,7 +431,10 @@ def _split_keys(options: Options) -> list[str]:
 
 
 def _group(
-    parts: Sequence[Part], sections: Sequence[DatasetSection], keys: Sequence[str], asked: Collection[str]
+    parts: Sequence[Part],
+    sections: Sequence[DatasetSection],
+    keys: Sequence[str],
+    asked: Collection[str],
 ) -> None:
     """Read the values of ``keys`` of all structures; one that is ``asked`` for must be there."""
     if not keys:
