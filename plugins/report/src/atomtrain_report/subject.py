@@ -18,7 +18,7 @@ from atomtrain.data import Datasets, Files, Remarks, build_datasets, read_sectio
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers.base import Wanted
 from atomtrain.data.splits import ranges
-from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
+from atomtrain.errors import CheckpointError, DataError, OptionsError, nearest
 from atomtrain.files import archive_kind
 from atomtrain.model.export import load_model
 from atomtrain.options import (
@@ -108,8 +108,9 @@ def subject_of(
     restored = restore(checkpoint, "export")
     options = load_options({**checkpoint["options"], "observers": {}, "final_eval": True})
     if data is None:
+        grouping = _grouping(options, by)
         finished, classes = _again(what, run, restored, options)
-        found = replace(of_finished(finished, most, by), classes=classes)
+        found = replace(of_finished(finished, most, by, grouping), classes=classes)
     else:
         found = _of_checkpoint_on(what, restored, options, data, most, by)
     found.model = what.name
@@ -133,9 +134,16 @@ def _checkpoint_in(run: Path) -> Path:
 # -- trainings -----------------------------------------------------------------------------------
 
 
-def of_finished(finished: Finished, most: int, by: Sequence[str]) -> Subject:
-    """Of a training that is over; at most so many structures of each set are looked at one by one."""
+def of_finished(
+    finished: Finished, most: int, by: Sequence[str], grouping: Grouping | None = None
+) -> Subject:
+    """Of a training that is over; at most so many structures of each set are looked at one by one.
+
+    Groups are those ``by`` values of the structures, and of the splits.
+    """
     run, checkpoint = finished.run, finished.outcome.checkpoint
+    options = load_options(finished.options)
+    grouping = grouping or _grouping(options, by)
     predictor = copy.deepcopy(run.predictor)
     parts = []
     for name, structures in finished.data.sets.items():
@@ -143,9 +151,7 @@ def of_finished(finished: Finished, most: int, by: Sequence[str]) -> Subject:
             parts.append(
                 part_of(name, structures, predictor, run, finished.errors.get(name, {}), most)
             )
-    options = load_options(finished.options)
-    keys = dict.fromkeys([*_split_keys(options), *by])
-    _group(parts, _sections(options), list(keys), tuple(by))
+            parts[-1].groups = grouping.of(parts[-1].store)
     trainer = checkpoint.get("trainer") or {}
     identity = checkpoint["architecture"]
     described = rows_of(describe(checkpoint, "checkpoint"))
@@ -277,6 +283,7 @@ def _of_checkpoint_on(
     info, run = restored.predictor.dataset_info, _run_of(path, restored, options)
     targets = _anywhere(options.training_set[0].model_dump(mode="json")["targets"])
     sections = _asked(data, targets, options.training_set[0].systems.length_unit)
+    grouping = Grouping(sections, (), by)
     files, remarks = Files(), Remarks()
     parts, classes = [], {}
     for name, section in zip(_names_of(sections), sections, strict=True):
@@ -284,7 +291,7 @@ def _of_checkpoint_on(
         _check_elements(loaded.store, info, str(path))
         errors, classes[name] = _errors(restored, loaded.store, run)
         parts.append(part_of(name, loaded.store, restored.predictor, run, errors, most))
-    _group(parts, sections, by, tuple(by))
+        parts[-1].groups = grouping.of(parts[-1].store)
     described = rows_of(describe(restored.checkpoint, "checkpoint"))
     how = f"training's code, {run.device}, {_type(run.dtype)}, batches of {run.hypers.batch_size}"
     return Subject(
@@ -320,14 +327,15 @@ def _of_exported(
         if name in outputs
     }
     sections = _asked(data, targets, model.capabilities().length_unit or "angstrom")
+    grouping = Grouping(sections, (), by)
     found = evaluate_model(
         path, sections, None, batch_size=batch_size, extensions=extensions, warm_up=True
     )
     parts, classes = [], {}
     for name, one in zip(_names_of(sections), found, strict=True):
         parts.append(_part_of(name, one, most))
+        parts[-1].groups = grouping.of(parts[-1].store)
         classes[name] = _classes(one)
-    _group(parts, sections, by, tuple(by))
     described = describe_model(model)
     name = (described.get("architecture") or {}).get("name") or model.metadata().name
     how = f"exported model in TorchScript, batches of {batch_size}"
@@ -419,66 +427,61 @@ def _check_elements(store: StructureStore, info: DatasetInfo, model: str) -> Non
 # -- groups --------------------------------------------------------------------------------------
 
 
-def _sections(options: Options) -> list[DatasetSection]:
+def _grouping(options: Options, by: Sequence[str]) -> Grouping:
+    """By what is asked for, and by what splits keep together."""
     given = [*options.training_set, *options.validation_set, *options.test_set]
-    return [section for section in given if isinstance(section, DatasetSection)]
+    sections = [section for section in given if isinstance(section, DatasetSection)]
+    splits = [part for part in given if isinstance(part, SplitSection) and part.by == "group"]
+    return Grouping(sections, [split.key for split in splits], by)
 
 
-def _split_keys(options: Options) -> list[str]:
-    """What splits keep together by."""
-    parts = [*options.validation_set, *options.test_set]
-    return [part.key for part in parts if isinstance(part, SplitSection) and part.by == "group"]
+class Grouping:
+    """What structures are grouped by besides: values of ``keys`` that the files of sections have.
 
+    A key that is ``asked`` for must be in one of them; raises OptionsError.
+    """
 
-def _group(
-    parts: Sequence[Part],
-    sections: Sequence[DatasetSection],
-    keys: Sequence[str],
-    asked: Collection[str],
-) -> None:
-    """Read the values of ``keys`` of all structures; one that is ``asked`` for must be there."""
-    if not keys:
-        return
-    files = Files()
-    opened = [SectionFiles(section, files) for section in sections]
-    for key in keys:
-        found = 0
-        for part in parts:
-            part.groups[key] = values = _values(key, part, opened)
-            found += sum(value != "" for value in values)
-        if not found:
-            for part in parts:
-                del part.groups[key]
-            if key in asked:
-                known = sorted({name for one in opened for name in one.file.keys})
+    def __init__(
+        self, sections: Sequence[DatasetSection], keys: Sequence[str], asked: Sequence[str] = ()
+    ) -> None:
+        wanted, files = list(dict.fromkeys([*keys, *asked])), Files()
+        self._opened = [SectionFiles(section, files) for section in sections if wanted]
+        known = {name for one in self._opened for name in one.file.keys}
+        for key in asked:
+            if key not in known:
+                near = nearest(key, sorted(known))
+                hint = f"; did you mean '{near}'?" if near else ""
+                have = ", ".join(sorted(known))
                 raise OptionsError(
-                    f"no structure has a value '{key}' to group by (the files have {', '.join(known)})"
+                    f"no structure has a value '{key}' to group by{hint} (the files have: {have})"
                 )
+        self._keys = [key for key in wanted if key in known]
 
+    def of(self, store: StructureStore) -> dict[str, list[str]]:
+        """By key the value of each structure as text, empty where there is none."""
+        if store.origins is None:
+            return {}
+        places: dict[tuple[str, int], list[int]] = {}
+        for row, (file, frame) in enumerate(store.origins.tolist()):
+            places.setdefault((store.files[file], frame), []).append(row)
+        return {key: self._values(key, len(store), places) for key in self._keys}
 
-def _values(key: str, part: Part, opened: Sequence[SectionFiles]) -> list[str]:
-    """The value of each structure as text, empty where there is none."""
-    store = part.store
-    values = [""] * len(store)
-    if store.origins is None:
-        return values
-    places: dict[tuple[str, int], list[int]] = {}
-    for row, (file, frame) in enumerate(store.origins.tolist()):
-        places.setdefault((store.files[file], frame), []).append(row)
-    for one in opened:
-        if key not in one.file.keys:
-            continue
-        rows, frames = [], []
-        for k in range(len(one.structures)):
-            file, frame = one.file.origin(k)
-            here = places.get((one.file.files[file], frame), ())
-            rows += here
-            frames += [k] * len(here)
-        with suppress(AtomtrainError):
-            found = one.file.raw(key, TargetInfo(key), Wanted(one.structures, frames, one.where))
+    def _values(self, key: str, n: int, places: dict[tuple[str, int], list[int]]) -> list[str]:
+        values = [""] * n
+        for one in self._opened:
+            if key not in one.file.keys:
+                continue
+            rows, frames = [], []
+            for k in range(len(one.structures)):
+                file, frame = one.file.origin(k)
+                here = places.get((one.file.files[file], frame), ())
+                rows += here
+                frames += [k] * len(here)
+            wanted = Wanted(one.structures, frames, one.where)
+            found = one.file.raw(key, TargetInfo(key), wanted)
             for row, value in zip(rows, found, strict=True):
                 values[row] = "" if value is None else str(value)
-    return values
+        return values
 
 
 # -- words ---------------------------------------------------------------------------------------
