@@ -29,12 +29,12 @@ WHOLE = "[...document.images].every((image) => image.complete && image.naturalWi
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a little training."""
     folder = tmp_path_factory.mktemp("browsed")
-    frames = [crystal(seed) for seed in range(60)]
+    frames = [crystal(seed) for seed in range(40)]
     for k, atoms in enumerate(frames):
         atoms.info["phase"] = ["fcc", "other"][k % 2]
     ase.io.write(folder / "crystal.xyz", frames, format="extxyz")
     given = options(final_eval={"report": {}})
-    given["architecture"]["training"]["num_epochs"] = 30
+    given["architecture"]["training"]["num_epochs"] = 12
     given["training_set"]["targets"]["mtt::phase"] = {"key": "phase", "type": "classes"}
     (folder / "options.yaml").write_text(yaml.safe_dump(given))
     with pytest.MonkeyPatch.context() as patch:

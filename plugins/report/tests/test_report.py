@@ -13,10 +13,11 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from helpers.alloy import crystal, options
 
 from atomtrain import api
-from atomtrain.errors import AtomtrainError, CheckpointError, OptionsError
+from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
 from atomtrain.training.units import quantities
 from atomtrain_report import report
 from atomtrain_report.curves import history
@@ -170,6 +171,11 @@ def test_models_on_data(run: Path, tmp_path: Path) -> None:
         == by_checkpoint.words[by_checkpoint.words.index("RMSE [meV/A^3]") :][:2]
     )
     assert (tmp_path / "b" / "confusion_phase.png").is_file()
+    ase.io.write("bare.xyz", [Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]])], format="extxyz")
+    with pytest.raises(
+        DataError, match=r"has no 'energy'.*in an eval file .* instead of 'bare.xyz'"
+    ):
+        report(run / "model.pt", "bare.xyz", output=tmp_path / "c.html")
 
 
 @pytest.mark.parametrize(

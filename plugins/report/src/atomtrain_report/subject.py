@@ -6,8 +6,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from atomtrain.evaluation import Evaluation
 
 log = logging.getLogger("atomtrain")
+YAML = (".yaml", ".yml")
 PICTURES = (".png", ".jpg", ".jpeg", ".svg")
 Classes = dict[str, dict[str, Classified]]
 """classifications by set and target"""
@@ -287,7 +288,8 @@ def _of_checkpoint_on(
     files, remarks = Files(), Remarks()
     parts, classes = [], {}
     for name, section in zip(_names_of(sections), sections, strict=True):
-        loaded = read_section(section, files, remarks, known=info.targets)
+        with _guessed(data):
+            loaded = read_section(section, files, remarks, known=info.targets)
         _check_elements(loaded.store, info, str(path))
         errors, classes[name] = _errors(restored, loaded.store, run)
         parts.append(part_of(name, loaded.store, restored.predictor, run, errors, most))
@@ -328,9 +330,10 @@ def _of_exported(
     }
     sections = _asked(data, targets, model.capabilities().length_unit or "angstrom")
     grouping = Grouping(sections, (), by)
-    found = evaluate_model(
-        path, sections, None, batch_size=batch_size, extensions=extensions, warm_up=True
-    )
+    with _guessed(data):
+        found = evaluate_model(
+            path, sections, None, batch_size=batch_size, extensions=extensions, warm_up=True
+        )
     parts, classes = [], {}
     for name, one in zip(_names_of(sections), found, strict=True):
         parts.append(_part_of(name, one, most))
@@ -387,13 +390,27 @@ def _classes(one: Evaluation) -> dict[str, Classified]:
 
 def _asked(data: str | Path, targets: Mapping[str, Any], length_unit: str) -> list[DatasetSection]:
     """The sections of an eval file, or one of a file of structures, with these targets."""
-    if Path(data).suffix.lower() in (".yaml", ".yml"):
+    if Path(data).suffix.lower() in YAML:
         sections = load_eval_options(data)
     else:
         systems = {"read_from": str(data), "length_unit": length_unit}
         sections = load_eval_options({"systems": systems, "targets": dict(targets)})
     check_units(sections)
     return sections
+
+
+@contextmanager
+def _guessed(data: str | Path) -> Iterator[None]:
+    """Says of labels that are not found where to name them."""
+    try:
+        yield
+    except DataError as error:
+        if Path(data).suffix.lower() in YAML or " has no " not in str(error):
+            raise
+        raise DataError(
+            f"{error}; say what labels are called in an eval file and give that instead of '{data}' (without targets "
+            "in it the page has no errors)"
+        ) from error
 
 
 def _anywhere(targets: Any) -> Any:
