@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -29,7 +29,7 @@ BINS = (14, 60)
 """fewest and most of a histogram; of few values many bins show noise"""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """that people tell apart whatever their sight (Okabe and Ito)"""
-STYLE = {
+STYLE: Any = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.spines.top": False,
@@ -128,7 +128,7 @@ def histogram(parts: Sequence[Part], shown: Shown, names: Sequence[str]) -> Pict
         for name, errors in found.items():
             inside = np.clip(errors, edges[0], edges[-1])
             axes.hist(
-                inside, edges, weights=np.full(len(inside), 100 / len(inside)), histtype="step",
+                inside, edges.tolist(), weights=np.full(len(inside), 100 / len(inside)), histtype="step",
                 color=colour_of(name, names), linewidth=1.3, label=name,
             )  # fmt: skip
         axes.set(title=f"{shown.title}: errors", xlabel=f"prediction minus label{unit}")
