@@ -141,9 +141,7 @@ def evaluate_model(
         compiling = "" if warm_up else " (with what the first calls take to compile)"
         log.info("time: %.4g ms per atom%s", per_atom * 1e3, compiling)
         written = None if place is None else place.path
-        results.append(
-            Evaluation(info, errors, predictions, per_atom, written, store, list(totals))
-        )
+        results.append(Evaluation(info, errors, predictions, per_atom, written, store, totals))
     return results
 
 

@@ -488,7 +488,8 @@ class Grouping:
         for one in self._opened:
             if key not in one.file.keys:
                 continue
-            rows, frames = [], []
+            rows: list[int] = []
+            frames: list[int] = []
             for k in range(len(one.structures)):
                 file, frame = one.file.origin(k)
                 here = places.get((one.file.files[file], frame), ())
