@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, api.Trainin
         atoms.info |= {"phase": ["fcc", "other"][k % 2], "config_type": ["bulk", "strained"][k % 2]}
     frames[SPOILED].calc.results["energy"] += 20.0
     ase.io.write(folder / "crystal.xyz", frames, format="extxyz")
-    given = options(final_eval={"report": {"by": "config_type"}})
+    given = options(test_set=0.0, final_eval={"report": {"by": "config_type"}})
     given["architecture"]["training"]["num_epochs"] = 2
     given["training_set"]["targets"]["mtt::phase"] = {"key": "phase", "type": "classes"}
     (folder / "options.yaml").write_text(yaml.safe_dump(given))
@@ -84,7 +84,7 @@ def test_a_training_ends_with_its_report(run: Path, trained: Any) -> None:
     page, errors = Page(run / "report.html"), trained[1].errors
     assert str(run / "report.html") in (run / "train.log").read_text().splitlines()[-2]
     # the errors are those of the training, set by set
-    for part in ("training", "validation", "test"):
+    for part in ("training", "validation"):
         assert part in page.words
         for quantity in quantities(trained[1] and _info(run)):
             found = errors[part][quantity.key]
@@ -125,7 +125,7 @@ def test_a_page_needs_nothing_beside_it(run: Path) -> None:
     assert len(page.text) < 2_500_000
     # every figure is a file as well, and classes have theirs from the core
     names = {path.name for path in (run / "report").iterdir()}
-    assert {"parity_stress_test.png", "errors_forces.png", "learning_loss.png"} <= names
+    assert {"parity_stress_validation.png", "errors_forces.png", "learning_loss.png"} <= names
     assert "Copyright (c) 2014, University of Pittsburgh" in page.text
 
 
@@ -158,17 +158,18 @@ def test_models_on_data(run: Path, tmp_path: Path) -> None:
         report(run / "model.ckpt", "more.xyz", output=tmp_path / "a.html", structures=3)
     )
     assert any(words.startswith("Of the more.xyz set 3 of 4") for words in by_checkpoint.words)
-    targets = {"energy": {"unit": "eV"}, "mtt::phase": {"key": "phase"}}
+    energy = {"unit": "eV", "forces": False, "stress": False}
+    targets = {"energy": energy, "mtt::phase": {"key": "phase"}}
     Path("eval.yaml").write_text(yaml.safe_dump({"systems": "more.xyz", "targets": targets}))
     exported = Page(
         report(run / "model.pt", "eval.yaml", output=tmp_path / "b.html", by=["config_type"])
     )
-    for words in ("RMSE [meV/A^3]", "RMSE [meV/atom]", "accuracy", "By config_type"):
+    for words in ("RMSE [meV/atom]", "accuracy", "By config_type"):
         assert words in exported.words
-    row = exported.words.index("RMSE [meV/A^3]")
+    row = exported.words.index("RMSE [meV/atom]")
     assert (
         exported.words[row : row + 2]
-        == by_checkpoint.words[by_checkpoint.words.index("RMSE [meV/A^3]") :][:2]
+        == by_checkpoint.words[by_checkpoint.words.index("RMSE [meV/atom]") :][:2]
     )
     assert (tmp_path / "b" / "confusion_phase.png").is_file()
     ase.io.write("bare.xyz", [Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]])], format="extxyz")
