@@ -1,4 +1,7 @@
-"""Which warnings are errors: pytest.ini names our packages, and this file our tests and their helpers."""
+"""Which warnings are errors, and what trainings inside of tests leave out.
+
+pytest.ini names our packages for the first, and this file our tests and their helpers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.unreported import without_report
 
 HERE = Path(__file__).parent
 FOLDERS = ("core/tests", "plugins/*/tests", "examples/*/tests", "tests", "docs/_pages")
@@ -35,6 +39,15 @@ def _unverified(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for room in ("atomtrain.api", "atomtrain.runs.finish"):
             patch.setattr(importlib.import_module(room), "save_verified", _saved)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unreported() -> Iterator[None]:
+    """Trainings inside of tests, by the hundred, make a report only where their options ask for it."""
+    room = importlib.import_module("atomtrain.runs.plan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "always_made", without_report(room.always_made))
         yield
 
 

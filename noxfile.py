@@ -1,6 +1,6 @@
 """Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``gpu``, ``build``, each in an
-environment of its own; ``faults`` kills trainings, ``engines`` runs a model in other programs; ``dev`` makes one to
-work in. CONTRIBUTING.md says how long each takes.
+environment of its own; ``faults`` kills trainings, ``engines`` runs a model in other programs, ``report`` opens a
+report in a browser; ``dev`` makes one to work in. CONTRIBUTING.md says how long each takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
@@ -40,6 +40,7 @@ DISTRIBUTIONS = (
     "./plugins/inspect",
     "./plugins/compare",
     "./plugins/dynamics",
+    "./plugins/report",
     "./plugins/wandb",
     "./plugins/tensorboard",
     "./plugins/template",
@@ -164,6 +165,19 @@ def engines(session: nox.Session) -> None:
         session.run("atomtrain", "train", "options.yaml", *changes, env=quiet)
         for name in names:
             session.run("python", str(scripts / name), "model.pt", env=quiet)
+
+
+@nox.session(python=PYTHON)
+def report(session: nox.Session) -> None:
+    """A report in a browser, at the width of a phone and of a desk; pictures to look at are in ``build/report``.
+
+    The browser is playwright's own, or the one that the variable ``CHROMIUM`` names.
+    """
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "pytest", "playwright")
+    if "CHROMIUM" not in os.environ:
+        session.run("playwright", "install", "chromium")
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "plugins/report/tests/browser.py", *session.posargs, env=quiet)
 
 
 @nox.session(python=PYTHON)

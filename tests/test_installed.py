@@ -18,7 +18,7 @@ import sys, atomtrain
 for name in sys.argv[1:]:
     atomtrain.train("options.yaml", output=f"{name}.pt", overrides=[
         f"architecture.name={name}", "architecture.training.num_epochs=2",
-        "architecture.model.n_channels=4"])
+        "architecture.model.n_channels=4", "final_eval.report=false"])
 """
 RESTART = """
 import atomtrain
@@ -39,7 +39,7 @@ print("eval:", len(atomtrain.evaluate("goes-away.pt", "eval.yaml", output=None))
 
 atomtrain.export("stays.ckpt", output="again.pt")
 more = ["architecture.name=stays", "architecture.training.num_epochs=3",
-        "architecture.model.n_channels=4"]
+        "architecture.model.n_channels=4", "final_eval.report=false"]
 done = atomtrain.train("options.yaml", output="more.pt", overrides=more, restart="stays.ckpt")
 print("restarted:", done.checkpoint)
 """

@@ -22,6 +22,7 @@ WRITTEN = {
         "compare.md",
         "dynamics.md",
         "engines.md",
+        "report.md",
         "api.md",
     ),
     "Tutorials": (

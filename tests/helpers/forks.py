@@ -2,12 +2,14 @@
 
 Run as a script it reads jobs, a line of JSON each, and answers each with a line: ``{"pid": of the run}``. A line
 ``{"wait": pid, "timeout": seconds}`` is answered with ``{"code": exit status}``, null where it still runs. Everything
-else of a run is as in a process of its own: directory, environment, output, what it imports further, how it ends.
+else of a run is as in a process of its own: directory, environment, output, what it imports further, how it ends. But
+no training makes a report unless its options ask for it.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import signal
@@ -15,6 +17,8 @@ import sys
 import time
 import traceback
 from typing import Any
+
+from unreported import without_report  # this is run as a script
 
 TIMEOUT = 300
 """seconds after which a run is killed"""
@@ -32,6 +36,8 @@ def main() -> None:
     import atomtrain.api
     from atomtrain.cli.app import main as command
 
+    room = importlib.import_module("atomtrain.runs.plan")
+    vars(room)["always_made"] = without_report(room.always_made)
     del ase, metatomic, torch, atomtrain
     for line in sys.stdin:
         job = json.loads(line)

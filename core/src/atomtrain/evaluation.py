@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,7 +47,9 @@ from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo, split_key
-from atomtrain.training.metrics import ErrorSums, label_keys, label_variances
+from atomtrain.tasks import task_of
+from atomtrain.training.evaluate import Compared
+from atomtrain.training.metrics import ErrorSums, as_counted, label_keys, label_variances
 from atomtrain.training.units import errors_line
 
 log = logging.getLogger("atomtrain")
@@ -61,7 +63,7 @@ class Evaluation:
     strain as stress), in the units of ``info``'s targets. ``predictions``: label key -> values like
     labels (``<target>:stress`` is [n_structures, 9], zero without volume). ``output``: what was
     written, if anything; with the extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each
-    target.
+    target. ``structures`` are what was evaluated, with their labels; ``totals`` the targets that do not count per atom.
     """
 
     info: DatasetInfo
@@ -69,6 +71,16 @@ class Evaluation:
     predictions: dict[str, Tensor]
     seconds_per_atom: float
     output: Path | None
+    structures: StructureStore
+    totals: list[str]
+
+    def compared(self) -> dict[str, Compared]:
+        """Predictions beside the labels that there are, by label key."""
+        rows = _side_by_side(self.structures, self.info, self.predictions, self.totals)
+        return {
+            key: Compared.of(values, labels, mask, self.info.targets[split_key(key)[0]])
+            for key, values, labels, mask in rows
+        }
 
 
 def evaluate_model(
@@ -129,7 +141,7 @@ def evaluate_model(
         compiling = "" if warm_up else " (with what the first calls take to compile)"
         log.info("time: %.4g ms per atom%s", per_atom * 1e3, compiling)
         written = None if place is None else place.path
-        results.append(Evaluation(info, errors, predictions, per_atom, written))
+        results.append(Evaluation(info, errors, predictions, per_atom, written, store, totals))
     return results
 
 
@@ -343,32 +355,34 @@ def _totals(model: AtomisticModel) -> list[str]:
 def _errors(
     store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
 ) -> dict[str, dict[str, float]]:
-    # the noise of a denoising target is known in training only
-    keys = [
-        key
-        for key in label_keys(info)
-        if key in store.labels and not (key in info.targets and input_of(info.targets[key]))
-    ]
     variances = label_variances(store, info, totals)
-    sums = ErrorSums(keys, torch.device("cpu"), {}, info, variances)
-    n_atoms = store.n_atoms.to(torch.float64)[:, None]
-    volume = volumes(store.cells)[:, None]
-    for key in keys:
-        label = store.labels[key]
+    rows = list(_side_by_side(store, info, predictions, totals))
+    sums = ErrorSums([key for key, *_ in rows], torch.device("cpu"), {}, info, variances)
+    for key, values, labels, mask in rows:
         if key in sums.tasks:
-            sums.add_samples(key, predictions[key], label.values, label.mask)
-            continue
-        name, gradient = split_key(key)
-        target = info.targets[name]
-        # what a model predicts per volume is trained, and stored, as volume times that
-        values = label.values / volume.clamp(min=1e-30) if target.per_volume else label.values
-        error = predictions[key] - values
-        if gradient == "strain":
-            error = torch.where(volume > 0, error / volume.clamp(min=1e-30), 0.0)
-        elif target.error_per(gradient, totals) == "atom":
-            error = error / n_atoms
-        sums.add(key, error, label.mask)
+            sums.add_samples(key, values, labels, mask)
+        else:
+            sums.add(key, values - labels, mask)
     return sums.results()
+
+
+def _side_by_side(
+    store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:
+    """Label keys that there are labels of, predictions and labels as errors are counted, and where labels are."""
+    for key in label_keys(info):
+        name, gradient = split_key(key)
+        target, label = info.targets[name], store.labels.get(key)
+        # the noise of a denoising target is known in training only
+        if label is None or input_of(target):
+            continue
+        values, labels = predictions[key], label.values
+        if task_of(target.kind).metric_size(target) == 0 or gradient:
+            labels = as_counted(labels, store, target, gradient, totals)
+            # what a model predicts per volume is trained, and stored, as volume times that
+            if not target.per_volume:
+                values = as_counted(values, store, target, gradient, totals)
+        yield key, values, labels, label.mask
 
 
 def _check_outputs(

@@ -81,15 +81,18 @@ def table(described: Mapping[str, Any], path: str) -> Table:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
-    rows = [("file", f"{path} ({described['what']})")]
-    for part in (_origin, _data_set, _capabilities, _training, _findings):
-        rows += part(described)
-    for title, text in rows:
+    for title, text in [("file", f"{path} ({described['what']})"), *rows_of(described)]:
         grid.add_row(Text(title), Text(text))
     return grid
 
 
 Rows = list[tuple[str, str]]
+
+
+def rows_of(described: Mapping[str, Any]) -> Rows:
+    """The description in titles and texts, but for the file it is of."""
+    parts = (_origin, _data_set, _capabilities, _training, _findings)
+    return [row for part in parts for row in part(described)]
 
 
 def _origin(described: Mapping[str, Any]) -> Rows:

@@ -158,10 +158,9 @@ def _evaluations(options: Options) -> dict[str, Evaluation]:
     if options.final_eval is False:
         return {}
     asked = {} if options.final_eval is True else options.final_eval
-    offered = components("register_evaluations")
-    always = [n for n, s in offered.items() if isinstance(s, EvaluationSpec) and s.always]
+    always = always_made()
     # those that are always made come last: they look at what the others found
-    order = [*(name for name in asked if name not in always), *sorted(always)]
+    order = [*(name for name in asked if name not in always), *always]
     given = {name: asked.get(name) for name in order}
     wanted = {n: g if isinstance(g, dict) else {} for n, g in given.items() if g is not False}
     made = dict(
@@ -173,3 +172,9 @@ def _evaluations(options: Options) -> dict[str, Evaluation]:
         except Exception as error:  # whatever a package's own check raises
             raise OptionsError(f"{options.source.where(('final_eval', name))}: {error}") from error
     return made
+
+
+def always_made() -> list[str]:
+    """Evaluations of packages that look at every training, by name."""
+    offered = components("register_evaluations")
+    return sorted(n for n, s in offered.items() if isinstance(s, EvaluationSpec) and s.always)

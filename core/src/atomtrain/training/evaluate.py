@@ -1,9 +1,9 @@
-"""Errors of a predictor on a store, in physical units: the final evaluation of a training."""
+"""Errors and predictions of a predictor on a store, in physical units: the final evaluation of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,9 +20,16 @@ from atomtrain.data import (
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import BaseTrainerHypers
 from atomtrain.sections.names import symbols
+from atomtrain.targets import DatasetInfo, TargetInfo, split_key
 from atomtrain.tasks import task_of
-from atomtrain.training.metrics import ErrorSums, block_columns, label_keys, label_variances
-from atomtrain.training.predict import add_errors, normalised_store, predict
+from atomtrain.training.metrics import (
+    ErrorSums,
+    as_counted,
+    block_columns,
+    label_keys,
+    label_variances,
+)
+from atomtrain.training.predict import add_errors, normalised_store, physical_factor, predict
 from atomtrain.training.run import TrainingRun
 
 
@@ -36,20 +43,15 @@ def errors_on(
     denoising targets, what it has kept of whole structures is used again. Classifications are added to
     ``samples`` one by one.
     """
-    predictor = predictor.to(device=run.device, dtype=run.dtype)
-    predictor.eval()
     info, hypers, totals = predictor.dataset_info, run.hypers, run.hypers.per_structure_targets
     also = [name for name in predictor.model.structure_outputs() if samples is not None]
     blocks = block_columns(info) if hypers.log_separate_blocks else {}
     variances = label_variances(store.sample, info, totals)
     sums = ErrorSums(label_keys(info), run.device, blocks, info, variances)
     groups: dict[str, ErrorSums] = {}
-    limits = Limits(max_atoms=hypers.max_atoms_per_batch, skip_large=False)
     for piece in _pieces(store):
-        source, members = _source(predictor, piece, run), _groups(piece, hypers)
-        order = epoch_batches(piece.n_atoms, hypers.batch_size, limits=limits)
-        for batch in source.epoch(order):
-            predictions = predict(predictor, batch, create_graph=False, also=also)
+        members = _groups(piece, hypers)
+        for source, batch, predictions in _predicted(predictor, piece, run, also):
             outputs = {name: predictions.pop(name).detach() for name in also if name in predictions}
             add_errors(sums, predictor, predictions, batch, totals)
             if samples is not None:
@@ -59,6 +61,91 @@ def errors_on(
                 part = _of_group(batch, member, source, piece)
                 add_errors(group, predictor, predictions, part, totals)
     return sums, groups
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Predictions beside the labels of one key, ``[n_samples, width]`` float64 each, as errors are counted.
+
+    So energies are per atom (unless they are trained as totals) and the strain derivative is stress; of classes there
+    are probabilities. Both are NaN where there is no label.
+    """
+
+    predictions: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(
+        cls, predictions: Tensor, labels: Tensor, mask: Tensor | None, info: TargetInfo
+    ) -> Compared:
+        """Of what is finished and counted; ``info`` is that of the key's target."""
+        task = task_of(info.kind)
+        if task.classification:
+            found, known = (task.class_probabilities(v, info) for v in (predictions, labels))
+            if found is not None and known is not None:
+                predictions, labels = found, known
+                mask = None if mask is None else mask.any(1, keepdim=True)
+        if mask is not None:
+            predictions, labels = (torch.where(mask, v, torch.nan) for v in (predictions, labels))
+        return cls(predictions.to(torch.float64), labels.to(torch.float64))
+
+
+def compared(predictor: Predictor, store: StructureStore, run: TrainingRun) -> dict[str, Compared]:
+    """Predictions of every label that the structures have, beside the labels, by label key.
+
+    The ``run`` says what it says to :func:`errors_on`. Of denoising, labels are the noise.
+    """
+    info, totals = predictor.dataset_info, run.hypers.per_structure_targets
+    found: dict[str, Compared] = {}
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    for _, batch, predictions in _predicted(predictor, store, run):
+        atoms = store.atom_indices(batch.structures)
+        for key, prediction in predictions.items():
+            label = store.labels[key]
+            target, of_task, counted = _way(info, key, totals)
+            values = prediction.detach()
+            factor: Tensor | float = 1.0
+            if of_task:
+                values = predictor.finished(key, values)
+            if not of_task or target.layout != "scalar":
+                factor = physical_factor(predictor, batch, key, counted)
+            if key not in parts:
+                parts[key] = (torch.zeros_like(label.values), torch.zeros_like(label.values))
+            rows = atoms if label.per_atom else batch.structures
+            for part, new in zip(parts[key], (values, batch.labels[key]), strict=True):
+                part[rows] = (new * factor).to("cpu", torch.float64)
+    for key, (values, labels) in parts.items():
+        target, _, counted = _way(info, key, totals)
+        label = store.labels[key]
+        if task_of(target.kind).scaled:
+            # trained is what composition and baseline leave
+            whole = as_counted(label.values, store, target, split_key(key)[1], counted)
+            values, labels = whole + (values - labels), whole
+        found[key] = Compared.of(values, labels, label.mask, target)
+    return found
+
+
+def _way(
+    info: DatasetInfo, key: str, totals: Collection[str]
+) -> tuple[TargetInfo, bool, Collection[str]]:
+    """The target of a label, whether its task has metrics of its own, and which targets count as totals then."""
+    name, gradient = split_key(key)
+    target = info.targets[name]
+    of_task = not gradient and task_of(target.kind).metric_size(target) > 0
+    return target, of_task, () if of_task else totals
+
+
+def _predicted(
+    predictor: Predictor, store: StructureStore, run: TrainingRun, also: Collection[str] = ()
+) -> Iterator[tuple[BatchSource, Batch, dict[str, Tensor]]]:
+    """The store's batches with what is predicted for them (:func:`.predict.predict`)."""
+    predictor = predictor.to(device=run.device, dtype=run.dtype)
+    predictor.eval()
+    source = _source(predictor, store, run)
+    limits = Limits(max_atoms=run.hypers.max_atoms_per_batch, skip_large=False)
+    order = epoch_batches(store.n_atoms, run.hypers.batch_size, limits=limits)
+    for batch in source.epoch(order):
+        yield source, batch, predict(predictor, batch, create_graph=False, also=also)
 
 
 def _pieces(store: Structures) -> Iterator[StructureStore]:

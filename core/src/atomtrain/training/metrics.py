@@ -106,6 +106,23 @@ class ErrorSums:
         return {k: matrix.astype(np.int64) for k, matrix in found.items() if matrix is not None}
 
 
+def as_counted(
+    values: Tensor,
+    store: StructureStore,
+    target: TargetInfo,
+    gradient: str = "",
+    totals: Collection[str] = (),
+) -> Tensor:
+    """Values of a label as its errors are counted: per atom, per volume (0 without one), or as they are."""
+    per = target.error_per(gradient, totals)
+    if per == "atom":
+        return values / store.n_atoms.to(torch.float64)[:, None]
+    if per == "volume":
+        volume = volumes(store.cells)[:, None]
+        return torch.where(volume > 0, values / volume.clamp(min=1e-30), 0.0)
+    return values
+
+
 def label_variances(
     store: StructureStore, info: DatasetInfo, totals: Collection[str] = ()
 ) -> dict[str, float]:
