@@ -118,7 +118,8 @@ def _tiles(subject: Subject, shown: Sequence[Shown], past: History | None) -> li
         own = task_of(one.target.kind).shown[0] if one.key == one.target.name else "rmse"
         if first is not None and errors.get("count", 0) > 0 and own in errors:
             title = f"{one.title} {metric_title(own)}, {first.name}"
-            found.append((title, one.quantity.show_metric(own, errors)))
+            told = one.quantity.show(own, errors)
+            found.append((title, f"{told.number} {told.unit}".strip()))
     total = sum(part.total for part in subject.parts)
     found.append(("structures", f"{total:,}"))
     if past is not None and past.seconds:
