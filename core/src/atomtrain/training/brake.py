@@ -1,4 +1,4 @@
-"""What happens where a loss blows up: the epoch is taken back, and done again with smaller steps."""
+"""What happens where a loss becomes no number: calmer weights are taken back, and steps get smaller."""
 
 from __future__ import annotations
 
@@ -13,83 +13,79 @@ from torch import Tensor, nn
 
 log = logging.getLogger("atomtrain")
 JUMP = 10.0
-"""times its lowest level so far that a loss may rise to, at least"""
+"""times its lowest level so far that a loss may have in a calm epoch"""
 MOST = 8
-"""times one epoch is taken back before the training gives up"""
+"""times one epoch is done again before the training gives up"""
 
 
 class Brake:
-    """Judges epochs by the losses of their steps, and gives back the weights of the last good one.
+    """Keeps the weights of the last calm epoch, for the case that a loss or a weight becomes infinite or no number.
 
-    An epoch is bad if a loss or a weight is not finite, or if the **level** of the loss, the median over the second
-    half of its steps, rises more than tenfold above the lowest so far and loses half of what was gained (in orders of
-    magnitude). Single steps may be what they like: data have outliers, and most spikes mend themselves.
+    An epoch is calm if the **level** of its loss, the median over the second half of its steps, is below ten times the
+    lowest so far. What is kept of an epoch that is not would bring back weights that are lost already. Only numbers
+    that are none start anything: losses of small data, or of few steps, jump and come down by themselves.
 
-    Part of the state of a training: ``factor`` on the learning rate, and the levels.
+    Part of the state of a training: ``factor`` on the learning rate, and the lowest level.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.factor = 1.0
-        self.first = self.lowest = math.inf
-        self._level = math.nan
-        self._taken_back = 0
-        self._kept: dict[str, Any] = {}
+        self.lowest = math.inf
+        self._level = 0.0
+        self._again = 0
+        self._calm = True
+        self._epoch = 0
         self._weights: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
 
-    def keep(self, parts: Mapping[str, Any]) -> None:
-        """Remember the model and the ``parts`` (optimiser, averages: what has a state), to be taken back to."""
-        self._parts = {k: part for k, part in parts.items() if hasattr(part, "load_state_dict")}
-        self._kept = {k: _copied(part.state_dict()) for k, part in self._parts.items()}
-        self._weights = _copied(self.model.state_dict())
-        self._taken_back = 0
+    def keep(self, epoch: int, parts: Mapping[str, Any]) -> None:
+        """Before an ``epoch``: remember the model and the ``parts`` that have a state (optimiser, averages)."""
+        self._again = 0
+        if self._calm:
+            self._epoch = epoch
+            self._weights = _copied(self.model.state_dict())
+            self._parts = {k: p for k, p in parts.items() if hasattr(p, "load_state_dict")}
+            self._kept = {k: _copied(part.state_dict()) for k, part in self._parts.items()}
 
     @torch.no_grad()
     def holds(self, losses: Sequence[float]) -> bool:
-        """Whether the epoch is a good one that had these ``losses`` in its steps, the same in all processes."""
+        """Whether the ``losses`` of an epoch's steps, the same in all processes, and the weights are numbers."""
         weights: list[Tensor] = [p for p in self.model.parameters() if p.numel()]
         finite = torch.stack(torch._foreach_norm(weights)).isfinite().all() if weights else True
         self._level = median(losses[len(losses) // 2 :]) if losses else 0.0
-        return all(map(math.isfinite, losses)) and bool(finite) and self._level <= self._limit()
+        return all(map(math.isfinite, losses)) and bool(finite)
 
     def release(self) -> None:
-        """The epoch is over, and was a good one."""
-        if self.first == math.inf:
-            self.first = self._level
+        """The epoch is over, and all were numbers."""
+        self._calm = self._level <= JUMP * self.lowest
         self.lowest = min(self.lowest, self._level)
-        self._kept, self._weights, self._parts = {}, {}, {}
-
-    def _limit(self) -> float:
-        if self.lowest == math.inf:
-            return math.inf
-        return max(JUMP * self.lowest, math.sqrt(max(self.first * self.lowest, 0.0)))
 
     def take_back(self, epoch: int, rate: float) -> bool:
         """Give back what was kept, and halve the learning ``rate``; False where that was done too often."""
-        self._taken_back += 1
-        if self._taken_back > MOST:
+        self._again += 1
+        if self._again > MOST:
             return False
         self.factor /= 2.0
         self.model.load_state_dict(self._weights)
         for name, part in self._parts.items():
             part.load_state_dict(_copied(self._kept[name]))
-        what = f"{self._level:.3g}" if math.isfinite(self._level) else "infinite or no number"
-        lowest = "" if self.lowest == math.inf else f", after {self.lowest:.3g}"
+        since = "its beginning" if self._epoch == epoch else f"the beginning of epoch {self._epoch}"
         log.warning(
-            f"epoch {epoch}: the training loss became {what}{lowest}; the epoch is taken back and done again with half "
-            f"the learning rate ({rate * self.factor:.3g} where the options say {rate:g}). A lower "
-            "architecture.training.learning_rate saves that, and so does looking for labels that are far off"
+            f"epoch {epoch}: the training loss became infinite or no number; the weights of {since} are taken back, "
+            f"and the epoch is done again with half the learning rate ({rate * self.factor:.3g} where the options say "
+            f"{rate:g}). A lower architecture.training.learning_rate saves that, if no label is far off"
         )
         return True
 
     def state_dict(self) -> dict[str, float]:
-        """The factor on the learning rate, and the levels."""
-        return {"factor": self.factor, "first": self.first, "lowest": self.lowest}
+        """The factor on the learning rate, and the lowest level."""
+        return {"factor": self.factor, "lowest": self.lowest}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Take up :meth:`state_dict`."""
-        self.factor, self.first, self.lowest = state["factor"], state["first"], state["lowest"]
+        self.factor, self.lowest = state["factor"], state["lowest"]
 
 
 def _copied(value: Any) -> Any:

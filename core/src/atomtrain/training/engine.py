@@ -139,10 +139,10 @@ class Engine:
         self.session.sources.make()
 
     def _train_epoch(self, with_errors: bool) -> tuple[float, Errors]:
-        """The mean loss of an epoch, and its errors; one whose loss blows up is done again."""
+        """The mean loss of an epoch, and its errors; one whose loss becomes no number is done again."""
         state = self.state
         begun = {name: state[name] for name in ("step_in_epoch", "loss_sum", "losses")}
-        self.brake.keep({k: v for k, v in state.items() if v is not self.brake})
+        self.brake.keep(self.epoch, {k: v for k, v in state.items() if v is not self.brake})
         while True:
             total, sums, stopping = self._pass(with_errors)
             good = self.brake.holds(state["losses"])
