@@ -66,6 +66,18 @@ def test_an_epoch_is_taken_back(
         assert torch.equal(value, again["model"]["last"][name])
 
 
+def test_a_schedule_by_epochs_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = {
+        "num_epochs": 4, "batch_size": 1, "warmup_fraction": 0.0, "learning_rate": 1e-3,
+        "scheduler": {"StepLR": {"step_size": 1, "gamma": 0.5}},
+    }  # fmt: skip
+    spoil(monkeypatch, {1: 10.0, 2: math.nan}, above=0.3)
+    train(tmp_path, monkeypatch, architecture={"name": "tables", "training": training})
+    lines = next(tmp_path.glob("outputs/*/*/train.csv")).read_text().splitlines()[1:]
+    rates = [float(line.split(",")[1]) for line in lines]
+    assert rates == pytest.approx([1e-3, 5e-4, 0.25 * 2.5e-4, 0.25 * 1.25e-4])
+
+
 def test_where_nothing_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, {1: math.nan}, above=0.0)
     with pytest.raises(

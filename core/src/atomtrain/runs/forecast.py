@@ -167,7 +167,7 @@ def _unknown(prepared: Prepared, trial: Trial) -> list[str]:
 
 def _final(prepared: Prepared, trial: Trial) -> float:
     """Seconds of the errors at the end, as validation takes them, or training where there is none."""
-    if not prepared.plan.options.final_eval:
+    if prepared.plan.options.final_eval is False:
         return 0.0
     atoms = sum(int(s.n_atoms.sum()) for s in prepared.data.sets.values() if s is not None)
     rate = trial.look("validation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -36,18 +37,14 @@ class Brake:
         self._again = 0
         self._calm = True
         self._epoch = 0
-        self._weights: dict[str, Any] = {}
-        self._parts: dict[str, Any] = {}
-        self._kept: dict[str, Any] = {}
+        self._kept: list[tuple[Any, Any]] = []
 
-    def keep(self, epoch: int, parts: Mapping[str, Any]) -> None:
-        """Before an ``epoch``: remember the model and the ``parts`` that have a state (optimiser, averages)."""
+    def keep(self, epoch: int, parts: Sequence[Any]) -> None:
+        """Before an ``epoch``: remember the model and the ``parts``, which have a ``state_dict`` as well."""
         self._again = 0
         if self._calm:
             self._epoch = epoch
-            self._weights = _copied(self.model.state_dict())
-            self._parts = {k: p for k, p in parts.items() if hasattr(p, "load_state_dict")}
-            self._kept = {k: _copied(part.state_dict()) for k, part in self._parts.items()}
+            self._kept = [(one, copy.deepcopy(one.state_dict())) for one in (self.model, *parts)]
 
     @torch.no_grad()
     def holds(self, losses: Sequence[float]) -> bool:
@@ -68,9 +65,8 @@ class Brake:
         if self._again > MOST:
             return False
         self.factor /= 2.0
-        self.model.load_state_dict(self._weights)
-        for name, part in self._parts.items():
-            part.load_state_dict(_copied(self._kept[name]))
+        for one, state in self._kept:
+            one.load_state_dict(copy.deepcopy(state))
         since = "its beginning" if self._epoch == epoch else f"the beginning of epoch {self._epoch}"
         log.warning(
             f"epoch {epoch}: the training loss became infinite or no number; the weights of {since} are taken back, "
@@ -86,14 +82,3 @@ class Brake:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Take up :meth:`state_dict`."""
         self.factor, self.lowest = state["factor"], state["lowest"]
-
-
-def _copied(value: Any) -> Any:
-    """Copies of the tensors in nested data; the optimiser's own keep changing."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return type(value)((k, _copied(v)) for k, v in value.items())
-    if isinstance(value, list):
-        return [_copied(v) for v in value]
-    return value

@@ -142,7 +142,10 @@ class Engine:
         """The mean loss of an epoch, and its errors; one whose loss becomes no number is done again."""
         state = self.state
         begun = {name: state[name] for name in ("step_in_epoch", "loss_sum", "losses")}
-        self.brake.keep(self.epoch, {k: v for k, v in state.items() if v is not self.brake})
+        # not a schedule by epochs: these go on, whatever is taken back
+        self.brake.keep(
+            self.epoch, [one for one in (self.optimizer, self.average) if one is not None]
+        )
         while True:
             total, sums, stopping = self._pass(with_errors)
             good = self.brake.holds(state["losses"])

@@ -293,19 +293,24 @@ def _values(files: Sequence[DataFile], parts: Sequence[Part]) -> Values:
 
 
 def _length_unit(parts: Sequence[Part], opened: dict[str, DataFile], given: str) -> Choice:
-    stated = {part.length_unit for part in parts} - {""}
-    if len(stated) > 1:
-        raise DataError(
-            f"init: the files are in several units of length ({', '.join(sorted(stated))}): convert one"
-        )
-    if stated:
-        return _stated(stated.pop(), given, "--length-unit")
-    if given:
-        return Choice(given, "as given")
+    stated = {part.length_unit for part in parts}
+    known = _told(stated, given, "--length-unit", "the files are in several units of length")
+    if known is not None:
+        return known
     usual, _ = _usual(opened)
     if usual:
         return Choice(usual, f"not certain: the format has no units, {usual} is usual")
     return Choice("angstrom", "")
+
+
+def _told(stated: set[str], given: str, option: str, several: str) -> Choice | None:
+    """A unit that the files state (empty text: they do not) or that is ``given``; DataError where files differ."""
+    units = sorted(stated - {""})
+    if len(units) > 1:
+        raise DataError(f"init: {several} ({', '.join(units)}): convert one")
+    if units:
+        return _stated(units[0], given, option)
+    return Choice(given, "as given") if given else None
 
 
 def _stated(unit: str, given: str, option: str) -> Choice:
@@ -363,15 +368,10 @@ def _believed(length: Choice, looked: Looked, ask: Ask, given: bool) -> Choice:
 
 def _unit(looked: Looked, parts: Sequence[Part], given: str, usual: str, ask: Ask) -> Choice:
     """The unit of energies, and how sure that is."""
-    stated = {part.stated for part in parts if "energy" in part.keys} - {""}
-    if len(stated) > 1:
-        raise DataError(
-            f"init: the files say different units of energy ({', '.join(sorted(stated))}): convert one"
-        )
-    if stated:
-        return _stated(stated.pop(), given, "--unit")
-    if given:
-        return Choice(given, "as given")
+    stated = {part.stated for part in parts if "energy" in part.keys}
+    known = _told(stated, given, "--unit", "the files say different units of energy")
+    if known is not None:
+        return known
     name = next(iter(looked.targets))
     energies, elements, counts = energies_of(looked, name)
     guess = unit_of_totals(energies, counts, elements)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from atomtrain.data import Datasets, Files, Remarks, build_datasets, read_sectio
 from atomtrain.data.labels import SectionFiles
 from atomtrain.data.readers.base import Wanted
 from atomtrain.data.splits import ranges
-from atomtrain.errors import CheckpointError, DataError, OptionsError, nearest
+from atomtrain.errors import CheckpointError, DataError, OptionsError, OutputError, nearest
 from atomtrain.files import archive_kind
 from atomtrain.model.export import load_model
 from atomtrain.options import (
@@ -33,7 +32,7 @@ from atomtrain.plugins.restore import Restored, restore
 from atomtrain.report.classification import Classified, classified, write_reports
 from atomtrain.report.show import describe, describe_model, rows_of
 from atomtrain.runs import Findings, Finished
-from atomtrain.runs.evaluations import FILE
+from atomtrain.runs.evaluations import evaluation_of
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import load_checkpoint
@@ -263,9 +262,8 @@ def _errors(
 def _told(run: Path | None) -> dict[str, Any]:
     """What evaluations of the run found."""
     if run is not None:
-        with suppress(OSError, ValueError):
-            told = json.loads((run / FILE).read_text(encoding="utf-8"))
-            return {name: found for name, found in told.items() if name != "errors"}
+        with suppress(OutputError):
+            return {name: v for name, v in evaluation_of(run).items() if name != "errors"}
     return {}
 
 
