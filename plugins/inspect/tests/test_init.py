@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from atomtrain import api
 from atomtrain.errors import AtomtrainError
-from atomtrain_inspect.draft import Given, drafted
+from atomtrain_inspect.choices import Given
+from atomtrain_inspect.draft import drafted
 from atomtrain_inspect.init import app
 from atomtrain_inspect.options_text import written
 

@@ -11,9 +11,8 @@ from scipy.spatial import cKDTree
 
 from atomtrain.data import StructureStore
 from atomtrain.data.consistency import ONWARD, positions, step, whole_cell
-
-from .finding import Finding
-from .sets import Looked
+from atomtrain_inspect.finding import Finding
+from atomtrain_inspect.sets import Looked
 
 NEARLY = 0.03
 """root mean square displacement (angstrom) below which two structures are nearly the same"""

@@ -21,13 +21,12 @@ from atomtrain.graph import volumes
 from atomtrain.sections.names import symbols
 from atomtrain.targets import TargetInfo
 from atomtrain.targets.units import conversion, same_unit
-
-from . import alike
-from .energies import bound, composition, outliers, unit_of_totals
-from .environments import environments
-from .finding import Finding, Report
-from .sets import Looked
-from .stress import Judgement, judge
+from atomtrain_inspect import alike
+from atomtrain_inspect.energies import bound, composition, outliers, unit_of_totals
+from atomtrain_inspect.environments import environments
+from atomtrain_inspect.finding import Finding, Report
+from atomtrain_inspect.sets import Looked
+from atomtrain_inspect.stress import Judgement, judge
 
 PAIRS = 1000
 """pairs of structures that are compared"""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json as json_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, List, Optional  # typer reads them on Python 3.10
+from typing import TYPE_CHECKING, Annotated, List  # typer reads them on Python 3.10
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from atomtrain_inspect.arguments import Format, Keys, Reader, keys_given
 
+if TYPE_CHECKING:
     from atomtrain_inspect.finding import Report
 
 app = typer.Typer(add_completion=False)
@@ -25,23 +25,11 @@ def inspect(
             metavar="FILES",
         ),
     ],
-    key: Annotated[
-        Optional[List[str]],
-        typer.Option(
-            "-k",
-            "--key",
-            help="What energy, forces, stress or virial are called: energy=REF_energy. Absent: guessed.",
-            metavar="WHAT=KEY",
-        ),
-    ] = None,
+    key: Keys = None,
     unit: Annotated[str, typer.Option(help="Unit of energies. Absent: not known.")] = "",
     length_unit: Annotated[str, typer.Option(help="Unit of positions.")] = "angstrom",
-    reader: Annotated[
-        Optional[str], typer.Option(help="Reader, as in the options. Absent: guessed.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option("-f", "--format", help="Format, as in the options. Absent: guessed.")
-    ] = "",
+    reader: Reader = None,
+    format: Format = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if there are serious findings.")
@@ -70,24 +58,6 @@ def inspect(
         _show(report)
     if strict and report.count("serious"):
         raise typer.Exit(code=1)
-
-
-def keys_given(given: Sequence[str]) -> dict[str, str]:
-    """What ``--key`` says: names by ``energy``, ``forces``, ``stress`` or ``virial``. Raises OptionsError."""
-    from atomtrain.errors import OptionsError
-
-    found = {}
-    for one in given:
-        what, _, name = one.partition("=")
-        if what not in ("energy", "forces", "stress", "virial") or not name:
-            raise OptionsError(
-                f"--key {one}: write what is meant and its name, as in --key energy=REF_energy (energy, forces, "
-                "stress or virial)"
-            )
-        found[what] = name
-    if "stress" in found and "virial" in found:
-        raise OptionsError("--key: stress and virial are one quantity; give one of them")
-    return found
 
 
 def _show(report: Report) -> None:

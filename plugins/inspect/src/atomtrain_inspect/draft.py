@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from atomtrain.contract import catalog
 from atomtrain.data import Files
-from atomtrain.data.readers import Reading, paths_of
+from atomtrain.data.readers import paths_of
 from atomtrain.data.readers.base import DataFile
 from atomtrain.data.readers.frames import FramesFile
 from atomtrain.errors import AtomtrainError, DataError, OptionsError
 from atomtrain.options import TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
-from atomtrain.targets.units import conversion, same_unit
+from atomtrain_inspect import alike
+from atomtrain_inspect.audit import audit
+from atomtrain_inspect.choices import ROLES, Ask, Choice, Draft, Given, Part, Role
+from atomtrain_inspect.finding import Finding
+from atomtrain_inspect.sets import Looked, keys_of, of_files
+from atomtrain_inspect.units import believed, check_unit, energy_unit, length_unit, usual_units
+from atomtrain_inspect.values import ENERGY, Value, Values, values_of
 
-from . import alike
-from .audit import audit, energies_of
-from .energies import unit_of_totals
-from .environments import environments
-from .finding import Finding, Report
-from .sets import Looked, keys_of, of_files
-from .values import ENERGY, Value, Values, values_of
-
-Role = Literal["training", "validation", "test"]
-ROLES: tuple[Role, ...] = ("training", "validation", "test")
-Ask = Callable[[str, str, Sequence[str]], str]
-"""asks a question, given the answer by default and what else may be answered (nothing: anything)"""
-NOT_KNOWN = "not known"
 FEW_ELEMENTS = 4
 """up to so many the linear potential is the first to be tried"""
 MANY_ELEMENTS, LITTLE_DATA = 8, 2000
@@ -48,74 +41,12 @@ SAME_ENERGY = ("free_energy", "energy_extrapolated", "atom_energy", "energies")
 """what readers and ASE have beside an energy: no other one"""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the command line says; empty: nothing."""
-
-    paths: Sequence[str]
-    validation: Sequence[str] = ()
-    test: Sequence[str] = ()
-    reader: str | None = None
-    reading: Reading = field(default_factory=Reading)
-    keys: dict[str, str] = field(default_factory=dict)
-    unit: str = ""
-    length_unit: str = ""
-    architecture: str = ""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A value for the options, and a comment that says why it is this one."""
-
-    value: Any
-    why: str = ""
-
-
-@dataclass
-class Part:
-    """Files that are one section of the options: their targets have the same keys."""
-
-    role: Role
-    paths: list[str]
-    keys: dict[str, str]
-    stated: str = ""
-    length_unit: str = ""
-    missing: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class Draft:
-    """All that is written.
-
-    ``training``: hypers; ``sets``: ``validation_set`` and ``test_set`` where they are no files of their own.
-    """
-
-    parts: list[Part]
-    reader: str | None
-    reading: Reading
-    report: Report
-    architecture: Choice
-    length_unit: Choice
-    unit: Choice
-    target: Value | None
-    others: list[Value]
-    masks: list[str]
-    training: dict[str, Choice] = field(default_factory=dict)
-    sets: dict[str, Choice] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def energy(self) -> bool:
-        """Whether an energy is trained."""
-        return any("energy" in part.keys for part in self.parts)
-
-
 def drafted(given: Given, ask: Ask) -> Draft:
     """Options for files. Raises DataError for what cannot be read, OptionsError where there is nothing to learn."""
     if given.unit:
-        _known_unit(given.unit, "eV", "--unit")
+        check_unit(given.unit, "eV", "--unit")
     if given.length_unit:
-        _known_unit(given.length_unit, "angstrom", "--length-unit")
+        check_unit(given.length_unit, "angstrom", "--length-unit")
     if given.architecture and open_architecture(given.architecture).info.name == "classifier":
         raise OptionsError(
             "init: a classifier stands on a model that is trained already, and says which by "
@@ -126,7 +57,7 @@ def drafted(given: Given, ask: Ask) -> Draft:
     roles = _roles(given, notes)
     opened = {path: files.structures(path, reader, "init", reading) for path in roles}
     parts = _parts(roles, opened, given.keys, notes)
-    length = _length_unit(parts, opened, given.length_unit)
+    length = length_unit(parts, opened, given.length_unit)
     looked = of_files(
         list(roles),
         reader=reader,
@@ -136,7 +67,7 @@ def drafted(given: Given, ask: Ask) -> Draft:
         files=files,
     )
     _by_role(looked, roles)
-    length = _believed(length, looked, ask, bool(given.length_unit))
+    length = believed(length, looked, ask, bool(given.length_unit))
     own = [path for path, role in roles.items() if role == "training"]
     values = _values([opened[path] for path in own], parts)
     has_energy = any("energy" in part.keys for part in parts if part.role == "training")
@@ -149,7 +80,11 @@ def drafted(given: Given, ask: Ask) -> Draft:
     forces = any("forces" in part.keys for part in parts)
     known = sorted({key for path in own for key in opened[path].keys})
     target = None if has_energy else _target(values, ask, own, known, forces)
-    unit = _unit(looked, parts, given.unit, _usual(opened)[1], ask) if has_energy else Choice("")
+    unit = (
+        energy_unit(looked, parts, given.unit, usual_units(opened)[1], ask)
+        if has_energy
+        else Choice("")
+    )
     for part in parts:
         _missing(part, [opened[path] for path in part.paths])
     looked.length_unit = str(length.value)
@@ -287,124 +222,6 @@ def _values(files: Sequence[DataFile], parts: Sequence[Part]) -> Values:
         for k in np.unique(np.linspace(0, len(file.frames) - 1, most).astype(int)).tolist()
     ]
     return values_of(frames, taken)
-
-
-# -- units -----------------------------------------------------------------------------------------
-
-
-def _length_unit(parts: Sequence[Part], opened: dict[str, DataFile], given: str) -> Choice:
-    stated = {part.length_unit for part in parts}
-    known = _told(stated, given, "--length-unit", "the files are in several units of length")
-    if known is not None:
-        return known
-    usual, _ = _usual(opened)
-    if usual:
-        return Choice(usual, f"not certain: the format has no units, {usual} is usual")
-    return Choice("angstrom", "")
-
-
-def _told(stated: set[str], given: str, option: str, several: str) -> Choice | None:
-    """A unit that the files state (empty text: they do not) or that is ``given``; DataError where files differ."""
-    units = sorted(stated - {""})
-    if len(units) > 1:
-        raise DataError(f"init: {several} ({', '.join(units)}): convert one")
-    if units:
-        return _stated(units[0], given, option)
-    return Choice(given, "as given") if given else None
-
-
-def _stated(unit: str, given: str, option: str) -> Choice:
-    """A unit that files say, which is to be that which is given."""
-    if given and not same_unit(unit, given):
-        raise OptionsError(
-            f"init: {option} is {given}, but the file says {unit}: leave the option out, or correct the file"
-        )
-    return Choice(unit, "the file says so")
-
-
-def _known_unit(unit: str, of: str, what: str) -> None:
-    """Raise OptionsError for what is no unit of the kind of ``of``."""
-    try:
-        conversion(unit, of)
-    except (AtomtrainError, ValueError) as error:
-        raise OptionsError(f"init: {what} '{unit}' cannot be used: {error}") from None
-
-
-def _usual(opened: dict[str, DataFile]) -> tuple[str, str]:
-    """Units of length and energy that are usual where a format has none; empty: nobody knows."""
-    for file in opened.values():
-        length, _, energy = (file.account.usual_units if file.account else "").partition(" and ")
-        if energy:
-            return length, energy
-    return "", ""
-
-
-def _believed(length: Choice, looked: Looked, ask: Ask, given: bool) -> Choice:
-    """Say how long the shortest distances are, and ask where they are too long or short for angstrom."""
-    from ase.data import covalent_radii
-
-    shortest = environments(looked.store, str(length.value)).shortest
-    if not shortest:
-        return length
-    parts = [
-        one.distance / (covalent_radii[one.first] + covalent_radii[one.second]) for one in shortest
-    ]
-    least = shortest[int(np.argmin(parts))]
-    from atomtrain.sections.names import symbols
-
-    said = f"the shortest {symbols([least.first])}-{symbols([least.second])} distance is {least.distance:.3g} A"
-    ratio = min(parts)
-    if given or length.why or 0.4 < ratio < 1.35:
-        return Choice(length.value, f"{length.why}; {said}" if length.why else said)
-    guess = "bohr" if 1.35 <= ratio * 1.0 < 2.4 else "nm" if ratio < 0.2 else str(length.value)
-    answer = ask(
-        f"Unit of length? In angstrom {said}, {ratio:.2g} times what the atoms' radii say",
-        str(length.value),
-        [],
-    )
-    why = f"NOT CERTAIN: {said}, {ratio:.2g} times what the atoms' radii say; is it {guess}?"
-    return Choice(answer, why if answer == length.value else "as answered")
-
-
-def _unit(looked: Looked, parts: Sequence[Part], given: str, usual: str, ask: Ask) -> Choice:
-    """The unit of energies, and how sure that is."""
-    stated = {part.stated for part in parts if "energy" in part.keys}
-    known = _told(stated, given, "--unit", "the files say different units of energy")
-    if known is not None:
-        return known
-    name = next(iter(looked.targets))
-    energies, elements, counts = energies_of(looked, name)
-    guess = unit_of_totals(energies, counts, elements)
-    if guess:
-        rank = np.linalg.matrix_rank(counts[np.isfinite(energies)])
-        if rank > 1:
-            return Choice(
-                guess, "certain: energies of all electrons have this size in no other unit"
-            )
-        why = "likely: energies of all electrons have this size, but one composition may have it by chance"
-        return _asked(guess, why, ask)
-    if usual:
-        return _asked(usual, f"not certain: the format has no units, {usual} is usual", ask)
-    forces = looked.store.labels.get(f"{name}:forces")
-    if forces is not None and bool(forces.there.any()):
-        size = float(np.sqrt(np.mean(forces.values.numpy()[forces.there.numpy()] ** 2)))
-        likely = "eV" if 0.1 < size < 6 else "kcal/mol" if 8 < size < 150 else ""
-        if likely and same_unit(looked.length_unit, "angstrom"):
-            why = f"likely, not certain: forces of {size:.2g} in the mean are usual in {likely}/angstrom"
-            return _asked(likely, f"{why}; correct it if need be", ask)
-    return _asked(
-        "",
-        "the data do not tell it. Say it: without a unit engines cannot convert predictions",
-        ask,
-    )
-
-
-def _asked(unit: str, why: str, ask: Ask) -> Choice:
-    answer = ask(f"Unit of the energies? ({why})", unit or NOT_KNOWN, [])
-    if answer in ("", NOT_KNOWN):
-        return Choice("", why)
-    _known_unit(answer, "eV", "the unit of energies")
-    return Choice(answer, why if unit and same_unit(answer, unit) else "as answered")
 
 
 # -- targets and sets ------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, List, Optional  # typer reads them 
 
 import typer
 
-from atomtrain_inspect.command import keys_given
+from atomtrain_inspect.arguments import Format, Keys, Reader, keys_given
 
 if TYPE_CHECKING:
-    from atomtrain_inspect.draft import Draft
+    from atomtrain_inspect.choices import Draft
 
 app = typer.Typer(add_completion=False)
 
@@ -45,23 +45,11 @@ def init(  # noqa: PLR0913
     architecture: Annotated[
         str, typer.Option("-a", "--architecture", help="Which architecture. Absent: what suits.")
     ] = "",
-    key: Annotated[
-        Optional[List[str]],
-        typer.Option(
-            "-k",
-            "--key",
-            help="What energy, forces, stress or virial are called: energy=REF_energy. Absent: guessed.",
-            metavar="WHAT=KEY",
-        ),
-    ] = None,
+    key: Keys = None,
     unit: Annotated[str, typer.Option(help="Unit of energies. Absent: guessed.")] = "",
     length_unit: Annotated[str, typer.Option(help="Unit of positions. Absent: guessed.")] = "",
-    reader: Annotated[
-        Optional[str], typer.Option(help="Reader, as in the options. Absent: guessed.")
-    ] = None,
-    format: Annotated[
-        str, typer.Option("-f", "--format", help="Format, as in the options. Absent: guessed.")
-    ] = "",
+    reader: Reader = None,
+    format: Format = "",
     types: Annotated[
         Optional[List[str]],
         typer.Option(
@@ -79,7 +67,8 @@ def init(  # noqa: PLR0913
     from atomtrain.errors import AtomtrainError, DataError
     from atomtrain.files import replacing
     from atomtrain.runs.plan import plan
-    from atomtrain_inspect.draft import Given, drafted
+    from atomtrain_inspect.choices import Given
+    from atomtrain_inspect.draft import drafted
     from atomtrain_inspect.options_text import written
 
     _check_files(files)

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from atomtrain import __version__
-
-from .draft import Choice, Draft, Part, of_checks
-from .finding import Finding
-from .values import Value
+from atomtrain_inspect.choices import Choice, Draft, Part
+from atomtrain_inspect.draft import of_checks
+from atomtrain_inspect.finding import Finding
+from atomtrain_inspect.values import Value
 
 WIDTH = 110
 SCHEMA = Path(".vscode") / "atomtrain.schema.json"

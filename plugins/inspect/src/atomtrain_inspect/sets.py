@@ -21,8 +21,7 @@ from atomtrain.options import DatasetSection, check_units
 from atomtrain.runs.plan import plan
 from atomtrain.targets import GRADIENTS, TargetInfo
 from atomtrain.targets.units import conversion
-
-from .finding import SHOWN, Finding, Place, Severity
+from atomtrain_inspect.finding import SHOWN, Finding, Place, Severity
 
 MOST_STRUCTURES, MOST_ATOMS = 10_000, 400_000
 """looked at; of files with more a sample of runs of neighbouring frames, from all over the file"""

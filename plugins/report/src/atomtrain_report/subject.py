@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atomtrain.data import Datasets, Files, Remarks, build_datasets, read_section
-from atomtrain.data.labels import SectionFiles
-from atomtrain.data.readers.base import Wanted
 from atomtrain.data.splits import ranges
-from atomtrain.errors import CheckpointError, DataError, OptionsError, OutputError, nearest
+from atomtrain.errors import CheckpointError, DataError, OptionsError, OutputError
 from atomtrain.files import archive_kind
 from atomtrain.model.export import load_model
 from atomtrain.options import (
     DatasetSection,
     Options,
-    SplitSection,
     check_units,
     load_eval_options,
     load_options,
@@ -34,12 +31,13 @@ from atomtrain.report.show import describe, describe_model, rows_of
 from atomtrain.runs import Findings, Finished
 from atomtrain.runs.evaluations import evaluation_of
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.device import choose_device, choose_dtype
 from atomtrain.training.evaluate import Compared, Samples, compared, errors_on
 from atomtrain.training.metrics import ErrorSums
 from atomtrain.training.run import TrainingOutcome, TrainingRun
+from atomtrain_report.groups import Grouping, grouping_of
 from atomtrain_report.sets import Part, chosen, some_of
 
 if TYPE_CHECKING:
@@ -108,7 +106,7 @@ def subject_of(
     restored = restore(checkpoint, "export")
     options = load_options({**checkpoint["options"], "observers": {}, "final_eval": True})
     if data is None:
-        grouping = _grouping(options, by)
+        grouping = grouping_of(options, by)
         finished, classes = _again(what, run, restored, options)
         found = replace(of_finished(finished, most, by, grouping), classes=classes)
     else:
@@ -143,7 +141,7 @@ def of_finished(
     """
     run, checkpoint = finished.run, finished.outcome.checkpoint
     options = load_options(finished.options)
-    grouping = grouping or _grouping(options, by)
+    grouping = grouping or grouping_of(options, by)
     predictor = copy.deepcopy(run.predictor)
     parts = []
     for name, structures in finished.data.sets.items():
@@ -437,67 +435,6 @@ def _check_elements(store: StructureStore, info: DatasetInfo, model: str) -> Non
             f"{store.origin(store.first_with(unknown))} contains {symbols(unknown)}, which '{model}' does not know "
             f"(it knows {symbols(info.atomic_types)}); look at structures of these elements only"
         )
-
-
-# -- groups --------------------------------------------------------------------------------------
-
-
-def _grouping(options: Options, by: Sequence[str]) -> Grouping:
-    """By what is asked for, and by what splits keep together."""
-    given = [*options.training_set, *options.validation_set, *options.test_set]
-    sections = [section for section in given if isinstance(section, DatasetSection)]
-    splits = [part for part in given if isinstance(part, SplitSection) and part.by == "group"]
-    return Grouping(sections, [split.key for split in splits], by)
-
-
-class Grouping:
-    """What structures are grouped by besides: values of ``keys`` that the files of sections have.
-
-    A key that is ``asked`` for must be in one of them; raises OptionsError.
-    """
-
-    def __init__(
-        self, sections: Sequence[DatasetSection], keys: Sequence[str], asked: Sequence[str] = ()
-    ) -> None:
-        wanted, files = list(dict.fromkeys([*keys, *asked])), Files()
-        self._opened = [SectionFiles(section, files) for section in sections if wanted]
-        known = {name for one in self._opened for name in one.file.keys}
-        for key in asked:
-            if key not in known:
-                near = nearest(key, sorted(known))
-                hint = f"; did you mean '{near}'?" if near else ""
-                have = ", ".join(sorted(known))
-                raise OptionsError(
-                    f"no structure has a value '{key}' to group by{hint} (the files have: {have})"
-                )
-        self._keys = [key for key in wanted if key in known]
-
-    def of(self, store: StructureStore) -> dict[str, list[str]]:
-        """By key the value of each structure as text, empty where there is none."""
-        if store.origins is None:
-            return {}
-        places: dict[tuple[str, int], list[int]] = {}
-        for row, (file, frame) in enumerate(store.origins.tolist()):
-            places.setdefault((store.files[file], frame), []).append(row)
-        return {key: self._values(key, len(store), places) for key in self._keys}
-
-    def _values(self, key: str, n: int, places: dict[tuple[str, int], list[int]]) -> list[str]:
-        values = [""] * n
-        for one in self._opened:
-            if key not in one.file.keys:
-                continue
-            rows: list[int] = []
-            frames: list[int] = []
-            for k in range(len(one.structures)):
-                file, frame = one.file.origin(k)
-                here = places.get((one.file.files[file], frame), ())
-                rows += here
-                frames += [k] * len(here)
-            wanted = Wanted(one.structures, frames, one.where)
-            found = one.file.raw(key, TargetInfo(key), wanted)
-            for row, value in zip(rows, found, strict=True):
-                values[row] = "" if value is None else str(value)
-        return values
 
 
 # -- words ---------------------------------------------------------------------------------------
