@@ -34,7 +34,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, by: dict[int, float], above: float) -
     return steps
 
 
-@pytest.mark.parametrize("by", [{1: math.nan}, {1: 10.0, 2: math.nan}], ids=["at once", "slowly"])
+@pytest.mark.parametrize("by", [{1: math.nan}, {1: 1.6, 2: math.nan}], ids=["at once", "slowly"])
 def test_an_epoch_is_taken_back(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -71,7 +71,7 @@ def test_a_schedule_by_epochs_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         "num_epochs": 4, "batch_size": 1, "warmup_fraction": 0.0, "learning_rate": 1e-3,
         "scheduler": {"StepLR": {"step_size": 1, "gamma": 0.5}},
     }  # fmt: skip
-    spoil(monkeypatch, {1: 10.0, 2: math.nan}, above=0.3)
+    spoil(monkeypatch, {1: 1.6, 2: math.nan}, above=0.3)
     train(tmp_path, monkeypatch, architecture={"name": "tables", "training": training})
     lines = next(tmp_path.glob("outputs/*/*/train.csv")).read_text().splitlines()[1:]
     rates = [float(line.split(",")[1]) for line in lines]
@@ -88,7 +88,11 @@ def test_where_nothing_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_a_training_can_go_on_from() -> None:
     brake = Brake(nn.Linear(2, 2))
-    assert brake.holds([1e4, 1.0, 1e30]) and not brake.holds([1.0, math.inf, 1.0])
+    assert brake.holds([1e4, 1.0, 1e30, 1.0, 1.0, 1e30]) and not brake.holds([1.0, math.inf, 1.0])
+    assert not brake.holds([1.0, 1e11, 1e11])  # a million times the first loss of all, 1e4
+    assert brake.holds([1.0, 1e9, 1e9])
+    brake.forget()
+    assert brake.holds([1e6, 1e11, 1e11])
     with torch.no_grad():
         brake.model.weight.fill_(math.nan)  # after the last step
     assert not brake.holds([1.0, 1.0])

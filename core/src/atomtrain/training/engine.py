@@ -110,6 +110,8 @@ class Engine:
         with session:
             if session.judge.anew and self.schedule is not None:
                 self.schedule.forget_best()
+            if self.run.data_changed or self.run.changed_hypers:
+                self.brake.forget()
             if hypers.num_epochs == 0:
                 log.warning("num_epochs is 0: nothing is trained")
             for epoch in session.stages(hypers.num_epochs, repeat=False):
@@ -167,8 +169,9 @@ class Engine:
         if not self.brake.take_back(self.epoch, rate):
             raise AtomtrainError(
                 f"the training loss became {total} in epoch {self.epoch}, also with a learning rate of "
-                f"{rate * self.brake.factor:.2g} instead of {rate:g}: a label is probably far off, or the model "
-                f"gives no numbers for some structure. The last checkpoint in '{self.run.directory}' is unharmed"
+                f"{rate * self.brake.factor:.2g} instead of {rate:g}: that is still too high, a label is far off, "
+                "or the model gives no numbers for some structure. The last checkpoint in "
+                f"'{self.run.directory}' is unharmed"
             )
 
     def _pass(self, with_errors: bool) -> tuple[float, ErrorSums, bool]:
