@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.processes import launched
 from helpers.unreported import without_report
 
 HERE = Path(__file__).parent
@@ -48,6 +49,15 @@ def _unreported() -> Iterator[None]:
     room = importlib.import_module("atomtrain.runs.plan")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "always_made", without_report(room.always_made))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked() -> Iterator[None]:
+    """Processes that the kit starts have torch imported already; those of ``atomtrain check`` as a command do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        room = importlib.import_module("atomtrain_testing.life_cycle")
+        patch.setattr(room, "launched", launched)
         yield
 
 

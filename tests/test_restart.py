@@ -17,7 +17,7 @@ import torch
 import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.alloy import options, write_crystal
-from helpers.processes import atomtrain, together
+from helpers.processes import Running, atomtrain, together
 
 from atomtrain import api
 from atomtrain.errors import CheckpointError
@@ -27,17 +27,32 @@ from atomtrain_testing.subject import environment
 EPOCHS = 40
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A training as users start it, but for the report at its end."""
-    command = ("train", "options.yaml", "-r", "final_eval.report=false")
+COMMAND = ("train", "options.yaml", "-r", "final_eval.report=false")
+
+
+def start(folder: Path, *arguments: str) -> Running:
+    """A training, but for the report at its end, with two threads."""
+    return Running(folder, *COMMAND, *arguments, OMP_NUM_THREADS="2")
+
+
+def as_users_start(folder: Path) -> subprocess.Popen[str]:
+    """The same in an interpreter of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "atomtrain", *command, *arguments],
+        [sys.executable, "-m", "atomtrain", *COMMAND],
         cwd=folder,
         env=environment(OMP_NUM_THREADS="2"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def first_epoch(process: Running) -> None:
+    """Wait for it."""
+    until = time.monotonic() + 120
+    while "Epoch" not in process.output:
+        assert process.poll() is None and time.monotonic() < until, process.output
+        time.sleep(0.02)
 
 
 def prepare(folder: Path, **training: object) -> None:
@@ -63,23 +78,19 @@ def test_killed_and_restarted(tmp_path: Path) -> None:
         prepare(folder)
     began = time.monotonic()
     process = start(whole)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
+    assert process.wait() == 0, process.output
     duration = time.monotonic() - began
     moments = random.Random(0)
     for _ in range(4):
         process = start(killed, "--restart", "auto")
-        try:
-            process.wait(timeout=moments.uniform(0.2, 1.0) * duration)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
+        if process.wait(moments.uniform(0.2, 1.0) * duration) is None:
+            process.kill()
+        process.wait()
         for path in killed.rglob("*.ckpt"):
             load_checkpoint(path)
     process = start(killed, "--restart", "auto")
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
-    assert "restarting from" in out
+    assert process.wait() == 0, process.output
+    assert "restarting from" in process.output
     assert_same_weights(whole / "model.ckpt", killed / "model.ckpt")
 
 
@@ -88,7 +99,7 @@ def test_a_signal_stops_cleanly(tmp_path: Path, number: int) -> None:
     """A checkpoint and a way to go on; no model, nothing half written."""
     stopped = tmp_path
     prepare(stopped, num_epochs=300, checkpoint_interval=0)
-    process = start(stopped)
+    process = as_users_start(stopped)
     assert process.stdout is not None
     for line in process.stdout:
         if "Epoch" in line:
@@ -112,19 +123,14 @@ def test_interrupted_in_the_middle_ends_the_same(tmp_path: Path) -> None:
         folder.mkdir()
         prepare(folder, num_epochs=40, checkpoint_interval=0, batch_size=3, accumulate=2)
     process = start(whole)
-    assert process.communicate(timeout=300) and process.returncode == 0
+    assert process.wait() == 0, process.output
     process = start(stopped)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Epoch" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    first_epoch(process)
+    process.send(signal.SIGTERM)
+    assert process.wait(60) == 130, process.output
     (path,) = stopped.rglob("interrupted.ckpt")
     process = start(stopped, "--restart", str(path))
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
+    assert process.wait() == 0, process.output
     assert_same_weights(whole / "model.ckpt", stopped / "model.ckpt")
 
 
@@ -217,15 +223,14 @@ def test_restart_refuses_another_model(trained: Path, workplace: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     prepare(tmp_path, num_epochs=3)
     process = start(tmp_path)
-    process.communicate(timeout=120)
+    process.wait(120)
     newest = max(tmp_path.glob("outputs/*/*/model.ckpt"))
     newest.write_bytes(newest.read_bytes()[:500])
     with pytest.raises(CheckpointError):
         load_checkpoint(newest)
     process = start(tmp_path, "--restart", "auto")
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, out
-    assert "not going on from" in out and "model_3.ckpt" in out
+    assert process.wait(120) == 0, process.output
+    assert "not going on from" in process.output and "model_3.ckpt" in process.output
 
 
 def tune(

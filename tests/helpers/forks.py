@@ -71,6 +71,10 @@ def _run(command: Any, job: dict[str, Any]) -> int:
     sys.path[:0] = job["site"]
     os.environ.clear()
     os.environ.update(job["environment"])
+    # what a process of its own reads as it begins
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in known if path and path not in sys.path]
+    sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, job["stdout"]), (2, job["stderr"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,29 +55,44 @@ class Running:
     def __init__(self, folder: Path, *arguments: str, site: Path | None = None, **env: str) -> None:
         handle, name = tempfile.mkstemp(dir=folder, suffix=".output")
         os.close(handle)
-        self._output = Path(name)
+        self.file = Path(name)
         surroundings = environment(*filter(None, [site]), **env)
         self.pid: int = _fork(folder, arguments, site, surroundings, name, name)
         self.code: int | None = None
 
     @property
     def output(self) -> str:
-        return self._output.read_text(encoding="utf-8")
+        return self.file.read_text(encoding="utf-8")
 
-    def wait(self, timeout: float) -> int | None:
+    def wait(self, timeout: float = 300) -> int | None:
         """Its exit status; None where it runs on after this many seconds."""
         if self.code is None:
             self.code = _ask(wait=self.pid, timeout=timeout)["code"]
         return self.code
 
+    def poll(self) -> int | None:
+        """Its exit status; None where it still runs."""
+        return self.wait(0)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send(signal.SIGKILL)
+
     def forget(self) -> None:
         """Remove what it printed."""
-        self._output.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
     def send(self, number: int) -> None:
         """Send a signal, unless it is known to have ended."""
         if self.code is None:
             os.kill(self.pid, number)
+
+
+def launched(folder: Path, log: Path, place: Mapping[str, str]) -> Running:
+    """As :func:`atomtrain_testing.life_cycle.launched`, in a fork; ``log`` has what it prints."""
+    running = Running(folder, "train", "options.yaml", "-r", "final_eval=false", **place)
+    log.symlink_to(running.file)
+    return running
 
 
 def ranks(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -352,12 +352,32 @@ def _totals(model: AtomisticModel) -> list[str]:
     return list((hypers.get("trainer") or {}).get("per_structure_targets") or ())
 
 
+Row = tuple[str, Tensor, Tensor, "Tensor | None"]
+
+
 def _errors(
     store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
 ) -> dict[str, dict[str, float]]:
     variances = label_variances(store, info, totals)
-    rows = list(_side_by_side(store, info, predictions, totals))
-    sums = ErrorSums([key for key, *_ in rows], torch.device("cpu"), {}, info, variances)
+    return _counted(list(_side_by_side(store, info, predictions, totals)), info, variances)
+
+
+def errors_together(found: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+    """Errors as of one :class:`Evaluation` on all the structures of several of one model; without R2."""
+    targets = {name: target for one in found for name, target in one.info.targets.items()}
+    rows = [
+        row
+        for one in found
+        for row in _side_by_side(one.structures, one.info, one.predictions, one.totals)
+    ]
+    return _counted(rows, replace(found[0].info, targets=targets), {})
+
+
+def _counted(
+    rows: Sequence[Row], info: DatasetInfo, variances: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    keys = list(dict.fromkeys(key for key, *_ in rows))
+    sums = ErrorSums(keys, torch.device("cpu"), {}, info, variances)
     for key, values, labels, mask in rows:
         if key in sums.tasks:
             sums.add_samples(key, values, labels, mask)
@@ -368,7 +388,7 @@ def _errors(
 
 def _side_by_side(
     store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor | None]]:
+) -> Iterator[Row]:
     """Label keys that there are labels of, predictions and labels as errors are counted, and where labels are."""
     for key in label_keys(info):
         name, gradient = split_key(key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.installing import good, install
-from helpers.processes import python
+from helpers.processes import atomtrain, python
 
 IMPORTED = """
 import sys
@@ -73,10 +73,9 @@ def test_a_shell_completes(tmp_path: Path) -> None:
         assert done.stdout.split() == completed, (words, done.stderr)
 
 
-def test_errors_are_one_message() -> None:
-    code = "from atomtrain.cli.app import main; main()"
-    done = python(code, "train", "nothing.yaml")
+def test_errors_are_one_message(tmp_path: Path) -> None:
+    done = atomtrain(tmp_path, "train", "nothing.yaml")
     assert done.returncode == 1
     assert done.stderr.strip() == "error: options file 'nothing.yaml' does not exist"
-    done = python(code, "--debug", "train", "nothing.yaml")
+    done = atomtrain(tmp_path, "--debug", "train", "nothing.yaml")
     assert "Traceback" in done.stderr

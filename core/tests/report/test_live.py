@@ -103,7 +103,7 @@ def test_a_table_instead_of_lines_and_the_log_as_ever(tmp_path: Path) -> None:
             below = shown[next(k for k, line in enumerate(shown) if "look here" in line) + 1 :]
             assert [line for line in below if line][:8] == [
                 f"Epoch 0/3 {'━' * 4:24} 17 %",
-                "0:00:00 passed, 5 structures/s",
+                "0 s passed, 5 structures/s",
                 "checkpoint runs/model_1.ckpt",
                 "                        training  validation  best",
                 "epoch                          0           1     0",

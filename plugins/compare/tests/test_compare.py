@@ -15,18 +15,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from ase import Atoms
 from helpers.alloy import options, write_crystal, write_options
 from typer.testing import CliRunner
 
 from atomtrain.api import train as ordinary
+from atomtrain.data import Label, StructureStore
 from atomtrain.errors import AtomtrainError, OptionsError, OutputError
+from atomtrain.evaluation import Evaluation
 from atomtrain.runs import plan
+from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_compare import Comparison, Result, compare, measures, running, table
 from atomtrain_compare.budget import Budget, fitting, timed
 from atomtrain_compare.command import app
 from atomtrain_compare.picture import costs, learning
-from atomtrain_compare.split import Structure, draw
+from atomtrain_compare.split import draw
 from atomtrain_compare.variants import variants_of
 
 N, FEW = 20, 32
@@ -419,6 +424,35 @@ def test_the_table() -> None:
     ]
 
 
+def test_a_part_of_the_training_set_is_said() -> None:
+    part = made_up(sizes=(50,))
+    assert "| ace | 50 | 7 | 10.0 |" in table.in_markdown(part)
+    assert "trained on as many of these as the table says" in table.notes(part)[0]
+    assert "as many" not in table.notes(made_up(sizes=(100,)))[0]
+
+
+def test_errors_of_several_sections_are_those_of_all_their_structures() -> None:
+    info = TargetInfo("mtt::b", kind="binary", classes=("0", "1"))
+    labels = torch.tensor([1.0, 0, 0, 0, 0, 1, 1, 1])[:, None].double()
+    guessed = torch.tensor([0.9, 0.8, 0.1, 0.1, 0.1, 0.2, 0.7, 0.6])[:, None].double()
+
+    def evaluated(rows: slice) -> Evaluation:
+        n = len(labels[rows])
+        store = StructureStore(
+            torch.zeros(n, 3, dtype=torch.float64), torch.ones(n, dtype=torch.int64), torch.zeros(n, 3, 3).double(),
+            torch.zeros(n, 3, dtype=torch.bool), torch.arange(n + 1), {"mtt::b": Label(labels[rows], False)},
+        )  # fmt: skip
+        targets = DatasetInfo("angstrom", (1,), {"mtt::b": info})
+        predictions = {"mtt::b": guessed[rows]}
+        return Evaluation(targets, {}, predictions, 0.0, None, store, [])
+
+    parts = measures.errors_of([evaluated(slice(0, 5)), evaluated(slice(5, 8))], [])
+    (found,) = parts
+    assert parts == measures.errors_of([evaluated(slice(0, 8))], [])
+    # three of four are found, and one is called so that is none
+    assert found["b accuracy"] == 0.75 and found["b F1"] == pytest.approx(0.75)
+
+
 def test_pictures_have_labels_with_units() -> None:
     figure = costs(made_up())
     assert figure is not None
@@ -437,12 +471,9 @@ def test_pictures_have_labels_with_units() -> None:
 
 
 def test_periodic_structures_are_repeated() -> None:
-    cell = np.diag([4.0, 8.0, 0.0])
-    slab = Structure(
-        np.array([6, 1]), np.zeros((2, 3)), cell, np.array([True, True, False]), "angstrom"
-    )
+    slab = Atoms("CH", np.zeros((2, 3)), cell=[4.0, 8.0, 0.0], pbc=[True, True, False])
     found = measures.repeated(slab)
-    assert len(found.numbers) == len(found.positions) >= measures.ATOMS
+    assert len(found) >= measures.ATOMS
     assert found.cell[2, 2] == 0 and found.cell[0, 0] == pytest.approx(found.cell[1, 1], rel=0.2)
-    molecule = Structure(slab.numbers, slab.positions, cell * 0, np.zeros(3, dtype=bool), "A")
-    assert measures.repeated(molecule) is molecule
+    molecule = Atoms("CH", np.zeros((2, 3)))
+    assert measures.repeated(molecule) == molecule

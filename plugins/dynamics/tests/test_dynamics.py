@@ -17,12 +17,15 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from helpers.alloy import options, write_crystal
 from helpers.installing import install
+from metatomic.torch import AtomisticModel, ModelCapabilities, ModelOutput
 from typer.testing import CliRunner
 
 from atomtrain import api
 from atomtrain.cli.app import app as atomtrain_app
 from atomtrain.errors import AtomtrainError, DataError, OptionsError
-from atomtrain_dynamics.check import check, to_plain
+from atomtrain.model.export import load_model
+from atomtrain_dynamics import command, structures
+from atomtrain_dynamics.check import check, open_model, to_plain
 from atomtrain_dynamics.command import app
 from atomtrain_dynamics.engine import Model, freedom, model_of
 from atomtrain_dynamics.evaluation import DynamicsEvaluation
@@ -364,9 +367,63 @@ def test_the_command(trained: api.TrainingResult, monkeypatch: pytest.MonkeyPatc
             "the model does not know Ni, which are in structure 0 of 'ni.xyz'",
         ),
         (["model.pt", "crystal.xyz", "-o", "no/a.png"], "the directory 'no' does not exist"),
+        (["model.pt", "crystal.xyz", "-o", "crystal.xyz"], "'crystal.xyz' is no name of a picture"),
+        (["model.pt", "crystal.xyz", "--length-unit", "eV"], "'eV' is not a unit of length"),
     ):
         with pytest.raises(AtomtrainError, match=message):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_positions_in_another_unit(
+    trained: api.TrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.checkpoint.resolve().parent)
+    crystal = ase.io.read("crystal.xyz", ":2")
+    for atoms in crystal:
+        atoms.set_cell(atoms.cell / 10, scale_atoms=True)
+    ase.io.write("nm.xyz", crystal)
+    (in_nm, _), (angstrom, _) = (
+        command._structures(["nm.xyz"], "nm"),
+        command._structures(["crystal.xyz"], "angstrom"),
+    )
+    for k in range(2):
+        np.testing.assert_allclose(in_nm[k].atoms.positions, angstrom[k].atoms.positions, atol=1e-6)
+
+
+def test_units_that_a_model_does_not_tell(
+    trained: api.TrainingResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(trained.checkpoint.resolve().parent)
+    open_model(Path("model.pt"), None)
+    assert not caplog.messages
+    opened = load_model(Path("model.pt"))
+    silent = opened.capabilities()
+    outputs = {"energy": ModelOutput(unit="", sample_kind="system")}
+    silent = ModelCapabilities(
+        outputs,
+        silent.atomic_types,
+        silent.interaction_range,
+        "",
+        silent.supported_devices,
+        silent.dtype,
+    )
+    with pytest.warns(UserWarning, match="No length unit"):
+        AtomisticModel(opened.module, opened.metadata(), silent).save("silent.pt")
+    open_model(Path("silent.pt"), None)
+    assert [message.partition("its unit ")[2].partition(";")[0] for message in caplog.messages] == [
+        "of 'energy', which is taken as eV",
+        "of length, which is taken as angstrom",
+    ]
+
+
+def test_a_part_of_the_data_is_said(
+    trained: api.TrainingResult, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(trained.checkpoint.resolve().parent)
+    monkeypatch.setattr(structures, "MOST_STRUCTURES", 5)
+    found, _ = command._structures(["crystal.xyz"], "angstrom")
+    assert [one.frame for one in found] == [0, 2, 5, 8, 11]
+    assert "5 of 12 structures are looked at" in caplog.text
 
 
 def test_a_training_without_an_energy_hears_of_it_first(

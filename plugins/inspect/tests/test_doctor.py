@@ -76,6 +76,10 @@ def test_threads_and_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "100 ms as it is, 50 ms with" in advice and "set OMP_NUM_THREADS=1 here" in advice
     took |= {"OMP_WAIT_POLICY": 0.09, "OMP_NUM_THREADS": 0.09}
     assert "leave it" in list(machine.threads(True))[1][1]
+    took |= {"": None}
+    status, advice = list(machine.threads(True))[1]
+    assert status == "warning" and "could not be timed as it is" in advice
+    assert "with OMP_NUM_THREADS=1 it takes 90 ms" in advice and "e+04" not in advice
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from typer.testing import CliRunner
 
 from atomtrain import api
-from atomtrain.errors import AtomtrainError
+from atomtrain.errors import AtomtrainError, DataError
 from atomtrain_inspect.choices import Given
 from atomtrain_inspect.draft import drafted
 from atomtrain_inspect.init import app
@@ -183,6 +183,19 @@ def test_what_is_no_energy(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "forces.xyz", frames, columns=["symbols", "positions", "forces"])
     with pytest.raises(AtomtrainError, match="has forces but no energy"):
         made(tmp_path / "forces.xyz")
+
+
+def test_elements_that_nothing_is_learnt_of(tmp_path: Path) -> None:
+    frames = with_energies(molecules(20))
+    ase.io.write(tmp_path / "train.xyz", frames)
+    for atoms in frames[3:]:
+        atoms.symbols[0] = "Au"
+    ase.io.write(tmp_path / "test.xyz", frames)
+    message = (
+        r"Au \(in structure 3 of '.*test\.xyz', which is for test\) is in no structure to train on"
+    )
+    with pytest.raises(DataError, match=message):
+        made(tmp_path / "train.xyz", tmp_path / "test.xyz")
 
 
 def test_units_that_nobody_tells(tmp_path: Path) -> None:

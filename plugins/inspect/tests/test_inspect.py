@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -285,7 +286,9 @@ def test_isolated_atoms(inspected: Inspected, molecules: list[Atoms]) -> None:
     report = inspected(molecules)
     assert "(1 of 2 numbers)" in next(f.text for f in report.findings if f.check == "composition")
     said = only(inspected([*molecules, atom("Ni", -90.0), atom("Cu", -90.0)]))
-    assert "another reference" in said
+    assert "another reference" in said and re.search(r"lie \d+\.?\d* or more above", said)
+    said = only(inspected([*molecules, atom("Ni", 90.0), atom("Cu", 90.0)]))
+    assert "another reference" in said and re.search(r"are bound by \d+\.?\d* or more", said)
 
 
 def options(folder: Path, **more: object) -> Path:

@@ -17,9 +17,10 @@ from ase import Atoms
 from helpers.alloy import crystal, options
 
 from atomtrain import api
-from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError
+from atomtrain.errors import AtomtrainError, CheckpointError, DataError, OptionsError, OutputError
+from atomtrain.training.evaluate import compared
 from atomtrain.training.units import quantities
-from atomtrain_report import report
+from atomtrain_report import report, subject
 from atomtrain_report.curves import history
 from atomtrain_report.page import MOST_BYTES
 
@@ -195,6 +196,51 @@ def test_what_cannot_be_reported(
     with pytest.raises(error, match=message):
         report(run / what, output=tmp_path / "page.html", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("crystal.xyz", r"should end in '\.html'"), ("page", r"should end in '\.html'"),
+     ("none/page.html", "'none' does not exist"), ("crystal.html", "which is a file")],
+)  # fmt: skip
+def test_where_no_page_can_be(run: Path, output: str, message: str) -> None:
+    """A page does not take the place of the data beside it, and nobody waits for one that cannot be written."""
+    Path("crystal").touch()
+    before = Path("crystal.xyz").read_bytes()
+    with pytest.raises(OutputError, match=message):
+        report(run / "none.ckpt", output=output)
+    assert Path("crystal.xyz").read_bytes() == before and not Path("page").exists()
+
+
+def test_a_page_does_not_show_pictures_of_another(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    report(copy, output=copy / "second.html", structures=3)
+    images = Page(report(copy, structures=3)).of("img")
+    assert (copy / "second" / "learning_loss.png").is_file()
+    assert len(images) == len(Page(run / "report.html").of("img"))
+
+
+def test_predictions_that_are_no_numbers_are_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(*arguments: Any) -> Any:
+        found = compared(*arguments)
+        found["energy"].predictions[1] = np.nan
+        found["energy:stress" if "energy:stress" in found else "energy:strain"].predictions[:] = (
+            np.nan
+        )
+        return found
+
+    monkeypatch.setattr(subject, "compared", spoiled)
+    page = Page(report(run / "model.ckpt", "crystal.xyz", output=tmp_path / "a.html", structures=6))
+    said = [words for words in page.words if "no finite number" in words]
+    assert len(said) == 2
+    assert re.match(
+        r"energy of 1 of 6 structures of the crystal.xyz set .*is structure \d+ of 'crystal.xyz'",
+        said[0],
+    )
+    assert said[1].startswith("stress of 6 of 6 structures")
 
 
 def test_options_of_the_report(run: Path) -> None:

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from atomtrain.targets.units import conversion
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 @dataclass
@@ -144,6 +149,19 @@ class StructureStore:
             return f"structure {structure}"
         file, frame = self.origins[structure].tolist()
         return f"structure {frame} of '{self.files[file]}'"
+
+    def atoms(self, structure: int, length_unit: str = "angstrom") -> Atoms:
+        """A structure as ASE has it, in angstrom; the store itself is in ``length_unit`` (empty: angstrom)."""
+        from ase import Atoms
+
+        rows = slice(*self.offsets[structure : structure + 2].tolist())
+        factor = conversion(length_unit or "angstrom", "angstrom")
+        return Atoms(
+            numbers=self.types[rows].numpy(),
+            positions=factor * self.positions[rows].numpy(),
+            cell=factor * self.cells[structure].numpy(),
+            pbc=self.pbc[structure].numpy(),
+        )
 
     def atom_indices(self, structures: Tensor) -> Tensor:
         """Indices [n] of the atoms of ``structures``, in their order."""

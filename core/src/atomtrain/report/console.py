@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from atomtrain.files import Appending
-from atomtrain.report.live import TrainingTable, can_be_drawn_on, duration
+from atomtrain.report.durations import duration
+from atomtrain.report.live import TrainingTable, can_be_drawn_on
 from atomtrain.training.observers import EpochRecord, Errors, Observer, StartInfo
 from atomtrain.training.units import ShownError, numbers, quantities, shown_errors
 

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from atomtrain.report.durations import duration
 from atomtrain.training.observers import EpochRecord, Errors
 from atomtrain.training.units import ShownError
 
@@ -126,9 +127,9 @@ class TrainingTable:
             yield self._table(options.max_width)
 
     def _times(self) -> Iterator[str]:
-        yield f"{duration(self.seconds)} passed"
+        yield f"{duration(round(self.seconds))} passed"
         if not math.isnan(self._ends):
-            yield f"{duration(max(self._ends - time.monotonic(), 0.0))} left"
+            yield f"{duration(round(max(self._ends - time.monotonic(), 0.0)))} left"
         yield from self.notes
 
     def _table(self, width: int) -> Table:
@@ -150,12 +151,3 @@ class TrainingTable:
             label = f"{name} {metric} [{unit}]" if unit else f"{name} {metric}"
             grid.add_row(Text(label), *(column.cell(name, metric) for column in found))
         return grid
-
-
-def duration(seconds: float) -> str:
-    """``1:02:03``; a question mark where nobody knows."""
-    if math.isnan(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from atomtrain.data import StreamedStore
 from atomtrain.options import BaseTrainerHypers
+from atomtrain.report.durations import duration
 from atomtrain.runs.directory import check_outputs
 from atomtrain.runs.prepare import Prepared
 from atomtrain.training.checkpoint import save_checkpoint
@@ -90,19 +91,19 @@ class Forecast:
         return said + each
 
     def _times(self) -> list[str]:
-        lines = [f"{_time(self.preparing)} until the first step (data, model, what is kept)"]
+        lines = [f"{duration(self.preparing)} until the first step (data, model, what is kept)"]
         if not math.isnan(self.step):
-            lines.append(f"{_time(self.step)} a step, of which an epoch has {self.steps}")
+            lines.append(f"{duration(self.step)} a step, of which an epoch has {self.steps}")
         what = "an epoch" if self.steps else "a stage"
         if not math.isnan(self.epoch):
-            lines.append(f"{_time(self.epoch)} {what} with its validation")
+            lines.append(f"{duration(self.epoch)} {what} with its validation")
         if self.once > 0.1:
-            lines.append(f"{_time(self.once)} what is done once")
+            lines.append(f"{duration(self.once)} what is done once")
         if not math.isnan(self.finishing):
-            lines.append(f"{_time(self.finishing)} export and final errors")
+            lines.append(f"{duration(self.finishing)} export and final errors")
         if not math.isnan(self.total):
             left = f"{self.epochs} {'epoch' if self.steps else 'stage'}{'s' * (self.epochs != 1)}"
-            lines.append(f"{_time(self.total)} in all, with {left}, if it does not stop early")
+            lines.append(f"{duration(self.total)} in all, with {left}, if it does not stop early")
         return lines
 
 
@@ -224,14 +225,3 @@ def _size(size: int | None) -> str:
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
     return f"{size} bytes"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 0.95:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 99.5:
-        return f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -11,18 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 
 from atomtrain.data import StructureStore
-from atomtrain.evaluation import Evaluation, evaluate_model, gradients_of, systems_of
+from atomtrain.evaluation import (
+    Evaluation,
+    errors_together,
+    evaluate_model,
+    gradients_of,
+    systems_of,
+)
 from atomtrain.model.export import load_model
 from atomtrain.options import BaseTrainerHypers, load_eval_options
 from atomtrain.plugins.restore import restore
 from atomtrain.targets import DatasetInfo
-from atomtrain.targets.units import conversion
 from atomtrain.tasks import task_of
 from atomtrain.training.checkpoint import load_checkpoint
 from atomtrain.training.units import ERRORS, quantities, title
-from atomtrain_compare.split import Structure
 
 ATOMS = 200
 """periodic structures are repeated to so many at least"""
@@ -32,7 +37,7 @@ WARM_UP, FEWEST, MOST, SECONDS = 5, 10, 200, 2.0
 """steps before any is timed (TorchScript compiles); at least and at most so many, within so many seconds"""
 
 Step = Callable[[np.ndarray], np.ndarray]
-"""gives the forces ``[n, 3]`` at positions ``[n, 3]``; stress, too, is computed, as engines do"""
+"""gives the forces (eV/A) ``[n, 3]`` at positions (A) ``[n, 3]``; stress, too, is computed where all is periodic"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Measured:
 def measure(
     folder: Path,
     sections: Sequence[Mapping[str, Any]],
-    example: Structure,
+    example: Atoms,
     hypers: BaseTrainerHypers,
 ) -> Measured:
     """Measure the ``model.pt`` (and ``model.ckpt``) of a run's folder, which was trained with these ``hypers``.
@@ -72,7 +77,7 @@ def measure(
     step, atoms, by = None, 0, ""
     if energies:
         larger = repeated(example)
-        atoms = len(larger.numbers)
+        atoms = len(larger)
         call, by = step_of(path, larger, energies[0], info)
         step = 1e6 * _seconds(call, larger) / atoms
     errors = errors_of(found, hypers.per_structure_targets)
@@ -92,19 +97,18 @@ def errors_of(found: Sequence[Evaluation], totals: Sequence[str]) -> list[dict[s
 
     ``totals`` are targets of structures whose errors are not per atom.
     """
+    together = errors_together(found)
     errors: list[dict[str, float]] = []
     info = found[0].info
     for quantity in quantities(info, totals):
-        parts = [one.errors[quantity.key] for one in found if quantity.key in one.errors]
-        parts = [part for part in parts if part.get("count", 0) > 0]
+        own = together.get(quantity.key, {})
+        if not own.get("count", 0) > 0:
+            continue
         target = info.targets.get(quantity.key)
+        shown = [m for m in task_of(target.kind).shown if m in own] if target else []
         named: dict[str, float] = {}
-        own = [m for m in task_of(target.kind).shown if parts and m in parts[0]] if target else []
-        for metric in ERRORS if parts and ERRORS[0] in parts[0] else own:
-            power = 2 if metric == "rmse" else 1
-            weights = [part["count"] for part in parts]
-            value = float(np.average([part[metric] ** power for part in parts], weights=weights))
-            value, unit = value ** (1 / power), ""
+        for metric in ERRORS if ERRORS[0] in own else shown:
+            value, unit = own[metric], ""
             if metric in ERRORS:
                 value, unit = value * quantity.factor, quantity.unit
             named[f"{quantity.name} {title(metric)}{f' [{unit}]' if unit else ''}"] = value
@@ -116,30 +120,20 @@ def errors_of(found: Sequence[Evaluation], totals: Sequence[str]) -> list[dict[s
 # -- dynamics --------------------------------------------------------------------------------------
 
 
-def repeated(structure: Structure) -> Structure:
+def repeated(structure: Atoms) -> Atoms:
     """The structure, repeated along its periodic directions until it has ``ATOMS`` atoms, as near a cube as it gets."""
-    counts, lengths = np.ones(3, dtype=int), np.linalg.norm(structure.cell, axis=1)
-    if not structure.pbc.any():
-        return structure
-    while len(structure.numbers) * counts.prod() < ATOMS:
+    counts, lengths = np.ones(3, dtype=int), structure.cell.lengths()
+    while structure.pbc.any() and len(structure) * counts.prod() < ATOMS:
         counts[np.argmin(np.where(structure.pbc, counts * lengths, np.inf))] += 1
-    shifts = np.array(list(np.ndindex(*counts)), dtype=float) @ structure.cell
-    return Structure(
-        numbers=np.tile(structure.numbers, len(shifts)),
-        positions=(shifts[:, None] + structure.positions).reshape(-1, 3),
-        cell=structure.cell * counts[:, None],
-        pbc=structure.pbc,
-        unit=structure.unit,
-    )
+    return structure.repeat(counts.tolist())
 
 
-def _seconds(call: Step, structure: Structure) -> float:
+def _seconds(call: Step, structure: Atoms) -> float:
     """What a step takes, in the median of some; atoms move a little in each."""
     rng = np.random.default_rng(0)
-    scale = MOVE * conversion("angstrom", structure.unit)
     taken: list[float] = []
     for k in range(WARM_UP + MOST):
-        positions = structure.positions + rng.normal(scale=scale, size=structure.positions.shape)
+        positions = structure.positions + rng.normal(scale=MOVE, size=structure.positions.shape)
         began = time.perf_counter()
         call(positions)
         if k >= WARM_UP:
@@ -149,7 +143,7 @@ def _seconds(call: Step, structure: Structure) -> float:
     return median(taken)
 
 
-def step_of(path: Path, structure: Structure, target: str, info: DatasetInfo) -> tuple[Step, str]:
+def step_of(path: Path, structure: Atoms, target: str, info: DatasetInfo) -> tuple[Step, str]:
     """A step of dynamics of the model in ``path``, by its energy ``target``; and whether ASE or metatomic makes it."""
     try:
         from metatomic_ase import MetatomicCalculator
@@ -158,27 +152,19 @@ def step_of(path: Path, structure: Structure, target: str, info: DatasetInfo) ->
     base, _, variant = target.partition("/")
     if base != "energy":  # which ASE's calculator does not find
         return _by_metatomic(path, structure, target, info), "metatomic"
-    import ase
-
-    to_angstrom = conversion(structure.unit, "angstrom")
-    atoms = ase.Atoms(
-        numbers=structure.numbers,
-        positions=structure.positions * to_angstrom,
-        cell=structure.cell * to_angstrom,
-        pbc=structure.pbc,
-    )
+    atoms = structure.copy()
     variants = {"energy": variant} if variant else None
     atoms.calc = MetatomicCalculator(str(path), variants=variants)
 
     def call(positions: np.ndarray) -> np.ndarray:
-        atoms.positions = positions * to_angstrom
+        atoms.positions = positions
         forces: np.ndarray = atoms.get_forces()
         return forces
 
     return call, "ASE"
 
 
-def _by_metatomic(path: Path, structure: Structure, target: str, info: DatasetInfo) -> Step:
+def _by_metatomic(path: Path, structure: Atoms, target: str, info: DatasetInfo) -> Step:
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
 
     model = load_model(path)
@@ -186,19 +172,22 @@ def _by_metatomic(path: Path, structure: Structure, target: str, info: DatasetIn
     model = model.to(device)
     dtype = getattr(torch, model.capabilities().dtype)
     lists = model.requested_neighbor_lists()
-    output = ModelOutput(unit=info.targets[target].unit, sample_kind="system")
-    options = ModelEvaluationOptions(length_unit=structure.unit, outputs={target: output})
+    # as ASE's calculator asks; a target without a unit is given as it is
+    unit = "eV" if info.targets[target].unit else ""
+    output = ModelOutput(unit=unit, sample_kind="system")
+    options = ModelEvaluationOptions(length_unit="angstrom", outputs={target: output})
+    types = torch.from_numpy(structure.numbers.astype(np.int64))
+    one = torch.zeros(1, dtype=torch.int64)
 
     def call(positions: np.ndarray) -> np.ndarray:
         store = StructureStore(
             positions=torch.from_numpy(positions),
-            types=torch.from_numpy(structure.numbers),
-            cells=torch.from_numpy(structure.cell)[None],
+            types=types,
+            cells=torch.from_numpy(structure.cell.array)[None],
             pbc=torch.from_numpy(structure.pbc)[None],
             offsets=torch.tensor([0, len(positions)]),
         )
-        one = torch.zeros(1, dtype=torch.int64)
-        systems, leaves = systems_of(store, one, lists, structure.unit, dtype, device, True)
+        systems, leaves = systems_of(store, one, lists, "angstrom", dtype, device, True)
         energy = model(systems, options, check_consistency=False)[target].block().values
         return gradients_of(energy, systems, leaves, False)["forces"].cpu().numpy()
 

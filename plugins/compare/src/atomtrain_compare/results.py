@@ -139,6 +139,11 @@ class Comparison:
         return sorted({result.structures for result in self.results})
 
     @property
+    def partial(self) -> bool:
+        """Whether some were trained on less than the whole training set."""
+        return self.sizes != [self.about["structures"]["training"]]
+
+    @property
     def quantities(self) -> list[str]:
         """Names of the errors that are shown, one of each quantity."""
         return list(dict.fromkeys(name for result in self.results for name in result.shown))

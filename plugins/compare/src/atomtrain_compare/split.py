@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from atomtrain.data import StructureStore, build_datasets
 from atomtrain.errors import OptionsError
@@ -19,17 +20,6 @@ from atomtrain.targets import DatasetInfo
 
 INDICES = "indices"
 """the folder of the files of indices, in that of the comparison"""
-
-
-@dataclass(frozen=True)
-class Structure:
-    """One structure: atomic numbers ``[n]``, positions ``[n, 3]``, cell ``[3, 3]`` in ``unit``, periodicity ``[3]``."""
-
-    numbers: np.ndarray
-    positions: np.ndarray
-    cell: np.ndarray
-    pbc: np.ndarray
-    unit: str
 
 
 @dataclass
@@ -47,7 +37,7 @@ class Split:
     frames: dict[str, list[list[int] | None]]
     fingerprints: dict[str, str]
     sizes: dict[str, int]
-    example: Structure
+    example: Atoms
     warnings: list[str]
     subsets: dict[int, list[list[int]]] = field(default_factory=dict)
 
@@ -160,23 +150,15 @@ def draw(planned: Plan) -> Split:
         frames=data.splits,
         fingerprints={name: store.fingerprint for name, store in there.items()},
         sizes={name: len(store) for name, store in there.items()},
-        example=_example(judged.sample, data.info.length_unit),
+        example=judged.sample.atoms(_middle(judged.sample), data.info.length_unit),
         warnings=data.warnings,
     )
 
 
-def _example(store: StructureStore, unit: str) -> Structure:
+def _middle(store: StructureStore) -> int:
     """The first structure of median size."""
     sizes = store.n_atoms.numpy()
-    k = int(np.flatnonzero(sizes == np.sort(sizes)[len(sizes) // 2])[0])
-    atoms = slice(int(store.offsets[k]), int(store.offsets[k + 1]))
-    return Structure(
-        numbers=store.types[atoms].numpy().copy(),
-        positions=store.positions[atoms].numpy().copy(),
-        cell=store.cells[k].numpy().copy(),
-        pbc=store.pbc[k].numpy().copy(),
-        unit=unit,
-    )
+    return int(np.flatnonzero(sizes == np.sort(sizes)[len(sizes) // 2])[0])
 
 
 def _write(path: Path, frames: Sequence[int]) -> None:

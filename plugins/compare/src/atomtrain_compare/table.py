@@ -87,7 +87,7 @@ def columns(comparison: Comparison) -> list[Column]:
         return seconds(group) if group.done else "failed"
 
     found = [Column("variant", "", lambda group: group.variant, text=True)]
-    if len(comparison.sizes) > 1:
+    if comparison.partial:
         found.append(Column("structures", "", lambda group: f"{group.structures:,}"))
     found += [Column("epochs", "", whole("epochs")), Column("training", "s", trained)]
     found += [Column(*split_unit(name), values(name)) for name in comparison.quantities]
@@ -145,7 +145,7 @@ def _cell(column: Column, group: Group, ranges: bool) -> str:
 
 def errors(comparison: Comparison) -> list[str]:
     """A line for each variant that failed."""
-    sizes = len(comparison.sizes) > 1
+    sizes = comparison.partial
     return [
         f"{group.variant}{f', {group.structures:,} structures' if sizes else ''}: {group.error}"
         for group in comparison.groups
@@ -173,6 +173,8 @@ def notes(comparison: Comparison) -> list[str]:
     sizes = about["structures"]
     said = ", ".join(f"{count:,} for {name}" for name, count in sizes.items())
     seeds = ", ".join(map(str, about["seeds"]))
+    if comparison.partial:
+        said += "; trained on as many of these as the table says"
     found = [f"Structures: {said}; budget: {about['budget']}; seed {seeds}."]
     tested = "test" if about["judged_on"] == "test" else "validation"
     found.append(

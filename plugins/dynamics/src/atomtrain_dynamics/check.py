@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from atomtrain_dynamics.engine import Model, model_of, simulate
 from atomtrain_dynamics.result import Result
 from atomtrain_dynamics.settings import Settings, check_variant
 from atomtrain_dynamics.structures import Reference, Seen, Structure
+
+log = logging.getLogger("atomtrain")
 
 
 def open_model(
@@ -34,6 +37,8 @@ def open_model(
             f"'{path}' has no energy to make dynamics with; its outputs are {', '.join(outputs)}"
         )
     check_variant(energies, variant, f"'{path}'")
+    chosen = f"energy/{variant}" if variant else "energy" if "energy" in energies else energies[0]
+    _warn_of_units(path, model, chosen)
     from metatomic_ase import MetatomicCalculator
 
     variants = {"energy": variant} if variant else None
@@ -43,6 +48,21 @@ def open_model(
         model, device=device, variants=variants, uncertainty_threshold=None
     )
     return model, model_of(calculator)
+
+
+def _warn_of_units(path: Path, model: AtomisticModel, energy: str) -> None:
+    """Say so where a model does not tell its units: engines take its numbers as eV and angstrom, and so do we."""
+    capabilities = model.capabilities()
+    silent = {
+        f"of '{energy}'": "eV" if not capabilities.outputs[energy].unit else "",
+        "of length": "angstrom" if not capabilities.length_unit else "",
+    }
+    for what, taken in silent.items():
+        if taken:
+            log.warning(
+                f"dynamics: '{path}' does not say its unit {what}, which is taken as {taken}; if that is wrong, so are "
+                "the forces: state it in the options and train again"
+            )
 
 
 def check(

@@ -50,6 +50,9 @@ def md_check(  # noqa: PLR0913 (each is an option)
     variant: Annotated[
         Optional[str], typer.Option(help="Which energy, of a model that has several.")
     ] = None,
+    length_unit: Annotated[
+        str, typer.Option(help="Unit of positions in files of structures.")
+    ] = "angstrom",
     output: Annotated[
         Optional[Path],
         typer.Option("-o", "--output", help="The picture. Default: <model>-dynamics.png."),
@@ -64,9 +67,9 @@ def md_check(  # noqa: PLR0913 (each is an option)
     ] = None,
 ) -> None:
     """Say whether a model holds in molecular dynamics: energy, bonds, distances, temperature."""
-    from atomtrain.runs.directory import check_writable
     from atomtrain.sections import Source, validate
     from atomtrain_dynamics.check import check, open_model, to_plain
+    from atomtrain_dynamics.result import check_picture
     from atomtrain_dynamics.settings import Settings
 
     given = {
@@ -77,9 +80,9 @@ def md_check(  # noqa: PLR0913 (each is an option)
     given = {key: value for key, value in given.items() if value is not None}
     settings = validate(Settings, given, (), Source(what="arguments"))
     output = Path(f"{model.stem}-dynamics.png") if output is None else output
-    check_writable(output)
+    check_picture(output)
     opened, forces = open_model(model, settings.variant, extensions)
-    data, chosen = _structures(files)
+    data, chosen = _structures(files, length_unit)
     elements = opened.capabilities().atomic_types
     found = check(forces, settings, data, chosen, name=model.name, elements=elements)
     found.picture(output)
@@ -99,27 +102,29 @@ def _time(text: str | None) -> Any:
         return text
 
 
-def _structures(files: list[str]) -> tuple[list[Structure], list[Structure]]:
+def _structures(files: list[str], length_unit: str) -> tuple[list[Structure], list[Structure]]:
     """The data, and what to start from."""
     from atomtrain.data import Files, Remarks, build_datasets, read_section
     from atomtrain.data.readers import paths_of
     from atomtrain.errors import OptionsError
-    from atomtrain.options import DatasetSection
+    from atomtrain.options import DatasetSection, check_units
     from atomtrain.runs import plan
     from atomtrain_dynamics.structures import MOST_STRUCTURES, of_sets, structures_of
 
     options = [name for name in files if Path(name).suffix.lower() in (".yaml", ".yml")]
     if options:
-        if len(files) > 1:
+        if len(files) > 1 or length_unit != "angstrom":
             raise OptionsError(
-                f"'{options[0]}' is an options file, which names its data: give it alone"
+                f"'{options[0]}' is an options file, which names its data and their units: give it alone"
             )
         planned = plan(options[0])
         return of_sets(build_datasets(planned.options, planned.architecture.info.default_kind))[:2]
     opened, found = Files(), []
     paths = paths_of(files, None, "md-check")
     for path in paths:
-        section = DatasetSection.model_validate({"systems": {"read_from": path}, "targets": {}})
+        systems = {"read_from": path, "length_unit": length_unit}
+        section = DatasetSection.model_validate({"systems": systems, "targets": {}})
+        check_units([section])
         store = read_section(section, opened, Remarks()).store
         most = max(1, MOST_STRUCTURES // len(paths))
         found += structures_of(store, section.systems.length_unit, most)

@@ -11,6 +11,9 @@ import numpy as np
 from ase import units
 from ase.data import covalent_radii
 
+from atomtrain.errors import OutputError
+from atomtrain.files import replacing
+from atomtrain.runs.directory import check_writable
 from atomtrain.sections.names import symbols
 from atomtrain_dynamics.engine import Ran, Run
 from atomtrain_dynamics.settings import usual_step
@@ -56,6 +59,18 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     whole = len(values) // length * length
     smoothed: np.ndarray = values[:whole].reshape(-1, length).mean(1)
     return smoothed
+
+
+def check_picture(path: Path) -> None:
+    """Raise OutputError unless a picture can be written there: long before there is one."""
+    from matplotlib.figure import Figure
+
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise OutputError(
+            f"'{path}' is no name of a picture: give one that ends in .png or .pdf (there are: {', '.join(known)})"
+        )
+    check_writable(path)
 
 
 class Result:
@@ -248,7 +263,8 @@ class Result:
         for axes, kind in zip(others, kinds, strict=True):
             self._draw(axes, kind)
         figure.suptitle(f"{self.model}: {len(self.held)} of {len(self.ran.runs)} runs held")
-        figure.savefig(path, dpi=120)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120)
         return path
 
     def _draw(self, axes: Any, kind: Kind) -> None:

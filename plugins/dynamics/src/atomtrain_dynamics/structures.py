@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from ase.data import covalent_radii
 
 from atomtrain.data import Datasets, Structures
 from atomtrain.sections.names import symbols
-from atomtrain.targets.units import conversion
 
+log = logging.getLogger("atomtrain")
 MOST_STRUCTURES = 2000
 """of the data are looked at, evenly taken"""
 MOST_OF_A_KIND = 500
@@ -39,28 +40,19 @@ class Structure:
 
 
 def structures_of(store: Structures, length_unit: str, most: int) -> list[Structure]:
-    """Up to ``most`` structures of a set, evenly taken, in angstrom."""
+    """Up to ``most`` structures of a set, evenly taken, in angstrom; it is said where these are not all."""
     rows = np.unique(np.linspace(0, len(store) - 1, min(most, len(store))).astype(np.int64))
+    if len(rows) < len(store):
+        log.warning(
+            f"dynamics: {len(rows):,} of {len(store):,} structures are looked at, from all over them: the data's "
+            "shortest distances and distributions are those of these"
+        )
     some = store.select(torch.from_numpy(rows))
-    angstrom = conversion(length_unit or "angstrom", "angstrom")
-    bounds = some.offsets.tolist()
     found = []
     for k in range(len(some)):
-        atoms = slice(bounds[k], bounds[k + 1])
         file, frame = (None, None) if some.origins is None else some.origins[k].tolist()
-        found.append(
-            Structure(
-                Atoms(
-                    some.types[atoms].numpy(),
-                    angstrom * some.positions[atoms].numpy(),
-                    cell=angstrom * some.cells[k].numpy(),
-                    pbc=some.pbc[k].numpy(),
-                ),
-                some.origin(k),
-                None if file is None else some.files[file],
-                frame,
-            )
-        )
+        name = None if file is None else some.files[file]
+        found.append(Structure(some.atoms(k, length_unit), some.origin(k), name, frame))
     return found
 
 

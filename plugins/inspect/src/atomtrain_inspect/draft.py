@@ -18,6 +18,7 @@ from atomtrain.data.readers.frames import FramesFile
 from atomtrain.errors import AtomtrainError, DataError, OptionsError
 from atomtrain.options import TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
+from atomtrain.sections.names import symbols
 from atomtrain_inspect import alike
 from atomtrain_inspect.audit import audit
 from atomtrain_inspect.choices import ROLES, Ask, Choice, Draft, Given, Part, Role
@@ -67,6 +68,7 @@ def drafted(given: Given, ask: Ask) -> Draft:
         files=files,
     )
     _by_role(looked, roles)
+    _check_elements(looked)
     length = believed(length, looked, ask, bool(given.length_unit))
     own = [path for path, role in roles.items() if role == "training"]
     values = _values([opened[path] for path in own], parts)
@@ -200,6 +202,22 @@ def _by_role(looked: Looked, roles: dict[str, Role]) -> None:
     present = [role for role in ROLES if role in roles.values()]
     of = np.array([present.index(roles[name]) for name in looked.sets])
     looked.member, looked.sets, looked.options = of[looked.member], list(present), True
+
+
+def _check_elements(looked: Looked) -> None:
+    """Raise DataError for elements that are not in the training set, as a training would."""
+    store, member = looked.store, looked.member[looked.store.structure.numpy()]
+    types = store.types.numpy()
+    known = types[member == looked.sets.index("training")]
+    for k, name in enumerate(looked.sets):
+        new = sorted(set(types[member == k].tolist()) - set(known.tolist()))
+        if new:
+            rows = np.flatnonzero((member == k) & np.isin(types, new))
+            where = looked.named(int(store.structure[int(rows[0])]))
+            raise DataError(
+                f"init: {symbols(new)} (in {where}, which is for {name}) is in no structure to train on, and a model "
+                "cannot predict elements it never saw: train on such structures too, or leave these out"
+            )
 
 
 def _missing(part: Part, files: Sequence[DataFile]) -> None:

@@ -39,8 +39,8 @@ ENGINES = {
 WRITTEN = 64 << 20
 SLOW, LITTLE = 30e6, 2e9
 """bytes per second, and free bytes, below which a disk is worth a word"""
-TRIED = 25.0
-"""seconds that a try of threads may take"""
+TRIED = 60.0
+"""seconds that a try of threads may take, of which starting Python and torch is the most"""
 WORTH = 1.3
 """how many times faster others must be before threads are advised on"""
 LOAD = """
@@ -352,13 +352,15 @@ def _measured(said: dict[str, str]) -> Found:
         tries["OMP_NUM_THREADS=1"] = {"OMP_NUM_THREADS": "1"}
     took = {name: _step(more) for name, more in tries.items()}
     now = took.pop("")
+    known = {name: seconds for name, seconds in took.items() if seconds is not None}
     if now is None:
+        others = "; ".join(f"with {name} it takes {1e3 * s:.3g} ms" for name, s in known.items())
         yield (
             "warning",
-            f"a step like those of training takes more than {TRIED:.0f} s, or fails: the machine is very busy",
+            f"a small step could not be timed as it is (it failed, or was not done within {TRIED:.0f} s): the machine "
+            f"is very busy{'; ' * bool(others)}{others}",
         )
-        now = TRIED
-    known = {name: seconds for name, seconds in took.items() if seconds is not None}
+        return
     each = "".join(f", {1e3 * seconds:.3g} ms with {name}" for name, seconds in known.items())
     text = f"a small step takes {1e3 * now:.3g} ms as it is{each}"
     best = min(known, key=lambda name: known[name], default="")
@@ -380,7 +382,7 @@ def _step(more: dict[str, str]) -> float | None:
             env={**os.environ, **more},
             capture_output=True,
             text=True,
-            timeout=4 * TRIED,
+            timeout=TRIED,
             check=True,
         )
         return float(done.stdout.split()[0])

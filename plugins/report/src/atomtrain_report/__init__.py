@@ -32,12 +32,14 @@ def report(
     errors of their own. ``batch_size`` and ``extensions`` are those of ``atomtrain eval``, for exported models. Raises
     CheckpointError, DataError, OptionsError or OutputError.
     """
-    from atomtrain_report.page import write
+    from atomtrain_report.page import check_page, write
     from atomtrain_report.subject import subject_of
 
-    found, place = subject_of(
+    place = Path(what) if Path(what).is_dir() else Path()
+    page = Path(output) if output is not None else place / "report.html"
+    check_page(page)
+    found = subject_of(
         Path(what), data, structures, by, batch_size=batch_size, extensions=extensions
     )
-    page = Path(output) if output is not None else place / "report.html"
     write(found, page)
     return page

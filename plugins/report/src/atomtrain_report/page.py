@@ -16,8 +16,10 @@ import jinja2
 import torch
 import yaml
 
+from atomtrain.errors import OutputError
 from atomtrain.files import replacing, writing
-from atomtrain.targets.units import conversion
+from atomtrain.report.durations import duration
+from atomtrain.runs.directory import check_writable
 from atomtrain.tasks import task_of
 from atomtrain.training.units import ERRORS, quantities
 from atomtrain.training.units import title as metric_title
@@ -49,6 +51,17 @@ class Image:
     alt: str
 
 
+def check_page(page: Path) -> None:
+    """Raise OutputError unless a page can be written there: long before there is one."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"'{page}' should end in '.html': it will be a page for a browser")
+    check_writable(page)
+    if page.with_suffix("").is_file():
+        raise OutputError(
+            f"figures of '{page}' go into the folder '{page.with_suffix('')}', which is a file: name another page"
+        )
+
+
 def write(subject: Subject, page: Path) -> None:
     """Write the page, and its pictures into the folder of its name. Raises OutputError."""
     folder = page.with_suffix("")
@@ -62,6 +75,7 @@ def write(subject: Subject, page: Path) -> None:
 def rendered(subject: Subject, folder: Path) -> str:
     """The page as text; pictures are written into ``folder`` as well."""
     shown = shown_of(subject.info, subject.totals)
+    failed = list(_failed(subject, shown))
     shown = [one for one in shown if any(part.has(one) for part in subject.parts)]
     past = None
     if subject.directory is not None:
@@ -77,7 +91,7 @@ def rendered(subject: Subject, folder: Path) -> str:
         "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "tiles": _tiles(subject, shown, past),
         "errors": _errors(subject),
-        "remarks": [*subject.remarks, *_remarks(subject, shown)],
+        "remarks": [*failed, *subject.remarks, *_remarks(subject, shown)],
         "curves": _kept(_curves(subject, past), folder),
         "quantities": [
             (one.title, _kept(_of_quantity(subject, one), folder)) for one in shown[:MOST_LABELS]
@@ -123,7 +137,7 @@ def _tiles(subject: Subject, shown: Sequence[Shown], past: History | None) -> li
     total = sum(part.total for part in subject.parts)
     found.append(("structures", f"{total:,}"))
     if past is not None and past.seconds:
-        found.append(("training", _duration(past.seconds)))
+        found.append(("training", duration(past.seconds)))
     if subject.best is not None and subject.best >= 0 and past is not None and len(past.epochs):
         names = dict(zip(past.epochs.tolist(), past.stages, strict=False))
         if names:
@@ -172,23 +186,28 @@ def _remarks(subject: Subject, shown: Sequence[Shown]) -> list[str]:
     return found
 
 
+def _failed(subject: Subject, shown: Sequence[Shown]) -> Iterator[str]:
+    """What was predicted that is no number: tables and figures cannot show it."""
+    for part in subject.parts:
+        for one in shown:
+            rows = part.failed(one)
+            if rows:
+                yield (
+                    f"{one.title} of {len(rows)} of {len(part.store)} structures of the {part.name} set is predicted "
+                    f"as no finite number (the first is {part.store.origin(rows[0])}): figures, groups and the worst "
+                    "structures leave these out."
+                )
+
+
 def _past(past: History | None) -> Iterator[tuple[str, str]]:
     if past is None:
         return
     n = len(past.epochs)
     if n and past.seconds:
         what = "stages" if past.stages else "epochs"
-        yield "training", f"{_duration(past.seconds)} in {n} {what}, {past.seconds / n:.3g} s each"
+        yield "training", f"{duration(past.seconds)} in {n} {what}, {past.seconds / n:.3g} s each"
     for name, seconds in past.passes:
-        yield name, _duration(seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+        yield name, duration(seconds)
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -303,19 +322,14 @@ def _viewer() -> dict[str, str]:
 
 def _view(one: Worst, length_unit: str) -> dict[str, Any] | None:
     """A structure as the page's script takes it: atoms in angstrom, cell vectors where it is periodic."""
-    store, k = one.part.store, one.index
-    start, stop = store.offsets[k : k + 2].tolist()
-    if stop - start > MOST_ATOMS:
+    atoms = one.atoms(length_unit)
+    if len(atoms) > MOST_ATOMS:
         return None
-    factor = conversion(length_unit or "angstrom", "angstrom")
-    positions = (store.positions[start:stop] * factor).tolist()
-    from ase.data import chemical_symbols
-
     lines = [
-        f"{chemical_symbols[z]} {x:.3f} {y:.3f} {w:.3f}"
-        for z, (x, y, w) in zip(one.numbers, positions, strict=True)
+        f"{symbol} {x:.3f} {y:.3f} {z:.3f}"
+        for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions.tolist(), strict=True)
     ]
-    cell = [[round(v * factor, 3) for v in row] for row in store.cells[k].tolist()]
+    cell = [[round(v, 3) for v in row] for row in atoms.cell.tolist()]
     return {
         "xyz": "\n".join([str(len(lines)), "", *lines, ""]),
         "cell": [row for row in cell if any(row)],

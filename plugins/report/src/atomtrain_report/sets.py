@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.symbols import Symbols
 
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo, TargetInfo, split_key
@@ -17,6 +16,8 @@ from atomtrain.tasks import task_of
 from atomtrain.training.units import Quantity, quantities
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from atomtrain.data import Structures, StructureStore
     from atomtrain.training.evaluate import Compared
     from atomtrain.training.observers import Errors
@@ -93,22 +94,33 @@ class Part:
     _errors: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def has(self, shown: Shown) -> bool:
-        """Whether there are labels."""
+        """Whether there are labels with predictions."""
         one = self.compared.get(shown.key)
-        return one is not None and bool(one.labels.isfinite().any())
+        return one is not None and bool((one.labels.isfinite() & one.predictions.isfinite()).any())
+
+    def failed(self, shown: Shown) -> list[int]:
+        """Structures that have a label, and whose prediction is no number, ascending."""
+        one = self.compared.get(shown.key)
+        if one is None:
+            return []
+        rows = (one.labels.isfinite() & ~one.predictions.isfinite()).any(1)
+        if self.per_atom(shown):
+            rows = self.store.structure[rows].unique()
+            return [int(k) for k in rows]
+        return [int(k) for k in rows.nonzero()]
 
     def per_atom(self, shown: Shown) -> bool:
         return self.store.labels[shown.key].per_atom
 
     def values(self, shown: Shown) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and predictions where there are labels, flat, in ``value_unit``."""
+        """Labels and predictions where there are both, flat, in ``value_unit``."""
         one = self.compared[shown.key]
         labels, predictions = one.labels.numpy(), one.predictions.numpy()
-        there = np.isfinite(labels)
+        there = np.isfinite(labels) & np.isfinite(predictions)
         return labels[there], predictions[there]
 
     def errors_of(self, shown: Shown) -> np.ndarray:
-        """``[n_samples, width]`` in the quantity's unit, NaN without a label.
+        """``[n_samples, width]`` in the quantity's unit, NaN without a label or where the prediction is no number.
 
         Of classes ``[n_samples, 1]``, the probability that was not given to the label.
         """
@@ -323,16 +335,12 @@ class Worst:
         return self.part.store.origin(self.index)
 
     @property
-    def numbers(self) -> list[int]:
-        store = self.part.store
-        found: list[int] = store.types[
-            store.offsets[self.index] : store.offsets[self.index + 1]
-        ].tolist()
-        return found
-
-    @property
     def formula(self) -> str:
-        return str(Symbols(self.numbers).get_chemical_formula(mode="hill"))
+        return str(self.atoms().get_chemical_formula(mode="hill"))
+
+    def atoms(self, length_unit: str = "") -> Atoms:
+        """The structure in angstrom, of a store in ``length_unit``."""
+        return self.part.store.atoms(self.index, length_unit)
 
 
 def worst(parts: Sequence[Part], shown: Sequence[Shown], most: int = 10) -> list[Worst]:

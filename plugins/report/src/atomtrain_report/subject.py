@@ -90,8 +90,8 @@ def subject_of(
     *,
     batch_size: int,
     extensions: str | Path | None,
-) -> tuple[Subject, Path]:
-    """What ``atomtrain report`` is asked for, and the folder its page belongs into."""
+) -> Subject:
+    """What ``atomtrain report`` is asked for."""
     run = what if what.is_dir() else None
     if run is not None:
         what = _checkpoint_in(run)
@@ -101,7 +101,7 @@ def subject_of(
                 f"'{what}' is an exported model, which does not know its data: name a file of structures or an eval "
                 f"file (atomtrain report {what} data.xyz), or give the run's folder or the checkpoint"
             )
-        return _of_exported(what, data, most, by, batch_size, extensions), Path()
+        return _of_exported(what, data, most, by, batch_size, extensions)
     checkpoint = load_checkpoint(what)
     restored = restore(checkpoint, "export")
     options = load_options({**checkpoint["options"], "observers": {}, "final_eval": True})
@@ -112,7 +112,7 @@ def subject_of(
     else:
         found = _of_checkpoint_on(what, restored, options, data, most, by)
     found.model = what.name
-    return found, run or Path()
+    return found
 
 
 def _checkpoint_in(run: Path) -> Path:
@@ -175,9 +175,10 @@ def of_finished(
 
 
 def _pictures(run: Path) -> list[Path]:
-    """Pictures that others made in the folder of a run, or in a folder of theirs in it."""
+    """Pictures that others made in the folder of a run, or in a folder of theirs in it; no page's own."""
+    ours = {run / "report", *(page.with_suffix("") for page in run.glob("*.html"))}
     found = [*run.glob("*"), *run.glob("*/*")]
-    return sorted(p for p in found if p.suffix in PICTURES and p.parent != run / "report")
+    return sorted(p for p in found if p.suffix in PICTURES and p.parent not in ours)
 
 
 def part_of(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -28,7 +26,7 @@ from atomtrain_testing.checks import (
 from atomtrain_testing.examples import ENERGY, ENERGY_ALONE, Example
 from atomtrain_testing.golden import check_golden, golden_files
 from atomtrain_testing.predictions import graph_of
-from atomtrain_testing.subject import Subject, environment
+from atomtrain_testing.subject import Subject, launched
 from atomtrain_testing.training import (
     LENGTH,
     loss_of_nothing,
@@ -442,16 +440,7 @@ def two_processes(subject: Subject) -> None:
     logs = [folder / f"rank-{rank}.log" for rank in ("0", "1")]
     processes = []
     for rank, log in zip(("0", "1"), logs, strict=True):
-        with open(log, "w", encoding="utf-8") as stream:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "atomtrain", "train", "options.yaml"],
-                    cwd=folder,
-                    env=environment(**place, RANK=rank, LOCAL_RANK=rank),
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+        processes.append(launched(folder, log, {**place, "RANK": rank, "LOCAL_RANK": rank}))
     try:
         done = train(subject, [subject.main], **given)  # while they start
         until = time.monotonic() + 300

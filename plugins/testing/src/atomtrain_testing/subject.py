@@ -259,3 +259,16 @@ def run_python(code: str, *arguments: str) -> str:
         lines = done.stderr.strip().splitlines() or ["it printed nothing"]
         raise ConformanceError(f"a fresh interpreter fails: {lines[-1]}")
     return done.stdout
+
+
+def launched(folder: Path, log: Path, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A training in ``folder`` as torchrun starts it, with variables that say its ``place``; it prints into ``log``."""
+    with open(log, "w", encoding="utf-8") as stream:
+        return subprocess.Popen(
+            # weights are what is asked for: no errors, no evaluations of what happens to be installed
+            [sys.executable, "-m", "atomtrain", "train", "options.yaml", "-r", "final_eval=false"],
+            cwd=folder,
+            env=environment(**place),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
