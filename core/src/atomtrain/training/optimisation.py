@@ -102,10 +102,14 @@ class Muon(torch.optim.Optimizer):
         for (m, n), chosen in alike.items():  # one call for all matrices of a shape
             stacks = [_wide(ahead[k]).reshape(-1, m, n) for k in chosen]
             steps = orthogonalised(torch.cat(stacks)).split([len(stack) for stack in stacks])
-            rate = group["lr"] * 0.2 * math.sqrt(n)  # steps as large as Adam's, whatever the shape
             for k, step in zip(chosen, steps, strict=True):
                 wide = _wide(parameters[k])
-                wide.sub_(step.reshape(wide.shape), alpha=rate)
+                size = self.step_size(*parameters[k].shape[-2:])
+                wide.sub_(step.reshape(wide.shape), alpha=group["lr"] * size)
+
+    def step_size(self, m: int, n: int) -> float:
+        """The singular values of a step of a matrix ``[m, n]``, for a learning rate of 1: as large as Adam's steps."""
+        return 0.2 * math.sqrt(max(m, n))
 
     def _step_others(
         self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]

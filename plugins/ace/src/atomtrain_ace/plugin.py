@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from atomtrain.targets import DatasetInfo
+    from atomtrain.training.run import TrainingOutcome, TrainingRun
     from atomtrain_ace.hypers import ModelHypers
     from atomtrain_ace.model import Ace
 
@@ -63,3 +64,12 @@ def build_model(hypers: ModelHypers, dataset_info: DatasetInfo, context: BuildCo
     from atomtrain_ace.model import Ace
 
     return Ace(hypers, dataset_info)
+
+
+@hookimpl
+def train_model(model: Ace, run: TrainingRun) -> TrainingOutcome:
+    """The core's engine with an optimiser that fits."""
+    from atomtrain.training.engine import train
+    from atomtrain_ace.training import Trainer
+
+    return train(model, run, Trainer)
