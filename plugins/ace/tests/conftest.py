@@ -33,7 +33,10 @@ def batch(frames: list[Atoms]) -> Batch:
 def model(request: pytest.FixtureRequest, batch: Batch) -> Ace:
     correlation, num_layers = request.param
     torch.manual_seed(0)
-    hypers = ModelHypers(**SMALL, correlation=correlation, num_layers=num_layers)
+    messages = correlation // 2  # 1: not all of the first layer's channels go on to the second
+    hypers = ModelHypers(
+        **SMALL, correlation=correlation, num_layers=num_layers, num_messages=messages
+    )
     made = Ace(hypers, info(TYPES)).to(torch.float64)
     made.calibrate(iter([batch]))
     return made

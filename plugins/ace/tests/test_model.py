@@ -158,6 +158,25 @@ def test_biases_are_no_matrices() -> None:
     assert TrainerHypers().optimizer == "muon"
 
 
+def test_weighted_sums_have_their_own_gradient(model: Ace, batch: Batch) -> None:
+    """With two layers an atom's energy depends on vectors that start from others."""
+    weights = torch.linspace(0.0, 2.0, len(batch.graph.types), dtype=torch.float64).unsqueeze(1)
+
+    def gradients(model: Ace) -> list[torch.Tensor]:
+        graph = with_leaves(batch.graph)
+        total = (weights * model(graph, ["energy"])["energy"][0]).sum()
+        (slopes,) = torch.autograd.grad(total, graph.vectors, create_graph=True)
+        return [
+            slopes.detach(),
+            *torch.autograd.grad(slopes.square().sum(), [model.pair, model.first]),
+        ]
+
+    fast = gradients(model)
+    model.plain = True
+    for found, expected in zip(fast, gradients(model), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.norm()))
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_elements_without_data_are_seen_as_the_others(batch: Batch, num_layers: int) -> None:
     """N is known but not there: a later training may bring it."""

@@ -117,10 +117,15 @@ def _whiten(model: Ace, species: Tensor, flat: Tensor) -> None:
             covariance[s] = torch.einsum("amtp,amtq->tpq", rows, rows) / own.shape[1]
         covariance /= counts.clamp(min=1)[:, :, None, None]
         drawn = _drawn(covariance.flatten(0, 1), counts.flatten())
-        variances, directions = torch.linalg.eigh(drawn)
-        largest = variances[:, -1:].clamp(min=1e-12)
-        size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * largest)
-        model.whitening[degree] = (directions * size.unsqueeze(1)) @ directions.mT
+        model.whitening[degree] = _whitening(drawn)
+
+
+def _whitening(covariance: Tensor) -> Tensor:
+    """What makes vectors with these covariances ``[n, m, m]`` uncorrelated and of variance 1, but for small ones."""
+    variances, directions = torch.linalg.eigh(covariance)
+    largest = variances[:, -1:].clamp(min=1e-12)
+    size = torch.rsqrt(variances.clamp(min=0.0) + FLOOR * largest)
+    return (directions * size.unsqueeze(1)) @ directions.mT
 
 
 def _as_others(rows: Tensor, there: Tensor) -> None:
@@ -158,19 +163,27 @@ def _normalise(features: Tensor, species: Tensor, mean: Tensor, scale: Tensor) -
 
 
 def _equalise(second: SecondLayer, species: Tensor, density: Tensor) -> None:
-    """Columns of the second layer's density ``[n_atoms, K, Q]`` get variance 1, by degree and element."""
-    n_species = len(second.mean)
+    """As :func:`_whiten`, for what neighbours send ``[n_atoms, K, Q]``; own channels get variance 1."""
+    n_species, n_radial, n_sent = len(second.mean), second.n_radial, second.n_sent
+    half = n_radial * n_sent
     counts = torch.bincount(species, minlength=n_species)
+    second.mean.copy_(_moments(density[:, 0], species, n_species)[0])
     for degree in range(second.products.degree + 1):
         part = density[:, degree**2 : (degree + 1) ** 2]
         if degree == 0:
-            means, squares = _moments(part[:, 0], species, n_species)
-            second.mean.copy_(means)
-        else:
-            each = torch.zeros(n_species, part.shape[2], dtype=part.dtype)
-            each.index_add_(0, species, part.square().mean(1))
-            squares = _drawn(each / counts.clamp(min=1).unsqueeze(1), counts)
-        size = squares.sqrt()
+            part = part - second.mean[species].unsqueeze(1)
+        one = part[:, :, :half].unflatten(2, (n_radial, n_sent)).mT
+        two = part[:, :, half : 2 * half].unflatten(2, (n_sent, n_radial))
+        blocks = torch.cat([one, two], 2)
+        covariance = blocks.new_zeros(n_species, 2 * n_sent, n_radial, n_radial)
+        squares = part.new_zeros(n_species, second.n_own)
+        for s in species.unique().tolist():
+            own = blocks[species == s]
+            covariance[s] = torch.einsum("amtp,amtq->tpq", own, own) / own[:, :, 0, 0].numel()
+            squares[s] = part[species == s, :, 2 * half :].square().mean((0, 1))
+        white = _whitening(_drawn(covariance, counts).flatten(0, 1))
+        second.whitening[degree] = white
+        size = _drawn(squares, counts).sqrt()
         second.scale[degree] = 1.0 / (size + 1e-3 * size.mean(1, keepdim=True) + 1e-12)
 
 

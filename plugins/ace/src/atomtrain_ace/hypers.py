@@ -27,7 +27,9 @@ class ModelHypers(Section):
     """Neurons of the readout, which has a linear part beside them."""
     num_layers: Literal[1, 2] = 1
     """Layers. In the second, atoms get what their neighbours within the cutoff saw in the first: a quarter less
-    error after the same epochs, at four times the time of a step."""
+    error after the same epochs, at two and a half times the time of a step."""
+    num_messages: Annotated[int, Field(ge=1)] = 4
+    """Numbers, and tensors of each degree, that an atom sends to its neighbours between two layers."""
     zbl: bool = False
     """Whether to add the screened repulsion of nuclei at short distances (ZBL, as LAMMPS's pair_style
     zbl from 0 to the sum of the covalent radii) and learn what is left. It is added to every target

@@ -1,48 +1,60 @@
 """A second layer: atoms tell their neighbours what they see, and the products are made once more.
 
-An atom i sends ``h_i``, numbers made of its features, and ``B_i``, its products, which turn with the structure. What
-arrives at an atom is, by degree l and channel, with learnt radial functions f and g::
+An atom j sends a few numbers ``h_j``, made of its features, and as many tensors ``t_j`` of each degree, mixtures of its
+products, which turn with the structure. The density of the second layer is that of the first with what neighbours
+send in the place of their element, in two parts::
 
-    M_i[l m] = sum_j f_l(r_ij) Y_lm(direction) h_j + g_l(r_ij) B_j[l m]
+    D_i[l m, n c] = sum_j R_n(r_ij) Y_lm(direction) h_j[c]    and    sum_j R_n(r_ij) t_j[l m, c]
 
-Beside the channels of the first layer this is the density of the second, for products of the same kind. The second
-part of the sum needs no coupling coefficients: distances alone weigh what neighbours send.
+Channels of the first layer stand beside them, and products of it all are made as in the first layer. No coupling
+coefficients are needed: distances alone weigh the tensors that neighbours send.
 
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
 import math
-from typing import List
 
 import torch
 from torch import Tensor, nn
 
+from atomtrain_ace.around import around, arriving, places_around, seen, weighed
 from atomtrain_density.elements import BySpecies, activation
 from atomtrain_density.pairs import PairFunctions
 from atomtrain_density.products import Plain, Products
 
 
 class SecondLayer(nn.Module):
-    """What neighbours send, and the products of it."""
+    """What neighbours send, and the products of it.
 
-    def __init__(self, first: Products, n_radial: int, n_species: int) -> None:
+    Columns of its density: ``n_radial n_sent`` of numbers, ``n_sent n_radial`` of tensors, and as many of the first
+    layer's paired channels, or all where there are fewer.
+    """
+
+    def __init__(self, first: Products, n_radial: int, n_species: int, n_sent: int) -> None:
         super().__init__()
         self.products = Products(first.degree, first.channels, first.correlation)
-        self.n_columns = 3 * first.channels + first.n_third
+        self.n_radial = n_radial
+        self.n_sent = n_sent
+        self.n_own = min(first.channels, n_radial * n_sent)
+        self.n_columns = 2 * n_sent * n_radial + self.n_own
         n_degrees, m, n_in = first.degree + 1, first.channels, first.n_features
-        self.send = nn.Parameter(torch.randn(n_in, m) / math.sqrt(n_in))
-        self.offset = nn.Parameter(0.5 * torch.randn(n_species, 1, m))
-        self.radial = nn.Parameter(torch.randn(n_radial, n_degrees * 2 * m) / math.sqrt(n_radial))
+        self.send = nn.Parameter(torch.randn(n_in, n_sent) / math.sqrt(n_in))
+        self.offset = nn.Parameter(0.5 * torch.randn(n_species, 1, n_sent))
+        self.turn = nn.Parameter(torch.randn(n_degrees, n_species, m, n_sent) / math.sqrt(m))
         shape = (n_degrees, n_species, self.n_columns)
         size = 1.0 / math.sqrt(self.n_columns)
         self.pair = nn.Parameter(size * torch.randn(*shape, 2 * m))
         self.third = nn.Parameter(size * torch.randn(*shape, first.n_third))
+        # of the training set (see calibration)
         self.mean: Tensor
+        self.whitening: Tensor
         self.scale: Tensor
         self.feature_mean: Tensor
         self.feature_scale: Tensor
+        white = torch.eye(n_radial).repeat(n_degrees, n_species * 2 * n_sent, 1, 1)
         self.register_buffer("mean", torch.zeros(n_species, self.n_columns))
-        self.register_buffer("scale", torch.ones(shape))
+        self.register_buffer("whitening", white)
+        self.register_buffer("scale", torch.ones(n_degrees, n_species, self.n_own))
         self.register_buffer("feature_mean", torch.zeros(n_species, self.products.n_features))
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
 
@@ -50,27 +62,35 @@ class SecondLayer(nn.Module):
         self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions
     ) -> Tensor:
         """``[n_atoms, K, n_columns]`` of normalised features ``x [n_atoms, F]`` and what the first layer has."""
-        m, n_degrees = self.products.channels, self.products.degree + 1
+        n_atoms = x.shape[0]
         offset = self.offset.squeeze(1).index_select(0, species)
-        sent = activation(torch.addmm(offset, x, self.send)).index_select(0, pairs.neighbors)
-        b = first.product.index_select(1, pairs.neighbors).split_with_sizes(self.products.rows, 0)
-        radial = torch.mm(pairs.radial, self.radial).reshape(-1, n_degrees, 2 * m).unbind(1)
-        parts: List[Tensor] = []
-        for k, y in enumerate(pairs.harmonics.t().split_with_sizes(self.products.rows, 0)):
-            f, g = radial[k].chunk(2, 1)
-            parts.append(y.unsqueeze(2) * (f * sent) + g * b[k])
-        arriving = torch.cat(parts, 0)
-        shape = [arriving.shape[0], x.shape[0], m]
-        messages = torch.zeros(shape, dtype=x.dtype, device=x.device)
-        messages = messages.index_add(1, pairs.centers, arriving)
-        return torch.cat([messages, first.channels], 2).transpose(0, 1)
+        sent = activation(torch.addmm(offset, x, self.send))
+        turned = self.products.plain_mix(first.product.transpose(0, 1), layout, self.turn)
+        turned = turned.transpose(0, 1).flatten(1)
+        places, width = places_around(pairs.centers, n_atoms)
+        near = around(places, width, n_atoms, pairs.neighbors, pairs.harmonics, pairs.radial)
+        arrived = arriving(weighed(near.radial, seen(sent, near)), seen(turned, near), near)
+        own = first.channels[:, :, : self.n_own].transpose(0, 1)
+        return torch.cat([arrived, own], 2)
 
     def raw_features(self, density: Tensor, layout: BySpecies, species: Tensor) -> Tensor:
         """Products of the density, equalised, ``[n_atoms, F]``."""
         density = density - of_degree_0(self.mean, species, density.shape[1])
-        pair = self.pair * self.scale.unsqueeze(3)
-        third = self.third * self.scale.unsqueeze(3)
+        pair, third = self.whitened(self.pair), self.whitened(self.third)
         return self.products.plain(density, layout, pair, third).features
+
+    def whitened(self, weight: Tensor) -> Tensor:
+        """Weights for the density as it is, of weights ``[L + 1, S, Q, m]`` for the whitened one."""
+        n_degrees, n_species, _, m = weight.shape
+        half = self.n_radial * self.n_sent
+        one, two, own = weight.split_with_sizes([half, half, self.n_own], 2)
+        shape = [n_degrees, n_species, self.n_sent, self.n_radial, m]
+        one = one.reshape(n_degrees, n_species, self.n_radial, self.n_sent, m).transpose(2, 3)
+        blocks = torch.cat([one, two.reshape(shape)], 2).flatten(1, 2)
+        blocks = torch.matmul(self.whitening, blocks)
+        one, two = blocks.reshape(n_degrees, n_species, 2, half, m).unbind(2)
+        one = one.reshape(shape).transpose(2, 3).reshape(n_degrees, n_species, half, m)
+        return torch.cat([one, two, own * self.scale.unsqueeze(3)], 2)
 
     def forward(
         self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions

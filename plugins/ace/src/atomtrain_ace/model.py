@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Constants, Growth, Model
 from atomtrain.targets import DatasetInfo
+from atomtrain_ace.around import around, places_around
 from atomtrain_ace.calibration import calibrate, calibrate_new
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
 from atomtrain_ace.hypers import ModelHypers
 from atomtrain_ace.messages import SecondLayer, normalised, of_degree_0
 from atomtrain_ace.scalars import Network, Norm, Weights, scalars
+from atomtrain_ace.two_layers import Known, Sending, TwoLayers, scalars_of_two_layers
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.derivatives import (
@@ -25,6 +27,7 @@ from atomtrain_density.derivatives import (
     adjoint,
     along_pairs,
     densities,
+    pair_adjoint,
     pair_functions,
 )
 from atomtrain_density.elements import BySpecies, activation, columns_by_element, layout_of
@@ -61,10 +64,11 @@ class Ace(DensityModel):
         self.products = Network(hypers.max_degree, hypers.num_channels, hypers.correlation)
         self.second = None
         if hypers.num_layers == 2:
-            self.second = SecondLayer(self.products, n_radial, n_species)
+            self.second = SecondLayer(self.products, n_radial, n_species, hypers.num_messages)
         self.n_features = hypers.num_layers * self.products.n_features
         self.n_hidden = self.n_features + n_neurons
         self.has_closed_form = self.second is None
+        self.has_fast_scalar = True
         self.n_columns = self.n_hidden * self.n_species
         self.build_density(self.degree_for(dataset_info))
 
@@ -110,6 +114,17 @@ class Ace(DensityModel):
         else:
             flat, pairs = self._plain_density(graph, species)
 
+        return self._from_density(graph, species, flat, pairs, outputs)
+
+    def _from_density(
+        self,
+        graph: AtomGraph,
+        species: Tensor,
+        flat: Tensor,
+        pairs: PairFunctions,
+        outputs: List[str],
+    ) -> Dict[str, List[Tensor]]:
+        """What :meth:`forward` gives, by autograd."""
         layout = layout_of(graph, species, self.n_species)
         hidden = self.hidden(flat, species, layout, pairs).index_select(0, layout.rows)
         hidden = hidden.reshape(layout.n_species, layout.width, self.n_hidden)
@@ -152,6 +167,16 @@ class Ace(DensityModel):
         if self.has_gradients:
             r = torch.linalg.vector_norm(graph.vectors, dim=1)
             kept.per_pair["ace/places"] = self.radial.places(r)
+        return kept
+
+    @torch.jit.ignore
+    def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
+        """See :meth:`atomtrain.model.Model.layout`; with a second layer the neighbours of each atom, too."""
+        kept = super().layout(graph)
+        if self.second is not None:
+            centers = kept["atoms/ranks"].index_select(0, graph.centers)
+            places, width = places_around(centers, len(graph.types))
+            kept |= {"pairs/around": places, "host/around": torch.tensor(width)}
         return kept
 
     @torch.jit.ignore
@@ -255,19 +280,74 @@ class Ace(DensityModel):
     ) -> Dict[str, List[Tensor]]:
         """What :meth:`forward` gives where one scalar is all that is wanted."""
         layout = layout_of(graph, species, self.n_species)
-        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
         wanted = graph.vectors.requires_grad
         kept = graph.extras.get("ace/density")
-        basis = self._pair_basis(graph, species) if wanted or kept is None else None
+        needed = wanted or kept is None or self.second is not None
+        basis = self._pair_basis(graph, species) if needed else None
         if kept is None:
             assert basis is not None
             kept = torch.cat([c.flatten(1) for c in basis.density()], dim=1)
+        if self.second is not None:
+            assert basis is not None
+            return {name: [self._fast_two_layers(graph, species, name, kept, basis, layout)]}
+        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
         y, g = scalars(self.products, kept, layout, weights, self.norm(), wanted)
         if wanted:
             assert basis is not None and g is not None
             slopes = partial(adjoint, g, basis)
             y = y + along_pairs(graph.vectors, graph.centers, len(y), slopes)
         return {name: [y]}
+
+    @torch.jit.unused
+    def _fast_two_layers(
+        self,
+        graph: AtomGraph,
+        species: Tensor,
+        name: str,
+        kept: Tensor,
+        basis: PairBasis,
+        layout: BySpecies,
+    ) -> Tensor:
+        """The scalars of two layers."""
+        second, wanted = self.second, graph.vectors.requires_grad
+        assert second is not None
+        ends = (graph.vectors.detach(), graph.centers, graph.neighbors)
+        pairs = pair_functions(*ends, basis, self.products.n_harmonics)
+        n_atoms = len(layout.order)
+        if "host/around" in graph.extras:
+            places, width = graph.extras["pairs/around"], int(graph.extras["host/around"])
+        else:
+            places, width = places_around(layout.ranks.index_select(0, pairs.centers), n_atoms)
+        neighbors = layout.ranks.index_select(0, pairs.neighbors)
+        near = around(places, width, n_atoms, neighbors, pairs.harmonics, pairs.radial)
+        sending = Sending(
+            second.send,
+            second.offset.squeeze(1),
+            second.turn,
+            second.whitened(second.pair),
+            second.whitened(second.third),
+        )
+        norm = Norm(second.mean, second.feature_mean, second.feature_scale)
+        known = Known(layout, near, self.norm(), norm)
+        layers = TwoLayers(self.products, second)
+        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
+        y, found = scalars_of_two_layers(layers, kept, known, weights, sending, wanted)
+        if found is None:
+            return y
+        g, on_y, on_r = found
+
+        def slopes() -> Tensor:
+            return adjoint(g, basis) + pair_adjoint(on_y, on_r, basis)
+
+        def weighted(weights: Tensor) -> Tensor:
+            again = torch.is_grad_enabled()
+            with torch.enable_grad():
+                moved = graph._replace(vectors=graph.vectors.detach().requires_grad_(True))
+                known = self._fast_density(moved, species)
+                scalars = self._from_density(moved, species, *known, [name])[name][0]
+                return torch.autograd.grad(scalars, moved.vectors, weights, create_graph=again)[0]
+
+        return y + along_pairs(graph.vectors, graph.centers, n_atoms, slopes, weighted)
 
     @torch.jit.unused
     def _pair_basis(self, graph: AtomGraph, species: Tensor) -> PairBasis:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atomtrain.contract import ArchitectureInfo, BuildContext, Person, hookimpl
+from atomtrain.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -42,6 +43,7 @@ def describe_architecture() -> ArchitectureInfo:
             "network. As quick to train as SOAP-BPNN and far more accurate for potentials."
         ),
         stage="experimental",
+        model_version=2,
         model_hypers=_model_hypers,
         trainer_hypers=_trainer_hypers,
         authors=(_TEAM,),
@@ -73,3 +75,14 @@ def train_model(model: Ace, run: TrainingRun) -> TrainingOutcome:
     from atomtrain_ace.training import Trainer
 
     return train(model, run, Trainer)
+
+
+@hookimpl
+def upgrade_checkpoint(checkpoint: dict[str, Any], part: str, from_version: int) -> dict[str, Any]:
+    """Version 1 of two layers sent other messages, which version 2 cannot take over; one layer is as it was."""
+    if checkpoint["hypers"]["model"].get("num_layers", 1) > 1:
+        raise CheckpointError(
+            "messages between two layers have changed since, and these weights say nothing of the new ones; "
+            "train anew. The exported model of that training goes on working"
+        )
+    return checkpoint

@@ -93,10 +93,7 @@ class Network(Products):
         on_x = torch.addmm(done.linear, on_z, w.first.t())
         on_x.mul_(norm.scale.index_select(0, layout.kinds))
         channels, by_dot = self.adjoint(done.channels, on_x, layout.counts)
-        density = self.unmix(channels.pair, w.pair, layout.counts)
-        if self.n_third > 0:
-            for k, more in enumerate(self.unmix(channels.third, w.third, layout.counts)):
-                density[k] += more
+        density = self.unmixed(channels, w.pair, w.third, layout.counts)
         return Slopes(channels, by_dot, on_z, density)
 
 
@@ -175,14 +172,9 @@ class _Scalars(torch.autograd.Function):
             by_first = torch.addmm(x.t() @ on_z, dx.t(), found.on_z)
             moved = Moved(tangent, found.channels, found.by_dot)
             channels, _ = products.adjoint(done.channels, on_x, counts, moved)
-        by_pair, by_third = torch.empty_like(w.pair), torch.empty_like(w.third)
-        products.by_weight(density, channels.pair, by_pair, 0.0)
+        by_pair, by_third = products.by_weights(density, channels)
         if moves:
-            products.by_weight(moves, found.channels.pair, by_pair, 1.0)
-        if products.n_third > 0:
-            products.by_weight(density, channels.third, by_third, 0.0)
-            if moves:
-                products.by_weight(moves, found.channels.third, by_third, 1.0)
+            products.add_by_weights(moves, found.channels, by_pair, by_third)
         sums = [
             v.new_zeros(layout.n_species, v.shape[1]).index_add_(0, kinds, v)
             for v in (on_z, on_linear, on_last)

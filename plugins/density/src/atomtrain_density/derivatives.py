@@ -203,32 +203,41 @@ def adjoint(gradient: Tensor, basis: PairBasis) -> Tensor:
 
 
 def along_pairs(
-    vectors: Tensor, centers: Tensor, n_atoms: int, slopes: Callable[[], Tensor]
+    vectors: Tensor,
+    centers: Tensor,
+    n_atoms: int,
+    slopes: Callable[[], Tensor],
+    weighted: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """``[n_atoms, 1]`` zeros to add to scalars, which thereby depend on the pair vectors.
 
     ``slopes()`` is the derivative ``[n_pairs, 3]`` of the scalars' sum. It is asked for in the backward
     pass and is no input: autograd would go through here for the derivatives in the weights, too.
+    Where an atom's scalar depends on other vectors than those that start from it, ``slopes`` says nothing of sums that
+    are no plain ones: ``weighted(weights [n_atoms, 1])`` is their derivative.
     """
-    result = _AlongPairs.apply(vectors, centers, n_atoms, slopes)
+    result = _AlongPairs.apply(vectors, centers, n_atoms, slopes, weighted)
     assert isinstance(result, Tensor)
     return result
 
 
 class _AlongPairs(torch.autograd.Function):
-    """An atom's scalar is a function of the vectors that start from it."""
+    """An atom's scalar is a function of the vectors that start from it, or of more."""
 
     @staticmethod
     def forward(
-        ctx: Any, vectors: Tensor, centers: Tensor, n_atoms: int, slopes: Callable[[], Tensor]
-    ) -> Tensor:
-        ctx.known = (centers, slopes)
+        ctx: Any, vectors: Tensor, centers: Tensor, n_atoms: int, slopes: Callable[[], Tensor],
+        weighted: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.known = (centers, slopes, weighted)
         return vectors.new_zeros(n_atoms, 1)
 
     @staticmethod
     def backward(ctx: Any, by_scalar: Tensor) -> Any:  # type: ignore[override]
-        centers, slopes = ctx.known
-        return slopes() * by_scalar.index_select(0, centers), None, None, None
+        centers, slopes, weighted = ctx.known
+        if weighted is not None and not torch.equal(by_scalar, by_scalar[:1].expand_as(by_scalar)):
+            return weighted(by_scalar), None, None, None, None
+        return slopes() * by_scalar.index_select(0, centers), None, None, None, None
 
 
 def pair_functions(
@@ -236,16 +245,27 @@ def pair_functions(
 ) -> PairFunctions:
     """The pairs of a basis as functions of the vectors, whose first derivatives are known."""
     slots = basis.groups.slots
-    known = (
-        basis.harmonics.index_select(0, slots)[:, :n_harmonics],
-        basis.harmonics_gradient.index_select(0, slots)[:, :, :n_harmonics],
-        basis.radial.index_select(0, slots),
-        basis.directions.index_select(0, slots),
-    )
+    y = basis.harmonics.index_select(0, slots)[:, :n_harmonics]
+    dy, radial, directions = _of_pairs(basis, n_harmonics)
     if not vectors.requires_grad:
-        return PairFunctions(centers, neighbors, known[0], known[2][:, 0])
-    harmonics, radial = _Moving.apply(vectors, *known)
+        return PairFunctions(centers, neighbors, y, radial[:, 0])
+    harmonics, radial = _Moving.apply(vectors, y, dy, radial, directions)
     return PairFunctions(centers, neighbors, harmonics, radial)
+
+
+def pair_adjoint(by_y: Tensor, by_radial: Tensor, basis: PairBasis) -> Tensor:
+    """``[n_pairs, 3]`` of derivatives in the :func:`pair_functions`; linear in them for autograd."""
+    dy, radial, directions = _of_pairs(basis, by_y.shape[1])
+    result = _MovingAdjoint.apply(by_y, by_radial, dy, radial[:, 1], directions)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def _of_pairs(basis: PairBasis, n_harmonics: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the pairs: gradients of harmonics, radial functions with derivatives, directions."""
+    slots = basis.groups.slots
+    gradients = basis.harmonics_gradient.index_select(0, slots)[:, :, :n_harmonics]
+    return gradients, basis.radial.index_select(0, slots), basis.directions.index_select(0, slots)
 
 
 class _Moving(torch.autograd.Function):

@@ -48,6 +48,7 @@ class DensityModel(Model):
     ) -> None:
         super().__init__()
         self.plain = False
+        self.has_fast_scalar = False
         self.name = name
         self.max_degree = max_degree
         self.zbl = zbl
@@ -83,12 +84,13 @@ class DensityModel(Model):
         for name, head in self.heads.items():
             if name in outputs and head.single:
                 count += 1
-        scalars = self.has_closed_form and count == len(outputs)
+        scalars = count == len(outputs)
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return "closed form" if scalars else "plain"
+            return "closed form" if scalars and self.has_closed_form else "plain"
         if self.plain:
             return "plain"
-        return "fast scalar" if scalars and len(outputs) == 1 else "fast"
+        written_out = self.has_closed_form or self.has_fast_scalar
+        return "fast scalar" if written_out and scalars and len(outputs) == 1 else "fast"
 
     @torch.jit.ignore
     def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:

@@ -48,6 +48,15 @@ class Moved(NamedTuple):
     """and the list it gave"""
 
 
+class Wanted(NamedTuple):
+    """Derivatives in what others than the features are made of."""
+
+    first: Tensor
+    """[n_rows, up to C], in the first channels of A1"""
+    product: Tensor
+    """[n_rows, C], in B (for correlation 2, in A1)"""
+
+
 class Plain(NamedTuple):
     """What :meth:`Products.plain` gives, atoms in the order of the structures."""
 
@@ -95,42 +104,76 @@ class Products(nn.Module):
         for d in density:
             n_rows += d.shape[0]
         a = torch.empty([n_rows, weight.shape[3]], dtype=weight.dtype, device=weight.device)
-        first = 0
-        for s, d in enumerate(density):
-            n = d.shape[0] // self.n_harmonics
-            for k in range(self.degree + 1):
-                rows = d[k * k * n : (k + 1) * (k + 1) * n]
-                torch.mm(
-                    rows,
-                    weight[k, s],
-                    out=a[first + k * k * n : first + (k + 1) * (k + 1) * n],
-                )
-            first += d.shape[0]
+        blocks, matrices = self._blocks(density), self._matrices(weight)
+        for k, into in enumerate(self._blocks(self._by_element(a, density))):
+            torch.mm(blocks[k], matrices[k], out=into)
         return a
 
     def unmix(self, a: Tensor, weight: Tensor, counts: List[int]) -> List[Tensor]:
         """The adjoint of :meth:`mix` in the density."""
         parts: List[Tensor] = []
-        first = 0
-        for s, n in enumerate(counts):
-            d = torch.empty([self.n_harmonics * n, weight.shape[2]], dtype=a.dtype, device=a.device)
-            for k in range(self.degree + 1):
-                low, high = k * k * n, (k + 1) * (k + 1) * n
-                torch.mm(a[first + low : first + high], weight[k, s].t(), out=d[low:high])
-            parts.append(d)
-            first += self.n_harmonics * n
+        for n in counts:
+            size = [self.n_harmonics * n, weight.shape[2]]
+            parts.append(torch.empty(size, dtype=a.dtype, device=a.device))
+        blocks = self._blocks(self._by_element(a, parts))
+        matrices = self._matrices(weight.transpose(2, 3))
+        for k, into in enumerate(self._blocks(parts)):
+            torch.mm(blocks[k], matrices[k], out=into)
         return parts
 
     def by_weight(self, density: List[Tensor], a: Tensor, into: Tensor, beta: float) -> None:
         """The adjoint of :meth:`mix` in the weights, added to ``into`` times ``beta``."""
-        first = 0
-        for s, d in enumerate(density):
-            n = d.shape[0] // self.n_harmonics
-            for k in range(self.degree + 1):
-                low, high = k * k * n, (k + 1) * (k + 1) * n
-                left, right = d[low:high].t(), a[first + low : first + high]
-                torch.addmm(into[k, s], left, right, beta=beta, out=into[k, s])
-            first += d.shape[0]
+        blocks, matrices = self._blocks(self._by_element(a, density)), self._matrices(into)
+        for k, left in enumerate(self._blocks(density)):
+            torch.addmm(matrices[k], left.t(), blocks[k], beta=beta, out=matrices[k])
+
+    def unmixed(self, c: Channels, pair: Tensor, third: Tensor, counts: List[int]) -> List[Tensor]:
+        """From derivatives in all channels to those in the density."""
+        density = self.unmix(c.pair, pair, counts)
+        if self.n_third > 0:
+            for k, more in enumerate(self.unmix(c.third, third, counts)):
+                density[k] += more
+        return density
+
+    def by_weights(self, density: List[Tensor], c: Channels) -> Tuple[Tensor, Tensor]:
+        """From derivatives in all channels of this density to those in ``pair`` and ``third``."""
+        shape = [self.degree + 1, len(density), density[0].shape[1], 2 * self.channels]
+        pair = torch.empty(shape, dtype=c.pair.dtype, device=c.pair.device)
+        third = torch.empty(shape[:3] + [self.n_third], dtype=c.pair.dtype, device=c.pair.device)
+        self.by_weight(density, c.pair, pair, 0.0)
+        if self.n_third > 0:
+            self.by_weight(density, c.third, third, 0.0)
+        return pair, third
+
+    def add_by_weights(
+        self, density: List[Tensor], c: Channels, pair: Tensor, third: Tensor
+    ) -> None:
+        """Add them to these."""
+        self.by_weight(density, c.pair, pair, 1.0)
+        if self.n_third > 0:
+            self.by_weight(density, c.third, third, 1.0)
+
+    def _blocks(self, parts: List[Tensor]) -> List[Tensor]:
+        """Rows ``[K n_s, m]`` of each element as ``[(2 l + 1) n_s, m]`` by element and degree."""
+        blocks: List[Tensor] = []
+        for part in parts:
+            n = part.shape[0] // self.n_harmonics
+            blocks.extend(part.split_with_sizes([r * n for r in self.rows]))
+        return blocks
+
+    def _matrices(self, weight: Tensor) -> List[Tensor]:
+        """``[L + 1, S, ...]`` by element and degree."""
+        matrices: List[Tensor] = []
+        for of_element in weight.unbind(1):
+            matrices.extend(of_element.unbind(0))
+        return matrices
+
+    def _by_element(self, a: Tensor, parts: List[Tensor]) -> List[Tensor]:
+        """``[n_rows, m]`` cut as rows are in ``parts``."""
+        sizes: List[int] = []
+        for part in parts:
+            sizes.append(part.shape[0])
+        return list(a.split_with_sizes(sizes))
 
     def transform(self, table: Tensor, x: Tensor, counts: List[int]) -> Tensor:
         """``table [r, c]`` on the harmonics or points of every element: ``[sum c n_s, m]`` -> ``[sum r n_s, m]``."""
@@ -241,12 +284,18 @@ class Products(nn.Module):
             first += n
 
     def adjoint(
-        self, c: Channels, g: Tensor, counts: List[int], moved: Optional[Moved] = None
+        self,
+        c: Channels,
+        g: Tensor,
+        counts: List[int],
+        moved: Optional[Moved] = None,
+        wanted: Optional[Wanted] = None,
     ) -> Tuple[Channels, List[Tensor]]:
         """Derivatives in channels of ``<g, features>``, ``g [n_atoms, n_features]``.
 
         In ``points`` of the result is the derivative in the product on the grid (C columns); the list
         is :meth:`spread`. ``moved``: of ``<g, features> + <g0, tangent features>``, with what is known of the latter.
+        ``wanted``: what others ask beside the features.
         """
         by_dot = self.spread(g, counts)
         m = self.channels
@@ -255,6 +304,10 @@ class Products(nn.Module):
             t1, t2 = moved.tangent.pair.chunk(2, 1)
             pair[:, :m].addcmul_(moved.by_dot[0], t2)
             pair[:, m:].addcmul_(moved.by_dot[0], t1)
+        if wanted is not None:
+            pair[:, : wanted.first.shape[1]] += wanted.first
+            if self.correlation < 3:
+                pair[:, :m] += wanted.product
         if self.correlation < 3:
             none = pair[:, :0]
             self.add_linear(g, pair, none, counts)
@@ -263,6 +316,8 @@ class Products(nn.Module):
         if moved is not None:
             product.addcmul_(moved.by_dot[1], moved.tangent.third)
             third.addcmul_(moved.by_dot[1], moved.tangent.product)
+        if wanted is not None:
+            product += wanted.product
         if self.correlation > 3:
             product.addcmul_(by_dot[2], c.product, value=2.0)
             if moved is not None:
@@ -284,9 +339,7 @@ class Products(nn.Module):
 
         ``density [n_atoms, K, Q]``, atoms in the order of the structures.
         """
-        rows = density.index_select(0, layout.rows)
-        rows = rows.reshape(layout.n_species, layout.width, self.n_harmonics, density.shape[2])
-        rows = rows.transpose(1, 2)
+        rows = self._plain_rows(density, layout)
         a = self._plain_mix(rows, layout, pair)
         a1, a2 = a.chunk(2, 2)
         channels, b = a, a1
@@ -304,6 +357,16 @@ class Products(nn.Module):
             by_degree = self._plain_transform(self.by_degree, x)
             features.append(by_degree.transpose(0, 1).flatten(1))
         return Plain(channels, b, torch.cat(features, 1))
+
+    def plain_mix(self, density: Tensor, layout: BySpecies, weight: Tensor) -> Tensor:
+        """``[n_atoms, K, Q]`` and ``[L + 1, S, Q, m]`` -> ``[K, n_atoms, m]``."""
+        return self._plain_mix(self._plain_rows(density, layout), layout, weight)
+
+    def _plain_rows(self, density: Tensor, layout: BySpecies) -> Tensor:
+        """``[n_atoms, K, Q] -> [S, K, width, Q]``, atoms padded by element."""
+        rows = density.index_select(0, layout.rows)
+        shape = [layout.n_species, layout.width, self.n_harmonics, density.shape[2]]
+        return rows.reshape(shape).transpose(1, 2)
 
     def _plain_mix(self, rows: Tensor, layout: BySpecies, weight: Tensor) -> Tensor:
         """``[S, K, width, Q]``, atoms padded by element, and ``[L + 1, S, Q, m]`` -> ``[K, n_atoms, m]``."""
