@@ -25,7 +25,8 @@ class DensityModel(Model):
 
     All ways lead to the same numbers, and :meth:`way` chooses:
 
-    - ``closed form``: exported, single scalars; brings its first derivatives itself;
+    - ``closed form``: exported, single scalars, and what their last layers take where nobody differentiates it;
+      brings its first derivatives itself;
     - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
     - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
     - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
@@ -77,15 +78,19 @@ class DensityModel(Model):
         """Up to which degree the density has to go: as far as features or the targets' tensors need it."""
         return largest_degree(dataset_info, self.max_degree, self.name)
 
-    def way(self, outputs: List[str]) -> str:
+    def way(self, graph: AtomGraph, outputs: List[str]) -> str:
         """Which of the four ways (see the class) leads to these outputs."""
-        count = 0
+        detached = "atomtrain::detached" in graph.extras or not graph.vectors.requires_grad
+        count, beside = 0, 0
         for name, head in self.heads.items():
-            if name in outputs and head.single:
-                count += 1
-        scalars = self.has_closed_form and count == len(outputs)
+            if head.single:
+                if name in outputs:
+                    count += 1
+                if detached and self.last_layers[name] in outputs:
+                    beside += 1
+        scalars = self.has_closed_form and count > 0
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return "closed form" if scalars else "plain"
+            return "closed form" if scalars and count + beside == len(outputs) else "plain"
         if self.plain:
             return "plain"
         return "fast scalar" if scalars and len(outputs) == 1 else "fast"
@@ -104,6 +109,17 @@ class DensityModel(Model):
             "feature": self.n_columns,
             **dict.fromkeys(self.last_layers.values(), self.n_columns),
         }
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """Those of scalars."""
+        return {n: o for n, o in self.last_layers.items() if self.heads[n].scalar}
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """See :meth:`atomtrain.model.Model.last_layer_weights`; columns by element."""
+        weight: Tensor = self.heads[target].last_weight()  # type: ignore[operator]
+        return weight.transpose(0, 1).flatten(1)
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:

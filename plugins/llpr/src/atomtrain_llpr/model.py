@@ -1,0 +1,269 @@
+"""LLPR as a module: a trained model, and what the features before its last layers say of its errors.
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
+"""
+
+from typing import Dict, List
+
+import torch
+from torch import Tensor, nn
+
+from atomtrain.errors import TargetError, did_you_mean
+from atomtrain.graph import AtomGraph, type_table
+from atomtrain.model import Backbone, Model
+from atomtrain.model.affine import Affine
+from atomtrain.model.base import InFloat64
+from atomtrain.model.heads import pool
+from atomtrain.targets import DatasetInfo, ensemble_name, uncertainty_name
+from atomtrain.training.affine import affine_of_checkpoint
+from atomtrain_llpr.hypers import ModelHypers
+from atomtrain_llpr.posterior import spread
+
+
+class Posterior(InFloat64):
+    """What is known of the last layer of one target; ``affine`` is the target's, by the trained model's elements.
+
+    ``scale [n_types, n_properties]`` is the standard deviation, in the target's unit, where :func:`spread` is 1;
+    ``members [width, n]`` are ensemble members' weights less the model's, in the same measure. See
+    :mod:`atomtrain_llpr.posterior` for the others. Untrained it knows nothing.
+    """
+
+    def __init__(self, width: int, n_members: int, affine: Affine) -> None:
+        super().__init__()
+        self.affine = affine
+        self.basis: Tensor
+        self.taken: Tensor
+        self.floor: Tensor
+        self.scale: Tensor
+        self.members: Tensor
+        self.register_buffer("basis", torch.eye(width, dtype=torch.float64))
+        self.register_buffer("taken", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("floor", torch.ones(1, dtype=torch.float64))
+        self.register_buffer("scale", affine.scale.clone())
+        self.register_buffer("members", torch.zeros(width, n_members, dtype=torch.float64))
+
+    def forward(self, features: Tensor, scale: Tensor) -> Tensor:
+        """Standard deviations ``[n, n_properties]`` of what has these ``features [n, width]``."""
+        x = features.to(self.basis.dtype)
+        return spread(x, self.basis, self.taken, self.floor).unsqueeze(1) * scale
+
+    def ensemble(self, values: Tensor, features: Tensor, type_index: Tensor) -> Tensor:
+        """Members ``[n_atoms, n_members]`` of the model's ``values [n_atoms, 1]``, in the target's unit."""
+        physical = self.affine([values], type_index)[0]
+        scale = self.scale.index_select(0, type_index)
+        return physical + torch.mm(features.to(self.members.dtype), self.members) * scale
+
+    @torch.jit.ignore
+    def shorten(self) -> None:
+        """Leave out directions of which nothing is known: they change no number."""
+        rows = self.taken.nonzero().squeeze(1)
+        self.basis, self.taken = self.basis[:, rows].contiguous(), self.taken[rows]
+
+
+class Llpr(Model):
+    """A trained model's own predictions, with a standard deviation of each target and, if wanted, an ensemble.
+
+    Structures' features are sums over atoms, so a structure's standard deviation is no sum of its atoms'.
+    """
+
+    def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        inner = backbone.model
+        self.cutoff = backbone.cutoff
+        self.interaction_range = backbone.interaction_range
+        self.baseline = inner.baseline
+        self.differentiable = hypers.differentiable
+        n_members = _members(hypers, dataset_info)
+        last_layers, widths = inner.last_layer_outputs(), inner.feature_outputs()
+        _check_targets(dataset_info, backbone, last_layers)
+        known = DatasetInfo.from_dict(backbone.checkpoint["dataset_info"])
+        self.type_index: Tensor
+        self.register_buffer("type_index", type_table(known.atomic_types), persistent=False)
+        # by target, names of outputs; "" where there is none
+        self.features: Dict[str, str] = {}
+        self.of_structures: Dict[str, str] = {}
+        self.of_atoms: Dict[str, str] = {}
+        self.ensembles: Dict[str, str] = {}
+        self.posteriors = nn.ModuleDict()
+        for name, target in dataset_info.targets.items():
+            _, affine = affine_of_checkpoint(backbone.checkpoint, name)
+            assert affine is not None
+            self.features[name] = last_layers[name]
+            uncertainty = uncertainty_name(name)
+            self.of_atoms[name] = uncertainty if target.per_atom else f"{uncertainty} of atoms"
+            self.of_structures[name] = "" if target.per_atom else uncertainty
+            self.ensembles[name] = ensemble_name(name) if n_members[name] else ""
+            self.posteriors[name] = Posterior(widths[last_layers[name]], n_members[name], affine)
+
+    def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
+        """See :meth:`atomtrain.model.Model.forward`; what is asked of the model inside is asked once."""
+        inside: List[str] = []
+        of_itself: List[str] = []  # what the model inside is to give as it is
+        held = not self.differentiable
+        mine: List[str] = []
+        for name in self.posteriors.keys():  # noqa: SIM118 (TorchScript)
+            mine += [self.of_structures[name], self.of_atoms[name], self.ensembles[name]]
+        for output in outputs:
+            if output not in mine:
+                of_itself.append(output)
+        inside += of_itself
+        for output in of_itself:
+            held = held and output in self.features  # features that somebody wants for their own sake move
+        for name in self.posteriors.keys():  # noqa: SIM118
+            ensemble = self.ensembles[name] in outputs
+            if ensemble and name not in inside:
+                inside.append(name)
+            held = held and not ensemble
+            width = self.of_structures[name] in outputs or self.of_atoms[name] in outputs
+            if (width or ensemble) and self.features[name] not in inside:
+                inside.append(self.features[name])
+        if held and len(inside) > len(of_itself):
+            graph = _detached(graph)
+        found: Dict[str, List[Tensor]] = self.backbone.model(graph, inside)
+
+        predictions: Dict[str, List[Tensor]] = {}
+        for output in of_itself:
+            predictions[output] = found[output]
+        for name, posterior in self.posteriors.items():
+            if self.features[name] not in found:
+                continue
+            x = found[self.features[name]][0]
+            of_structures, of_atoms = self.of_structures[name], self.of_atoms[name]
+            y = x.detach() if held else x
+            if of_structures in outputs:
+                predictions[of_structures] = [posterior(pool(y, graph, "sum"), posterior.scale[:1])]
+            type_index = self.type_index.index_select(0, graph.types)
+            if of_atoms in outputs:
+                scale = posterior.scale.index_select(0, type_index)
+                predictions[of_atoms] = [posterior(y, scale)]
+            if self.ensembles[name] in outputs:
+                energies = posterior.ensemble(found[name][0], x, type_index)  # type: ignore[operator]
+                if self.baseline is not None:
+                    for other, more in self.baseline(graph, [name]).items():
+                        if other == name:
+                            energies = energies + more.unsqueeze(1)
+                predictions[self.ensembles[name]] = [energies]
+        return predictions
+
+    @torch.jit.ignore
+    def feature_outputs(self) -> Dict[str, int]:
+        """Those of the model inside, uncertainties of targets of atoms, and ensembles, which are sums over atoms."""
+        found = dict(self.backbone.model.feature_outputs())
+        for name, posterior in self.posteriors.items():
+            if not self.of_structures[name]:
+                found[self.of_atoms[name]] = posterior.scale.shape[1]  # type: ignore[union-attr, assignment, index]
+            if self.ensembles[name]:
+                found[self.ensembles[name]] = posterior.members.shape[1]  # type: ignore[union-attr, assignment, index]
+        return found
+
+    @torch.jit.ignore
+    def structure_outputs(self) -> Dict[str, int]:
+        """Uncertainties of targets of structures."""
+        return {
+            output: self.posteriors[name].scale.shape[1]  # type: ignore[union-attr, index, misc]
+            for name, output in self.of_structures.items()
+            if output
+        }
+
+    @torch.jit.ignore
+    def atom_outputs(self) -> Dict[str, str]:
+        """Those of single atoms' contributions."""
+        return {of: self.of_atoms[name] for name, of in self.of_structures.items() if of}
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """Those of the model inside."""
+        return dict(self.features)
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """Those of the model inside."""
+        return self.backbone.model.last_layer_weights(target)
+
+    @torch.jit.ignore
+    def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
+        """That of the model inside."""
+        return self.backbone.model.layout(graph)
+
+    @torch.jit.ignore
+    def is_head(self, parameter: str) -> bool:
+        """Everything but the model inside."""
+        return not parameter.startswith("backbone.")
+
+    @torch.jit.ignore
+    def before_export(self) -> None:
+        """See :meth:`atomtrain.model.Model.before_export`."""
+        for posterior in self.posteriors.values():
+            posterior.shorten()  # type: ignore[operator]
+
+
+def _detached(graph: AtomGraph) -> AtomGraph:
+    """The graph for a model whose features nobody differentiates."""
+    extras = graph.extras.copy()
+    extras["atomtrain::detached"] = torch.zeros(0)
+    return AtomGraph(
+        graph.positions,
+        graph.types,
+        graph.cells,
+        graph.pbc,
+        graph.structure,
+        graph.centers,
+        graph.neighbors,
+        graph.shifts,
+        graph.vectors,
+        extras,
+    )
+
+
+def _members(hypers: ModelHypers, dataset_info: DatasetInfo) -> Dict[str, int]:
+    """How many members each target's ensemble has; 0 for none."""
+    said, targets = hypers.num_ensemble_members, dataset_info.targets
+    if isinstance(said, int):
+        said = dict.fromkeys(targets, said)
+    for name, n in said.items():
+        where = f"architecture.model.num_ensemble_members: '{name}'"
+        if name not in targets:
+            raise TargetError(
+                f"{where} is no target{did_you_mean(name, targets)} (there are {', '.join(targets)})"
+            )
+        width = targets[name].width
+        if width != 1:
+            raise TargetError(
+                f"{where} has {width} properties, and ensembles are of targets with one; leave it out ({n} members)"
+            )
+    return {name: said.get(name, 0) for name in targets}
+
+
+def _check_targets(
+    dataset_info: DatasetInfo, backbone: Backbone, last_layers: Dict[str, str]
+) -> None:
+    """TargetError for what the model inside does not predict, or says nothing of."""
+    architecture = backbone.checkpoint["architecture"]["name"]
+    known = DatasetInfo.from_dict(backbone.checkpoint["dataset_info"]).targets
+    if not dataset_info.targets:
+        raise TargetError(
+            "llpr is for scalars that the trained model has a layer of its own for: leave out 'head' and 'pooling' of "
+            "the targets, which are that model's"
+        )
+    for name, target in dataset_info.targets.items():
+        if name not in known:
+            raise TargetError(
+                f"target '{name}': the model in model_checkpoint does not predict it"
+                f"{did_you_mean(name, known)} (it predicts {', '.join(known)})"
+            )
+        own = known[name]
+        if (own.blocks, own.per_atom) != (target.blocks, target.per_atom):
+            raise TargetError(f"target '{name}' has another shape in the model in model_checkpoint")
+        if target.zero_mean:
+            raise TargetError(f"target '{name}': llpr knows no targets with remove_mean")
+        if uncertainty_name(name) in backbone.model.structure_outputs():
+            raise TargetError(
+                f"target '{name}': the model in model_checkpoint ({architecture}) gives its uncertainty itself; use it "
+                "as it is"
+            )
+        if name not in last_layers:
+            raise TargetError(
+                f"target '{name}': the model in model_checkpoint does not say what its last layer takes; its "
+                f"architecture, {architecture}, would have to (Model.last_layer_outputs)"
+            )
