@@ -125,25 +125,27 @@ class Llpr(Model):
         predictions: Dict[str, List[Tensor]] = {}
         for output in of_itself:
             predictions[output] = found[output]
+        type_index = self.type_index.index_select(0, graph.types)
         for name, posterior in self.posteriors.items():
-            if self.features[name] not in found:
-                continue
-            x = found[self.features[name]][0]
             of_structures, of_atoms = self.of_structures[name], self.of_atoms[name]
-            y = x.detach() if held else x
-            if of_structures in outputs:
-                predictions[of_structures] = [posterior(pool(y, graph, "sum"), posterior.scale[:1])]
-            type_index = self.type_index.index_select(0, graph.types)
-            if of_atoms in outputs:
-                scale = posterior.scale.index_select(0, type_index)
-                predictions[of_atoms] = [posterior(y, scale)]
+            if of_structures in outputs or of_atoms in outputs:
+                x = found[self.features[name]][0]
+                if held:
+                    x = x.detach()
+                if of_structures in outputs:
+                    scale = posterior.scale[:1]  # type: ignore[index]
+                    predictions[of_structures] = [posterior(pool(x, graph, "sum"), scale)]
+                if of_atoms in outputs:
+                    scale = posterior.scale.index_select(0, type_index)  # type: ignore[operator]
+                    predictions[of_atoms] = [posterior(x, scale)]
             if self.ensembles[name] in outputs:
-                energies = posterior.ensemble(found[name][0], x, type_index)  # type: ignore[operator]
+                x = found[self.features[name]][0]
+                members = posterior.ensemble(found[name][0], x, type_index)  # type: ignore[operator]
                 if self.baseline is not None:
                     for other, more in self.baseline(graph, [name]).items():
                         if other == name:
-                            energies = energies + more.unsqueeze(1)
-                predictions[self.ensembles[name]] = [energies]
+                            members = members + more.unsqueeze(1)
+                predictions[self.ensembles[name]] = [members]
         return predictions
 
     @torch.jit.ignore
