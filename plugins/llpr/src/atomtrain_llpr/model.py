@@ -17,7 +17,7 @@ from atomtrain.model.heads import pool
 from atomtrain.targets import DatasetInfo, ensemble_name, uncertainty_name
 from atomtrain.training.affine import affine_of_checkpoint
 from atomtrain_llpr.hypers import ModelHypers
-from atomtrain_llpr.posterior import spread
+from atomtrain_llpr.posterior import SMALL, WELL_KNOWN, quick_spread, spread
 
 
 class Posterior(InFloat64):
@@ -41,11 +41,19 @@ class Posterior(InFloat64):
         self.register_buffer("floor", torch.ones(1, dtype=torch.float64))
         self.register_buffer("scale", affine.scale.clone())
         self.register_buffer("members", torch.zeros(width, n_members, dtype=torch.float64))
+        self.rest: Tensor
+        self.taken_rest: Tensor
+        self.register_buffer("rest", torch.zeros(width, 0), persistent=False)
+        self.register_buffer("taken_rest", torch.zeros(0), persistent=False)
 
     def forward(self, features: Tensor, scale: Tensor) -> Tensor:
         """Standard deviations ``[n, n_properties]`` of what has these ``features [n, width]``."""
         x = features.to(self.basis.dtype)
-        return spread(x, self.basis, self.taken, self.floor).unsqueeze(1) * scale
+        if self.rest.shape[1] == 0:
+            y = spread(x, self.basis, self.taken, self.floor)
+        else:
+            y = quick_spread(x, self.basis, self.taken, self.floor, self.rest, self.taken_rest)
+        return y.unsqueeze(1) * scale
 
     def ensemble(self, values: Tensor, features: Tensor, type_index: Tensor) -> Tensor:
         """Members ``[n_atoms, n_members]`` of the model's ``values [n_atoms, 1]``, in the target's unit."""
@@ -54,10 +62,18 @@ class Posterior(InFloat64):
         return physical + torch.mm(features.to(self.members.dtype), self.members) * scale
 
     @torch.jit.ignore
-    def shorten(self) -> None:
-        """Leave out directions of which nothing is known: they change no number."""
-        rows = self.taken.nonzero().squeeze(1)
-        self.basis, self.taken = self.basis[:, rows].contiguous(), self.taken[rows]
+    def shorten(self, dtype: torch.dtype) -> None:
+        """Leave out directions of which nothing is known, and keep most others in the network's ``dtype``.
+
+        To read them is what takes time where features are many.
+        """
+        kept = self.taken > 0
+        if dtype == torch.float32 and int(kept.sum()) * len(self.basis) > SMALL:
+            rest = kept & (self.taken < WELL_KNOWN / (1.0 + WELL_KNOWN) * self.floor)
+            self.rest = self.basis[:, rest].to(dtype).contiguous()
+            self.taken_rest = self.taken[rest].to(dtype)
+            kept = kept & ~rest
+        self.basis, self.taken = self.basis[:, kept].contiguous(), self.taken[kept]
 
 
 class Llpr(Model):
@@ -68,6 +84,8 @@ class Llpr(Model):
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo, backbone: Backbone) -> None:
         super().__init__()
+        self.precision: Tensor
+        self.register_buffer("precision", torch.zeros(1))  # that of the network, the first in its state
         self.backbone = backbone
         inner = backbone.model
         self.cutoff = backbone.cutoff
@@ -197,7 +215,7 @@ class Llpr(Model):
     def before_export(self) -> None:
         """See :meth:`atomtrain.model.Model.before_export`."""
         for posterior in self.posteriors.values():
-            posterior.shorten()  # type: ignore[operator]
+            posterior.shorten(self.precision.dtype)  # type: ignore[operator]
 
 
 def _detached(graph: AtomGraph) -> AtomGraph:

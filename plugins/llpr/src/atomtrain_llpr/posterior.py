@@ -22,6 +22,12 @@ DECADES = {torch.float32: 9, torch.float64: 11}
 rounding errors are divided by its root."""
 
 
+WELL_KNOWN = 1e3
+"""Eigenvalues this much larger than the ridge are not left to single precision."""
+SMALL = 2**17
+"""Numbers that are read too quickly for precision to matter"""
+
+
 class Spectrum(NamedTuple):
     """Eigenvalues ``[D]`` and eigenvectors ``[D, D]``, in columns, of ``F^T F``."""
 
@@ -54,7 +60,22 @@ def spread(features: Tensor, basis: Tensor, taken: Tensor, floor: Tensor) -> Ten
     ``basis [D, k]`` and ``taken [k]`` are of the eigenvectors of which something is known. TorchScript compiles it.
     """
     x = torch.mm(features, basis)
-    variance = floor * features.square().sum(1) - torch.mv(x.square(), taken)
+    variance = floor * torch.linalg.vecdot(features, features) - torch.mv(x * x, taken)
+    return variance.clamp(min=1e-30).sqrt()
+
+
+def quick_spread(
+    features: Tensor, basis: Tensor, taken: Tensor, floor: Tensor, rest: Tensor, taken_rest: Tensor
+) -> Tensor:
+    """The same where most eigenvectors are in ``rest [D, k]``, in single precision, which has half the bytes.
+
+    What is lost is a rounding error times ``1 + eigenvalue / r``, so those of large eigenvalues are in ``basis``.
+    """
+    x = torch.mm(features, basis)
+    left = (features - torch.mm(x, basis.t())).to(rest.dtype)
+    y = torch.mm(left, rest)
+    variance = floor * torch.linalg.vecdot(features, features) - torch.mv(x * x, taken)
+    variance = variance - torch.mv(y * y, taken_rest).to(variance.dtype)
     return variance.clamp(min=1e-30).sqrt()
 
 
