@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,18 @@ from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo, TargetInfo, split_key
+from atomtrain.targets import (
+    DatasetInfo,
+    TargetInfo,
+    ensemble_name,
+    forces_uncertainty_name,
+    split_key,
+    uncertainty_name,
+)
 from atomtrain.tasks import task_of
 from atomtrain.training.evaluate import Compared
 from atomtrain.training.metrics import ErrorSums, as_counted, label_keys, label_variances
+from atomtrain.training.reliability import Reliability, spread_of_gradients
 from atomtrain.training.units import errors_line
 
 log = logging.getLogger("atomtrain")
@@ -64,6 +72,9 @@ class Evaluation:
     labels (``<target>:stress`` is [n_structures, 9], zero without volume). ``output``: what was
     written, if anything; with the extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each
     target. ``structures`` are what was evaluated, with their labels; ``totals`` the targets that do not count per atom.
+    Where the model gives a target's standard deviation (``energy_uncertainty``), ``predictions`` have it under that
+    name, those of forces of an ensemble as ``energy_forces_uncertainty [n_atoms, 3]``, and ``reliability`` holds both
+    against the errors, by label key.
     """
 
     info: DatasetInfo
@@ -73,6 +84,7 @@ class Evaluation:
     output: Path | None
     structures: StructureStore
     totals: list[str]
+    reliability: dict[str, Reliability] = field(default_factory=dict)
 
     def compared(self) -> dict[str, Compared]:
         """Predictions beside the labels that there are, by label key."""
@@ -120,12 +132,15 @@ def evaluate_model(
     results = []
     for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
         store = loaded.store
+        gradients = _gradients(section, info)
+        beside = _uncertainties(model, info, gradients)
         predictions, seconds = _predictions(
             model,
             device,
             store,
             info,
-            _gradients(section, info),
+            gradients,
+            beside,
             batch_size,
             check_consistency,
             warm_up,
@@ -133,15 +148,20 @@ def evaluate_model(
         errors = _errors(store, info, predictions, totals)
         if place is not None:
             cells = _cells(loaded, files, section)
-            place.write(Predictions(store, cells, info.targets, predictions))
+            place.write(Predictions(store, cells, {**info.targets, **beside}, predictions))
             log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
         line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
+        reliability = _reliability(store, info, predictions, totals)
+        for key, found in reliability.items():
+            log.info("uncertainty of %s: %s", key, found.line())
         per_atom = seconds / len(store.types)
         compiling = "" if warm_up else " (with what the first calls take to compile)"
         log.info("time: %.4g ms per atom%s", per_atom * 1e3, compiling)
         written = None if place is None else place.path
-        results.append(Evaluation(info, errors, predictions, per_atom, written, store, totals))
+        results.append(
+            Evaluation(info, errors, predictions, per_atom, written, store, totals, reliability)
+        )
     return results
 
 
@@ -158,19 +178,26 @@ def _predictions(
     store: StructureStore,
     info: DatasetInfo,
     gradients: dict[str, set[str]],
+    beside: dict[str, TargetInfo],
     batch_size: int,
     check_consistency: bool,
     warm_up: bool,
 ) -> tuple[dict[str, Tensor], float]:
-    """Predictions of all structures by label key, and the seconds they took."""
+    """Predictions of all structures by label key, and the seconds they took.
+
+    Of ``beside`` (see :func:`_uncertainties`) what an ensemble tells takes a call of its own, which is not counted.
+    """
     dtype = getattr(torch, model.capabilities().dtype)
     lists = model.requested_neighbor_lists()
+    offered = model.capabilities().outputs
     outputs = {
         name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
-        for name, target in info.targets.items()
+        for name, target in {**info.targets, **beside}.items()
+        if name in offered
     }
     options = ModelEvaluationOptions(length_unit=info.length_unit, outputs=outputs)
     energies = list(gradients)
+    members = [name for name in energies if forces_uncertainty_name(name) in beside]
     collected: dict[str, list[Tensor]] = {}
     seconds = 0.0
     # the first calls of a TorchScript model compile it; they are not what is to be timed
@@ -183,7 +210,7 @@ def _predictions(
         with quiet_torchscript():
             found = model(systems, options, check_consistency=check_consistency)
         batch: dict[str, Tensor] = {}
-        for name in info.targets:
+        for name in outputs:
             blocks = [block.values.flatten(1) for block in found[name].blocks()]
             batch[name] = torch.cat(blocks, dim=1)
         for name in energies:
@@ -195,6 +222,16 @@ def _predictions(
         there = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
         if part is not warmup:
             seconds += time.perf_counter() - start
+            for name in members:
+                systems, leaves = systems_of(
+                    store, part, lists, info.length_unit, dtype, device, True
+                )
+                of = ModelEvaluationOptions(info.length_unit, {ensemble_name(name): outputs[name]})
+                with quiet_torchscript():
+                    found = model(systems, of, check_consistency=check_consistency)
+                ensemble = found[ensemble_name(name)].block().values
+                values = spread_of_gradients(ensemble, leaves[: len(systems)])
+                there[forces_uncertainty_name(name)] = values.to("cpu", torch.float64)
             for key, value in there.items():
                 collected.setdefault(key, []).append(value)
     return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
@@ -212,6 +249,24 @@ def _gradients(section: DatasetSection, info: DatasetInfo) -> dict[str, set[str]
             if kept:
                 wanted[name] = kept
     return wanted
+
+
+def _uncertainties(
+    model: AtomisticModel, info: DatasetInfo, gradients: dict[str, set[str]]
+) -> dict[str, TargetInfo]:
+    """Standard deviations that the model gives of targets, and those of forces where it gives an ensemble."""
+    offered = model.capabilities().outputs
+    found: dict[str, TargetInfo] = {}
+    for name, target in info.targets.items():
+        called = uncertainty_name(name)
+        if called in offered and called not in info.targets and target.is_scalar:
+            plain = TargetInfo(name=called, unit=target.unit, per_atom=target.per_atom)
+            found[called] = replace(plain, num_subtargets=target.num_subtargets)
+        if ensemble_name(name) in offered and "forces" in gradients.get(name, ()):
+            called = forces_uncertainty_name(name)
+            unit = f"{target.unit}/{info.length_unit}" if target.unit else ""
+            found[called] = TargetInfo(called, "cartesian", unit=unit, per_atom=True, rank=1)
+    return found
 
 
 def gradients_of(
@@ -364,6 +419,24 @@ def _errors(
         else:
             sums.add(key, values - labels, mask)
     return sums.results()
+
+
+def _reliability(
+    store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
+) -> dict[str, Reliability]:
+    """Errors held against the standard deviations that were predicted for them, as errors are counted."""
+    found: dict[str, Reliability] = {}
+    for key, values, labels, mask in _side_by_side(store, info, predictions, totals):
+        name, gradient = split_key(key)
+        called = forces_uncertainty_name(name) if gradient == "forces" else uncertainty_name(name)
+        if gradient == "strain" or called not in predictions:
+            continue
+        sigma = as_counted(predictions[called], store, info.targets[name], gradient, totals)
+        errors = values - labels
+        if mask is not None:
+            errors = errors.masked_fill(~mask.bool(), torch.nan)
+        found[key] = Reliability.of(errors, sigma)
+    return found
 
 
 def _side_by_side(

@@ -37,6 +37,11 @@ def ensemble_name(target: str) -> str:
     return uncertainty_name(target).replace("_uncertainty", "_ensemble")
 
 
+def forces_uncertainty_name(target: str) -> str:
+    """What the standard deviation of an energy's forces is called."""
+    return uncertainty_name(target).replace("_uncertainty", "_forces_uncertainty")
+
+
 def last_layer_names(targets: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
     """Names of the outputs with what targets' last layers take, by target; none is among those ``taken``.
 

@@ -82,6 +82,25 @@ class Reliability:
         )
 
 
+def spread_of_gradients(members: Tensor, leaves: list[Tensor]) -> Tensor:
+    """Standard deviation ``[n, 3]`` over an ensemble of how its members' sums change with ``leaves [*, 3]``.
+
+    ``members [n_structures, n_members]``. One pass backwards for each.
+    """
+    n = members.shape[1]
+    found = [
+        torch.autograd.grad(
+            members[:, k].sum(),
+            leaves,
+            retain_graph=k < n - 1,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for k in range(n)
+    ]
+    return torch.stack([torch.cat(parts) for parts in found]).std(0)
+
+
 def _ranks(values: Tensor) -> Tensor:
     """Ranks from 0; equal values share the mean of theirs."""
     _, which, counts = torch.unique(values, return_inverse=True, return_counts=True)
