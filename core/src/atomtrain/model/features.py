@@ -100,7 +100,9 @@ class FeatureModel(Model):
 
     @torch.jit.ignore
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
-        scalars = {n: t.layout == "scalar" and not t.pooled for n, t in dataset_info.targets.items()}
+        scalars = {
+            n: t.layout == "scalar" and not t.pooled for n, t in dataset_info.targets.items()
+        }
         # TorchScript knows no empty dictionary
         self.last_layers = {
             **dict.fromkeys(scalars, ""),

@@ -42,7 +42,9 @@ class TrainerHypers(options.BaseTrainerHypers):
     model_checkpoint: str | None = None
     """Path of the checkpoint of the trained model. Needed, except to go on with a checkpoint of this architecture,
     which has it inside. Its compositions and scales are taken too."""
-    regularizer: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(peer.nothing)] = None
+    regularizer: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(peer.nothing)] = (
+        None
+    )
     """What is added to the diagonal of the features' covariance. Absent: that of several with which errors on the
     validation set are most likely."""
     calibration_method: Literal["squared_residuals", "absolute_residuals", "crps"] = (
@@ -74,7 +76,9 @@ class TrainerHypers(options.BaseTrainerHypers):
             if name in _ENSEMBLE_LOSSES:
                 data.pop("loss", None)
         if data.get("scale_targets") is False:
-            raise ValueError("scale_targets: scales are those of the model in model_checkpoint; leave it out")
+            raise ValueError(
+                "scale_targets: scales are those of the model in model_checkpoint; leave it out"
+            )
         path = data.get("model_checkpoint")
         if path:
             for key in ("atomic_baseline", "fixed_scaling_weights"):

@@ -85,7 +85,9 @@ class Llpr(Model):
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo, backbone: Backbone) -> None:
         super().__init__()
         self.precision: Tensor
-        self.register_buffer("precision", torch.zeros(1))  # that of the network, the first in its state
+        self.register_buffer(
+            "precision", torch.zeros(1)
+        )  # that of the network, the first in its state
         self.backbone = backbone
         inner = backbone.model
         self.cutoff = backbone.cutoff
@@ -127,7 +129,9 @@ class Llpr(Model):
                 of_itself.append(output)
         inside += of_itself
         for output in of_itself:
-            held = held and output in self.features  # features that somebody wants for their own sake move
+            held = (
+                held and output in self.features
+            )  # features that somebody wants for their own sake move
         for name in self.posteriors.keys():  # noqa: SIM118
             ensemble = self.ensembles[name] in outputs
             if ensemble and name not in inside:

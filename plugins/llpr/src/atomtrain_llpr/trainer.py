@@ -112,9 +112,7 @@ class Fit:
         spreads, errors = [], []
         for batch in session.batches("validation"):
             x, error = self._samples(batch, name)
-            each = [
-                posterior.spread(x, basis, t, f) for t, f in zip(taken, floors, strict=True)
-            ]
+            each = [posterior.spread(x, basis, t, f) for t, f in zip(taken, floors, strict=True)]
             spreads.append(torch.stack(each, 1))
             errors.append(error)
         width = self.targets[name].width
