@@ -12,7 +12,6 @@ from atomtrain import contract
 from atomtrain.contract import hookspecs
 from atomtrain.model import Model
 
-
 MODELS = (
     "The model that `build_model` returns has `forward`, and may answer more. Each of these has a default that says "
     "no; which of them the [kit](../conformance.md) checks is said there."
@@ -47,7 +46,11 @@ def hook_page() -> str:
     for name in OF_MODELS:
         method = getattr(Model, name)
         about = markdown(method.__doc__)
-        parts += [f"### `Model.{name}`", f"```python\ndef {name}{_arguments(method)}: ...\n```", about]
+        parts += [
+            f"### `Model.{name}`",
+            f"```python\ndef {name}{_arguments(method)}: ...\n```",
+            about,
+        ]
     parts += ["## What hooks exchange"]
     for cls in (
         contract.ArchitectureInfo,

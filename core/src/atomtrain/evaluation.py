@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -132,23 +133,14 @@ def evaluate_model(
     results = []
     for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
         store = loaded.store
-        gradients = _gradients(section, info)
-        beside = _uncertainties(model, info, gradients)
+        asked = _Asked.of(model, info, _gradients(section, info))
         predictions, seconds = _predictions(
-            model,
-            device,
-            store,
-            info,
-            gradients,
-            beside,
-            batch_size,
-            check_consistency,
-            warm_up,
+            model, device, store, asked, batch_size, check_consistency, warm_up
         )
         errors = _errors(store, info, predictions, totals)
         if place is not None:
             cells = _cells(loaded, files, section)
-            place.write(Predictions(store, cells, {**info.targets, **beside}, predictions))
+            place.write(Predictions(store, cells, {**info.targets, **asked.beside}, predictions))
             log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
         line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
@@ -172,21 +164,44 @@ def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureSt
     return store
 
 
+class _Asked(NamedTuple):
+    """What is to be predicted: targets, which gradients of each, and standard deviations ``beside`` them."""
+
+    info: DatasetInfo
+    gradients: dict[str, set[str]]
+    beside: dict[str, TargetInfo]
+
+    @classmethod
+    def of(cls, model: AtomisticModel, info: DatasetInfo, gradients: dict[str, set[str]]) -> _Asked:
+        """With the standard deviations that the model gives, those of forces where it gives an ensemble."""
+        offered = model.capabilities().outputs
+        beside: dict[str, TargetInfo] = {}
+        for name, target in info.targets.items():
+            called = uncertainty_name(name)
+            if called in offered and called not in info.targets and target.is_scalar:
+                plain = TargetInfo(called, unit=target.unit, per_atom=target.per_atom)
+                beside[called] = replace(plain, num_subtargets=target.num_subtargets)
+            if ensemble_name(name) in offered and "forces" in gradients.get(name, ()):
+                called = forces_uncertainty_name(name)
+                unit = f"{target.unit}/{info.length_unit}" if target.unit else ""
+                beside[called] = TargetInfo(called, "cartesian", unit=unit, per_atom=True, rank=1)
+        return cls(info, gradients, beside)
+
+
 def _predictions(
     model: AtomisticModel,
     device: str,
     store: StructureStore,
-    info: DatasetInfo,
-    gradients: dict[str, set[str]],
-    beside: dict[str, TargetInfo],
+    asked: _Asked,
     batch_size: int,
     check_consistency: bool,
     warm_up: bool,
 ) -> tuple[dict[str, Tensor], float]:
     """Predictions of all structures by label key, and the seconds they took.
 
-    Of ``beside`` (see :func:`_uncertainties`) what an ensemble tells takes a call of its own, which is not counted.
+    What an ensemble tells of forces takes a call of its own, which is not counted.
     """
+    info, gradients, beside = asked
     dtype = getattr(torch, model.capabilities().dtype)
     lists = model.requested_neighbor_lists()
     offered = model.capabilities().outputs
@@ -249,24 +264,6 @@ def _gradients(section: DatasetSection, info: DatasetInfo) -> dict[str, set[str]
             if kept:
                 wanted[name] = kept
     return wanted
-
-
-def _uncertainties(
-    model: AtomisticModel, info: DatasetInfo, gradients: dict[str, set[str]]
-) -> dict[str, TargetInfo]:
-    """Standard deviations that the model gives of targets, and those of forces where it gives an ensemble."""
-    offered = model.capabilities().outputs
-    found: dict[str, TargetInfo] = {}
-    for name, target in info.targets.items():
-        called = uncertainty_name(name)
-        if called in offered and called not in info.targets and target.is_scalar:
-            plain = TargetInfo(name=called, unit=target.unit, per_atom=target.per_atom)
-            found[called] = replace(plain, num_subtargets=target.num_subtargets)
-        if ensemble_name(name) in offered and "forces" in gradients.get(name, ()):
-            called = forces_uncertainty_name(name)
-            unit = f"{target.unit}/{info.length_unit}" if target.unit else ""
-            found[called] = TargetInfo(called, "cartesian", unit=unit, per_atom=True, rank=1)
-    return found
 
 
 def gradients_of(

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from atomtrain_llpr import posterior
 from torch import Tensor
+
+from atomtrain_llpr import posterior
 
 RIDGE = 0.3
 
@@ -23,7 +24,7 @@ def features(n: int, seed: int = 0, width: int = 12) -> Tensor:
 
 
 def test_the_variance_is_that_of_bayesian_ridge_regression() -> None:
-    """Weights are known as well as noise and prior let them, whatever the labels: checked by fitting many noisy ones."""
+    """Weights are known as well as noise and prior let them: checked by fitting many noisy labels."""
     noise, x, new = 0.1, features(40), features(7, 1)
     found = posterior.spectrum(x.t() @ x)
     taken, floor = posterior.known(found, RIDGE), torch.full((1,), 1 / RIDGE).double()
@@ -82,7 +83,9 @@ def test_the_least_crps_is_the_least() -> None:
     def crps(alpha: float) -> float:
         s = alpha * spreads[:, None]
         z = errors / s
-        inner = z * torch.erf(z / math.sqrt(2)) + 2 * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        inner = z * torch.erf(z / math.sqrt(2)) + 2 * torch.exp(-(z**2) / 2) / math.sqrt(
+            2 * math.pi
+        )
         return float((s * (inner - 1 / math.sqrt(math.pi))).mean())
 
     alpha = float(posterior.calibrated(errors, spreads, "crps"))

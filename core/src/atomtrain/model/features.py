@@ -75,7 +75,7 @@ class FeatureModel(Model):
     def feature_outputs(self) -> Dict[str, int]:
         """``feature``: the features themselves, and what the last layers of scalars take."""
         heads = {o: self.heads[target] for target, o in self.last_layer_outputs().items()}
-        return {"feature": self.n_features, **{o: head.width for o, head in heads.items()}}  # type: ignore[dict-item]
+        return {"feature": self.n_features, **{o: head.width for o, head in heads.items()}}  # type: ignore[misc]
 
     @torch.jit.ignore
     def last_layer_outputs(self) -> Dict[str, str]:

@@ -4,7 +4,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 from collections.abc import Mapping
-from typing import Dict, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn

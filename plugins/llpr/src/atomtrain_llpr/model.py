@@ -3,7 +3,7 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,8 @@ class Llpr(Model):
         self.baseline = inner.baseline
         self.differentiable = hypers.differentiable
         n_members = _members(hypers, dataset_info)
-        last_layers, widths = inner.last_layer_outputs(), inner.feature_outputs()
+        widths = inner.feature_outputs()
+        last_layers = {n: o for n, o in inner.last_layer_outputs().items() if o in widths}
         _check_targets(dataset_info, backbone, last_layers)
         known = DatasetInfo.from_dict(backbone.checkpoint["dataset_info"])
         self.type_index: Tensor
@@ -118,34 +119,14 @@ class Llpr(Model):
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`; what is asked of the model inside is asked once."""
-        inside: List[str] = []
-        of_itself: List[str] = []  # what the model inside is to give as it is
-        held = not self.differentiable
-        mine: List[str] = []
-        for name in self.posteriors.keys():  # noqa: SIM118 (TorchScript)
-            mine += [self.of_structures[name], self.of_atoms[name], self.ensembles[name]]
-        for output in outputs:
-            if output not in mine:
-                of_itself.append(output)
-        inside += of_itself
-        for output in of_itself:
-            held = (
-                held and output in self.features
-            )  # features that somebody wants for their own sake move
-        for name in self.posteriors.keys():  # noqa: SIM118
-            ensemble = self.ensembles[name] in outputs
-            if ensemble and name not in inside:
-                inside.append(name)
-            held = held and not ensemble
-            width = self.of_structures[name] in outputs or self.of_atoms[name] in outputs
-            if (width or ensemble) and self.features[name] not in inside:
-                inside.append(self.features[name])
-        if held and len(inside) > len(of_itself):
+        as_it_is = self._of_the_model(outputs)
+        inside, held = self._wanted(outputs, as_it_is)
+        if held and len(inside) > len(as_it_is):
             graph = _detached(graph)
         found: Dict[str, List[Tensor]] = self.backbone.model(graph, inside)
 
         predictions: Dict[str, List[Tensor]] = {}
-        for output in of_itself:
+        for output in as_it_is:
             predictions[output] = found[output]
         type_index = self.type_index.index_select(0, graph.types)
         for name, posterior in self.posteriors.items():
@@ -169,6 +150,34 @@ class Llpr(Model):
                             members = members + more.unsqueeze(1)
                 predictions[self.ensembles[name]] = [members]
         return predictions
+
+    def _of_the_model(self, outputs: List[str]) -> List[str]:
+        """Those that the model inside gives."""
+        own: List[str] = []
+        for name in self.posteriors.keys():  # noqa: SIM118 (TorchScript)
+            own += [self.of_structures[name], self.of_atoms[name], self.ensembles[name]]
+        others: List[str] = []  # TorchScript knows no comprehension with a condition
+        for output in outputs:
+            if output not in own:
+                others.append(output)
+        return others
+
+    def _wanted(self, outputs: List[str], as_it_is: List[str]) -> Tuple[List[str], bool]:
+        """What the model inside is asked for, and whether nobody differentiates its features."""
+        inside: List[str] = []
+        inside += as_it_is
+        held = not self.differentiable
+        for output in as_it_is:
+            held = held and output in self.features  # features wanted for their own sake move
+        for name in self.posteriors.keys():  # noqa: SIM118 (TorchScript)
+            ensemble = self.ensembles[name] in outputs
+            width = self.of_structures[name] in outputs or self.of_atoms[name] in outputs
+            if ensemble and name not in inside:
+                inside.append(name)
+            if (width or ensemble) and self.features[name] not in inside:
+                inside.append(self.features[name])
+            held = held and not ensemble
+        return inside, held
 
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:

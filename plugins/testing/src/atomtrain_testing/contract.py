@@ -261,10 +261,10 @@ def picklable(subject: Subject) -> None:
 def last_layers(subject: Subject) -> None:
     """What the model says its last layers take, times their weights, is what it predicts.
 
-    A model that answers ``Model.last_layer_outputs`` has each of them among its ``feature_outputs``, and a target's block
-    is ``last_layer_weights`` times them, but for a number that is the same for all atoms of an element. Where nobody
-    differentiates them (``atomtrain.graph.DETACHED``), they and the slopes of the target are what they are otherwise.
-    Uncertainties rest on that. Skipped where the model says nothing of its last layers.
+    A model that answers ``Model.last_layer_outputs`` has each of them among its ``feature_outputs``, and a target's
+    block is ``last_layer_weights`` times them, but for a number that is the same for all atoms of an element. Where
+    nobody differentiates them (``atomtrain.graph.DETACHED``), they and the slopes of the target are what they are
+    otherwise. Uncertainties rest on that. Skipped where the model says nothing of its last layers.
     """
     spoken = False
     molecule = structures.some_molecule(subject.atomic_types)
