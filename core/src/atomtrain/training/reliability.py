@@ -26,6 +26,8 @@ class Reliability:
     beyond_two_sigma: share of errors above twice the standard deviation; 0.046 if Gaussian.
     nll: mean negative log likelihood, with errors in the unit they are counted in.
     rank_correlation: Spearman's, of absolute errors and standard deviations; NaN where either is the same everywhere.
+    rank_at_best: what that would be if errors were Gaussian with just these standard deviations. One error says little
+        of its distribution, so it is far below 1 where all are alike.
     """
 
     count: int
@@ -36,6 +38,7 @@ class Reliability:
     beyond_two_sigma: float
     nll: float
     rank_correlation: float
+    rank_at_best: float
 
     @classmethod
     def of(cls, errors: Tensor, sigma: Tensor) -> Reliability:
@@ -45,7 +48,7 @@ class Reliability:
         errors, sigma = errors[there], sigma[there].clamp(min=1e-300)
         if len(errors) == 0:
             nothing = (math.nan,) * len(LEVELS)
-            return cls(0, LEVELS, nothing, math.nan, math.nan, math.nan, math.nan, math.nan)
+            return cls(0, LEVELS, nothing, *[math.nan] * 6)
         z = (errors / sigma).abs()
         levels = torch.tensor(LEVELS, dtype=torch.float64)
         bounds = math.sqrt(2.0) * torch.erfinv(levels)
@@ -67,6 +70,7 @@ class Reliability:
             beyond_two_sigma=float((z > 2.0).double().mean()),
             nll=float(nll.mean()),
             rank_correlation=_correlation(_ranks(errors.abs()), _ranks(sigma)),
+            rank_at_best=_at_best(sigma),
         )
 
     def line(self) -> str:
@@ -74,7 +78,8 @@ class Reliability:
         ranks = (
             ""
             if math.isnan(self.rank_correlation)
-            else f", rank correlation of error and uncertainty {self.rank_correlation:.2f}"
+            else f", rank correlation of error and uncertainty {self.rank_correlation:.2f} ({self.rank_at_best:.2f} "
+            "if errors were Gaussian)"
         )
         return (
             f"RMS of error / uncertainty {self.ratio:.3g}, {100 * self.beyond_two_sigma:.3g} % beyond twice the "
@@ -99,6 +104,13 @@ def spread_of_gradients(members: Tensor, leaves: list[Tensor]) -> Tensor:
         for k in range(n)
     ]
     return torch.stack([torch.cat(parts) for parts in found]).std(0)
+
+
+def _at_best(sigma: Tensor, n: int = 10_000) -> float:
+    """The rank correlation of ``sigma`` and Gaussian errors of these sizes, from ``n`` of them or more."""
+    many = sigma.repeat(-(-n // len(sigma)))
+    normal = torch.randn(len(many), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return _correlation(_ranks((many * normal).abs()), _ranks(many))
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ class Fit:
                 "validation_set: uncertainties get their size from errors on structures that the model was not trained "
                 "on; give it some"
             )
-        if model.backbone.checkpoint.get("fingerprint") != run.header.get("fingerprint"):
+        trained_on = model.backbone.checkpoint.get("fingerprint")
+        if trained_on and trained_on != run.header.get("fingerprint"):
             log.info(
                 "these are not exactly the structures that the model was trained on: what it is said to know is what "
                 "these would have taught it"
