@@ -150,8 +150,23 @@ class Fit:
         unit = float(run.predictor.affine_of(name).scale[0, 0])
         of = Reliability.of(unit * error, unit * alpha * spread[:, best : best + 1])
         log.info(f"{uncertainty_name(name)} on the validation set: {of.line()}")
+        if not self.targets[name].per_atom:
+            self._say_of_atoms(session, name)
         prefix = "" if len(self.targets) == 1 else f"{name} "
         return {f"{prefix}regularizer": ridge, f"{prefix}alpha": float(alpha.mean())}
+
+    @torch.no_grad()
+    def _say_of_atoms(self, session: Session, name: str) -> None:
+        """What single atoms' standard deviations are, by which engines warn."""
+        output, found = self.model.of_atoms[name], []
+        for batch in session.batches("validation"):
+            found.append(self.model(batch.graph, [output])[output][0])
+        sigma = self._gathered(found, self.targets[name].width)
+        unit = f" {self.targets[name].unit}".rstrip()
+        log.info(
+            f"of single atoms' contributions: {float(sigma.mean()):.3g}{unit} in the mean, {float(sigma.max()):.3g}{unit} "
+            "at most; ASE's calculator warns above its uncertainty_threshold, 0.1 eV unless it is set"
+        )
 
     def _gathered(self, parts: list[Tensor], width: int) -> Tensor:
         """The rows of all batches of all processes."""
