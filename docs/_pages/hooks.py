@@ -22,6 +22,7 @@ OF_MODELS = (
     "atom_outputs",
     "last_layer_outputs",
     "last_layer_weights",
+    "last_layer_groups",
     "constants",
     "layout",
     "keeps_structures",

@@ -27,7 +27,7 @@ def test_the_variance_is_that_of_bayesian_ridge_regression() -> None:
     """Weights are known as well as noise and prior let them: checked by fitting many noisy labels."""
     noise, x, new = 0.1, features(40), features(7, 1)
     found = posterior.spectrum(x.t() @ x)
-    taken, floor = posterior.known(found, RIDGE), torch.full((1,), 1 / RIDGE).double()
+    taken, floor = posterior.taken_off(found, RIDGE), torch.full((1,), 1 / RIDGE).double()
     sigma = noise * posterior.spread(new, found.vectors, taken, floor)
     inverse = torch.linalg.inv(x.t() @ x + RIDGE * torch.eye(12, dtype=torch.float64))
     wanted = noise * (new @ inverse @ new.t()).diagonal().sqrt()
@@ -46,7 +46,7 @@ def test_single_precision_where_it_does_no_harm() -> None:
     x, new = features(60), torch.cat([features(5, 1), 30 * features(5, 2)])
     found = posterior.spectrum(x.t() @ x)
     ridge = 1e-6 * float(found.values[-1])
-    taken, floor = posterior.known(found, ridge), torch.full((1,), 1 / ridge).double()
+    taken, floor = posterior.taken_off(found, ridge), torch.full((1,), 1 / ridge).double()
     exact = posterior.spread(new, found.vectors, taken, floor)
     well = found.values > posterior.WELL_KNOWN * ridge
     assert 0 < int(well.sum()) < 12

@@ -163,6 +163,15 @@ class Model(nn.Module):
         raise NotImplementedError
 
     @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """In how many equal groups the columns of that output fall, of which an atom fills its own alone.
+
+        1, or the number of elements where each has weights of its own: one group after the other, in the order of
+        atomic numbers. Products with columns that are zero need not be made.
+        """
+        return 1
+
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """What does not depend on weights; kept between epochs as far as memory allows.
 

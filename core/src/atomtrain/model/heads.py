@@ -197,6 +197,11 @@ class WithHeads(Model):
         return self.heads[target].output.weight  # type: ignore[union-attr, return-value]
 
     @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """See :meth:`Model.last_layer_groups`; heads serve all elements."""
+        return 1 if target in self.names else self.encoder.last_layer_groups(target)
+
+    @torch.jit.ignore
     def _own_last_layers(self) -> Dict[str, str]:
         return {target: output for target, output in self.last_layers.items() if output}
 

@@ -122,6 +122,11 @@ class DensityModel(Model):
         return weight.transpose(0, 1).flatten(1)
 
     @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """One for each element, if each has a head of its own."""
+        return int(self.heads[target].last_weight().shape[0])  # type: ignore[operator]
+
+    @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """New targets get new heads; the elements stay."""
         refuse_new_elements(self.atomic_types, dataset_info, self.name)

@@ -17,49 +17,42 @@ from atomtrain.model.heads import pool
 from atomtrain.targets import DatasetInfo, ensemble_name, uncertainty_name
 from atomtrain.training.affine import affine_of_checkpoint
 from atomtrain_llpr.hypers import ModelHypers
-from atomtrain_llpr.posterior import SMALL, WELL_KNOWN, quick_spread, spread
+from atomtrain_llpr.posterior import (
+    NEGLIGIBLE,
+    SMALL,
+    WELL_KNOWN,
+    Spectrum,
+    quick_spread,
+    spread,
+    taken_off,
+)
 
 
-class Posterior(InFloat64):
-    """What is known of the last layer of one target; ``affine`` is the target's, by the trained model's elements.
+class Known(InFloat64):
+    """What is known of a last layer's weights, direction by direction: see :mod:`atomtrain_llpr.posterior`.
 
-    ``scale [n_types, n_properties]`` is the standard deviation, in the target's unit, where :func:`spread` is 1;
-    ``members [width, n]`` are ensemble members' weights less the model's, in the same measure. See
-    :mod:`atomtrain_llpr.posterior` for the others. Untrained it knows nothing.
+    ``basis [width, k]`` and ``taken [k]``, and in exported models ``rest`` and ``taken_rest`` in single precision.
     """
 
-    def __init__(self, width: int, n_members: int, affine: Affine) -> None:
+    def __init__(self, basis: Tensor, taken: Tensor, floor: Tensor) -> None:
         super().__init__()
-        self.affine = affine
         self.basis: Tensor
         self.taken: Tensor
         self.floor: Tensor
-        self.scale: Tensor
-        self.members: Tensor
-        self.register_buffer("basis", torch.eye(width, dtype=torch.float64))
-        self.register_buffer("taken", torch.zeros(width, dtype=torch.float64))
-        self.register_buffer("floor", torch.ones(1, dtype=torch.float64))
-        self.register_buffer("scale", affine.scale.clone())
-        self.register_buffer("members", torch.zeros(width, n_members, dtype=torch.float64))
         self.rest: Tensor
         self.taken_rest: Tensor
-        self.register_buffer("rest", torch.zeros(width, 0), persistent=False)
+        self.register_buffer("basis", basis)
+        self.register_buffer("taken", taken)
+        self.register_buffer("floor", floor)
+        self.register_buffer("rest", torch.zeros(len(basis), 0), persistent=False)
         self.register_buffer("taken_rest", torch.zeros(0), persistent=False)
 
-    def forward(self, features: Tensor, scale: Tensor) -> Tensor:
-        """Standard deviations ``[n, n_properties]`` of what has these ``features [n, width]``."""
+    def forward(self, features: Tensor) -> Tensor:
+        """The spread ``[n]`` of what has these ``features [n, width]``, in float64."""
         x = features.to(self.basis.dtype)
         if self.rest.shape[1] == 0:
-            y = spread(x, self.basis, self.taken, self.floor)
-        else:
-            y = quick_spread(x, self.basis, self.taken, self.floor, self.rest, self.taken_rest)
-        return y.unsqueeze(1) * scale
-
-    def ensemble(self, values: Tensor, features: Tensor, type_index: Tensor) -> Tensor:
-        """Members ``[n_atoms, n_members]`` of the model's ``values [n_atoms, 1]``, in the target's unit."""
-        physical = self.affine([values], type_index)[0]
-        scale = self.scale.index_select(0, type_index)
-        return physical + torch.mm(features.to(self.members.dtype), self.members) * scale
+            return spread(x, self.basis, self.taken, self.floor)
+        return quick_spread(x, self.basis, self.taken, self.floor, self.rest, self.taken_rest)
 
     @torch.jit.ignore
     def shorten(self, dtype: torch.dtype) -> None:
@@ -74,6 +67,79 @@ class Posterior(InFloat64):
             self.taken_rest = self.taken[rest].to(dtype)
             kept = kept & ~rest
         self.basis, self.taken = self.basis[:, kept].contiguous(), self.taken[kept]
+
+
+class Posterior(InFloat64):
+    """Standard deviations and ensemble of one target; ``affine`` is the target's, by the trained model's elements.
+
+    ``scale [n_types, n_properties]`` is the standard deviation, in the target's unit, where the spread is 1;
+    ``members [width, n]`` are ensemble members' weights less the model's, in the same measure. Features fall in
+    ``groups`` (:meth:`atomtrain.model.Model.last_layer_groups`). Untrained it knows nothing.
+    """
+
+    def __init__(self, width: int, groups: int, n_members: int, affine: Affine) -> None:
+        super().__init__()
+        self.groups = groups
+        self.affine = affine
+        nothing = torch.zeros(width, dtype=torch.float64)
+        self.known = Known(torch.diag(1.0 + nothing), nothing, 1.0 + nothing[:1])
+        self.by_group = nn.ModuleList()  # in exported models, where it saves time
+        self.scale: Tensor
+        self.members: Tensor
+        self.register_buffer("scale", affine.scale.clone())
+        self.register_buffer("members", torch.zeros(width, n_members, dtype=torch.float64))
+
+    def of_structures(self, features: Tensor) -> Tensor:
+        """Standard deviations ``[n_structures, n_properties]`` of what has these ``features [n_structures, width]``."""
+        return self.known(features).unsqueeze(1) * self.scale[:1]
+
+    def of_atoms(self, features: Tensor, type_index: Tensor) -> Tensor:
+        """``[n_atoms, n_properties]``, alike."""
+        scale = self.scale.index_select(0, type_index)
+        if len(self.by_group) == 0 or features.is_cuda:  # there, nobody waits for a product
+            return self.known(features).unsqueeze(1) * scale
+        n, width = features.shape[0], features.shape[1] // self.groups
+        every = torch.arange(n, device=features.device)
+        own = features.reshape(n * self.groups, width)
+        own = own.index_select(0, every * self.groups + type_index)
+        order = torch.argsort(type_index)
+        counts: List[int] = torch.bincount(type_index, minlength=self.groups).tolist()
+        of_groups = own.index_select(0, order).split_with_sizes(counts)
+        parts: List[Tensor] = []
+        for k, known in enumerate(self.by_group):
+            parts.append(known(of_groups[k]))
+        y = torch.zeros(n, dtype=scale.dtype, device=scale.device)
+        return y.index_copy(0, order, torch.cat(parts)).unsqueeze(1) * scale
+
+    def ensemble(self, values: Tensor, features: Tensor, type_index: Tensor) -> Tensor:
+        """Members ``[n_atoms, n_members]`` of the model's ``values [n_atoms, 1]``, in the target's unit."""
+        physical = self.affine([values], type_index)[0]
+        scale = self.scale.index_select(0, type_index)
+        return physical + torch.mm(features.to(self.members.dtype), self.members) * scale
+
+    @torch.jit.ignore
+    def set(self, found: Spectrum, ridge: float, alpha: Tensor, members: Tensor) -> None:
+        """Take what was found of the features, and the size ``alpha [n_properties]``."""
+        known = self.known
+        known.basis.copy_(found.vectors)
+        known.taken.copy_(taken_off(found, ridge))
+        known.floor.fill_(1.0 / ridge)
+        self.scale.copy_(alpha * self.affine.scale)
+        self.members.copy_(members)
+
+    @torch.jit.ignore
+    def shorten(self, dtype: torch.dtype) -> None:
+        """See :meth:`Known.shorten`; where that is worth it, groups of features get what is known of each alone."""
+        known, width = self.known, len(self.known.basis) // self.groups
+        basis, taken, floor = known.basis, known.taken, known.floor
+        known.shorten(dtype)
+        if known.rest.shape[1] == 0 or self.groups == 1:
+            return
+        for rows in basis.split(width):
+            values, vectors = torch.linalg.eigh((rows * taken) @ rows.t())
+            values = torch.where(values > NEGLIGIBLE * floor, values, 0.0)
+            self.by_group.append(Known(vectors, values, floor.clone()))
+            self.by_group[-1].shorten(dtype)  # type: ignore[operator]
 
 
 class Llpr(Model):
@@ -115,7 +181,8 @@ class Llpr(Model):
             self.of_atoms[name] = uncertainty if target.per_atom else f"{uncertainty} of atoms"
             self.of_structures[name] = "" if target.per_atom else uncertainty
             self.ensembles[name] = ensemble_name(name) if n_members[name] else ""
-            self.posteriors[name] = Posterior(widths[last_layers[name]], n_members[name], affine)
+            width, groups = widths[last_layers[name]], inner.last_layer_groups(name)
+            self.posteriors[name] = Posterior(width, groups, n_members[name], affine)
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`; what is asked of the model inside is asked once."""
@@ -136,11 +203,10 @@ class Llpr(Model):
                 if held:
                     x = x.detach()
                 if of_structures in outputs:
-                    scale = posterior.scale[:1]  # type: ignore[index]
-                    predictions[of_structures] = [posterior(pool(x, graph, "sum"), scale)]
+                    sums = pool(x, graph, "sum")
+                    predictions[of_structures] = [posterior.of_structures(sums)]  # type: ignore[operator]
                 if of_atoms in outputs:
-                    scale = posterior.scale.index_select(0, type_index)  # type: ignore[operator]
-                    predictions[of_atoms] = [posterior(x, scale)]
+                    predictions[of_atoms] = [posterior.of_atoms(x, type_index)]  # type: ignore[operator]
             if self.ensembles[name] in outputs:
                 x = found[self.features[name]][0]
                 members = posterior.ensemble(found[name][0], x, type_index)  # type: ignore[operator]
@@ -213,6 +279,11 @@ class Llpr(Model):
     def last_layer_weights(self, target: str) -> Tensor:
         """Those of the model inside."""
         return self.backbone.model.last_layer_weights(target)
+
+    @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """Those of the model inside."""
+        return self.backbone.model.last_layer_groups(target)
 
     @torch.jit.ignore
     def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:

@@ -48,7 +48,7 @@ def ridges(found: Spectrum, precision: torch.dtype) -> list[float]:
     return [largest * 10.0**-k for k in range(2, DECADES[precision] + 1)]
 
 
-def known(found: Spectrum, ridge: float) -> Tensor:
+def taken_off(found: Spectrum, ridge: float) -> Tensor:
     """What is taken off ``1 / ridge`` along each eigenvector, ``[D]``; 0 where nothing is known."""
     taken = 1.0 / ridge - 1.0 / (found.values + ridge)
     return torch.where(found.values > NEGLIGIBLE * ridge, taken, 0.0)
@@ -71,10 +71,13 @@ def quick_spread(
 
     What is lost is a rounding error times ``1 + eigenvalue / r``, so those of large eigenvalues are in ``basis``.
     """
-    x = torch.mm(features, basis)
-    left = (features - torch.mm(x, basis.t())).to(rest.dtype)
-    y = torch.mm(left, rest)
-    variance = floor * torch.linalg.vecdot(features, features) - torch.mv(x * x, taken)
+    variance = floor * torch.linalg.vecdot(features, features)
+    left = features
+    if basis.shape[1] > 0:
+        x = torch.mm(features, basis)
+        variance = variance - torch.mv(x * x, taken)
+        left = features - torch.mm(x, basis.t())
+    y = torch.mm(left.to(rest.dtype), rest)
     variance = variance - torch.mv(y * y, taken_rest).to(variance.dtype)
     return variance.clamp(min=1e-30).sqrt()
 

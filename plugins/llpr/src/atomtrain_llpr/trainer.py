@@ -34,7 +34,7 @@ class Fit:
         self.targets = run.dataset_info.targets
         self.sums: dict[str, Any] = {}
         for name, module in model.posteriors.items():
-            width = len(module.basis)  # type: ignore[arg-type]
+            width = len(module.members)  # type: ignore[arg-type]
             shape = (width, width)
             self.sums[name] = torch.zeros(shape, dtype=torch.float64, device=run.device)
 
@@ -109,7 +109,7 @@ class Fit:
         candidates = posterior.ridges(found, run.dtype) if given is None else [given]
         basis = found.vectors
         floors = [basis.new_full((1,), 1.0 / r) for r in candidates]
-        taken = [posterior.known(found, r) for r in candidates]
+        taken = [posterior.taken_off(found, r) for r in candidates]
         spreads, errors = [], []
         for batch in session.batches("validation"):
             x, error = self._samples(batch, name)
@@ -137,15 +137,10 @@ class Fit:
         ridge, alpha = candidates[best], alphas[best]
         module = self.model.posteriors[name]
         assert isinstance(module, Posterior)
-        module.basis.copy_(basis)
-        module.taken.copy_(taken[best])
-        module.floor.copy_(floors[best])
-        module.scale.copy_(alpha * module.affine.scale)
         n = module.members.shape[1]
-        if n:
-            drawn = posterior.deviations(self.sums[name], ridge, n, run.seed)
-            module.members.copy_(drawn)
-        for buffer in (module.basis, module.taken, module.floor, module.scale, module.members):
+        drawn = posterior.deviations(self.sums[name], ridge, n, run.seed) if n else module.members
+        module.set(found, ridge, alpha, drawn)
+        for buffer in module.buffers():
             run.processes.broadcast_(buffer)
         unit = float(run.predictor.affine_of(name).scale[0, 0])
         of = Reliability.of(unit * error, unit * alpha * spread[:, best : best + 1])
@@ -164,8 +159,8 @@ class Fit:
         sigma = self._gathered(found, self.targets[name].width)
         unit = f" {self.targets[name].unit}".rstrip()
         log.info(
-            f"of single atoms' contributions: {float(sigma.mean()):.3g}{unit} in the mean, {float(sigma.max()):.3g}{unit} "
-            "at most; ASE's calculator warns above its uncertainty_threshold, 0.1 eV unless it is set"
+            f"of single atoms' contributions: {float(sigma.mean()):.3g}{unit} in the mean, {float(sigma.max()):.3g}"
+            f"{unit} at most; ASE's calculator warns above its uncertainty_threshold, 0.1 eV unless it is set"
         )
 
     def _gathered(self, parts: list[Tensor], width: int) -> Tensor:

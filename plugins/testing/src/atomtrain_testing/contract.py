@@ -296,6 +296,15 @@ def last_layers(subject: Subject) -> None:
                     1e2 * subject.tolerance,
                     f"'{name}' minus last_layer_weights times '{output}', atoms of element {int(element)}",
                 )
+            groups = model.last_layer_groups(name)
+            if groups > 1:
+                own = (graph.types.unsqueeze(1) == torch.tensor(subject.atomic_types)).unsqueeze(2)
+                rows = features.reshape(len(own), groups, -1)
+                require(
+                    own.shape[1] == groups and not bool((rows * ~own).any()),
+                    f"last_layer_groups('{name}') is {groups}, but atoms have features in columns that are not "
+                    "their element's",
+                )
             expect_equal(other[output][0].detach(), features, 1e2 * subject.tolerance, output)
             slopes = [
                 torch.autograd.grad(f[name][0].sum(), graph.vectors, materialize_grads=True)[0]
