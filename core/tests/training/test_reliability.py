@@ -26,8 +26,8 @@ def test_gaussian_errors_of_the_right_size() -> None:
     entropy = 0.5 * math.log(2 * math.pi * math.e) + float(SIGMA.log().mean())
     assert found.nll == pytest.approx(entropy, abs=0.02)
     # even of a perfect sigma one error says little
-    assert found.rank_correlation == pytest.approx(found.rank_at_best, abs=0.02)
-    assert 0.2 < found.rank_at_best < 0.4
+    assert found.rank_correlation == pytest.approx(found.rank_if_gaussian, abs=0.02)
+    assert 0.2 < found.rank_if_gaussian < 0.4
     assert "RMS of error / uncertainty 1, 4." in found.line() and "% beyond twice" in found.line()
 
 

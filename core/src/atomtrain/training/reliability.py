@@ -26,8 +26,8 @@ class Reliability:
     beyond_two_sigma: share of errors above twice the standard deviation; 0.046 if Gaussian.
     nll: mean negative log likelihood, with errors in the unit they are counted in.
     rank_correlation: Spearman's, of absolute errors and standard deviations; NaN where either is the same everywhere.
-    rank_at_best: what that would be if errors were Gaussian with just these standard deviations. One error says little
-        of its distribution, so it is far below 1 where all are alike.
+    rank_if_gaussian: what that would be if errors were Gaussian with just these standard deviations. One error says
+        little of its distribution, so it is far below 1 where all are alike.
     """
 
     count: int
@@ -38,7 +38,7 @@ class Reliability:
     beyond_two_sigma: float
     nll: float
     rank_correlation: float
-    rank_at_best: float
+    rank_if_gaussian: float
 
     @classmethod
     def of(cls, errors: Tensor, sigma: Tensor) -> Reliability:
@@ -70,17 +70,17 @@ class Reliability:
             beyond_two_sigma=float((z > 2.0).double().mean()),
             nll=float(nll.mean()),
             rank_correlation=_correlation(_ranks(errors.abs()), _ranks(sigma)),
-            rank_at_best=_at_best(sigma),
+            rank_if_gaussian=_if_gaussian(sigma),
         )
 
     def line(self) -> str:
         """The numbers in words."""
-        ranks = (
-            ""
-            if math.isnan(self.rank_correlation)
-            else f", rank correlation of error and uncertainty {self.rank_correlation:.2f} ({self.rank_at_best:.2f} "
-            "if errors were Gaussian)"
-        )
+        ranks = ""
+        if not math.isnan(self.rank_correlation):
+            ranks = (
+                f", rank correlation of error and uncertainty {self.rank_correlation:.2f} "
+                f"({self.rank_if_gaussian:.2f} if errors were Gaussian)"
+            )
         return (
             f"RMS of error / uncertainty {self.ratio:.3g}, {100 * self.beyond_two_sigma:.3g} % beyond twice the "
             f"uncertainty, miscalibration area {self.area:.3g}{ranks}, NLL {self.nll:.3g} ({self.count} errors)"
@@ -106,7 +106,7 @@ def spread_of_gradients(members: Tensor, leaves: list[Tensor]) -> Tensor:
     return torch.stack([torch.cat(parts) for parts in found]).std(0)
 
 
-def _at_best(sigma: Tensor, n: int = 10_000) -> float:
+def _if_gaussian(sigma: Tensor, n: int = 10_000) -> float:
     """The rank correlation of ``sigma`` and Gaussian errors of these sizes, from ``n`` of them or more."""
     many = sigma.repeat(-(-n // len(sigma)))
     normal = torch.randn(len(many), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
