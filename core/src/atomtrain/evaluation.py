@@ -241,15 +241,24 @@ def _predictions(
                 systems, leaves = systems_of(
                     store, part, lists, info.length_unit, dtype, device, True
                 )
-                of = ModelEvaluationOptions(info.length_unit, {ensemble_name(name): outputs[name]})
-                with quiet_torchscript():
-                    found = model(systems, of, check_consistency=check_consistency)
-                ensemble = found[ensemble_name(name)].block().values
-                values = spread_of_gradients(ensemble, leaves[: len(systems)])
-                there[forces_uncertainty_name(name)] = values.to("cpu", torch.float64)
+                spread = _spread_of_forces(model, name, systems, leaves, info)
+                there[forces_uncertainty_name(name)] = spread.to("cpu", torch.float64)
             for key, value in there.items():
                 collected.setdefault(key, []).append(value)
     return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
+
+
+def _spread_of_forces(
+    model: AtomisticModel, name: str, systems: list[System], leaves: list[Tensor], info: DatasetInfo
+) -> Tensor:
+    """Standard deviation ``[n_atoms, 3]`` over an ensemble of the forces of an energy."""
+    output = {ensemble_name(name): ModelOutput(unit=info.targets[name].unit, sample_kind="system")}
+    with quiet_torchscript():
+        found = model(
+            systems, ModelEvaluationOptions(info.length_unit, output), check_consistency=False
+        )
+    members = found[ensemble_name(name)].block().values
+    return spread_of_gradients(members, leaves[: len(systems)])
 
 
 def _gradients(section: DatasetSection, info: DatasetInfo) -> dict[str, set[str]]:
