@@ -33,6 +33,7 @@ DISTRIBUTIONS = (
     "./plugins/ace",
     "./plugins/linear",
     "./plugins/classifier",
+    "./plugins/llpr",
     "./plugins/symmetry",
     "./plugins/dpdata",
     "./plugins/databases",

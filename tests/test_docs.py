@@ -249,7 +249,10 @@ def test_what_pages_say_of_an_architecture() -> None:
     ):
         assert words in page, words
     table = pages()["architectures/index.md"]
-    assert "[soap-bpnn](soap-bpnn.md)" in table and "| `spherical` | yes | no | no | yes |" in table
+    assert (
+        "[soap-bpnn](soap-bpnn.md)" in table
+        and "| `spherical` | yes | no | no | no | yes |" in table
+    )
     assert "| `scalar` | yes | several numbers, as `classes` | yes | yes |" in table
 
 

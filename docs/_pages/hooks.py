@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import Any
 
 from _pages.text import markdown, table
 from atomtrain import contract
 from atomtrain.contract import hookspecs
+from atomtrain.model import Model
+
+MODELS = (
+    "The model that `build_model` returns has `forward`, and may answer more. Each of these has a default that says "
+    "no; which of them the [kit](../conformance.md) checks is said there."
+)
+OF_MODELS = (
+    "feature_outputs",
+    "structure_outputs",
+    "atom_outputs",
+    "last_layer_outputs",
+    "last_layer_weights",
+    "last_layer_groups",
+    "constants",
+    "layout",
+    "keeps_structures",
+    "is_head",
+    "calibrate",
+    "before_export",
+    "retarget",
+    "grow",
+)
 
 
 def hook_page() -> str:
@@ -20,6 +43,15 @@ def hook_page() -> str:
         parts += [f"## {title}s", markdown(cls.__doc__)]
         for name, hook in hooks(cls):
             parts += [f"### `{name}`", _signature(name, hook), markdown(hook.__doc__)]
+    parts += ["## What a model may answer", MODELS]
+    for name in OF_MODELS:
+        method = getattr(Model, name)
+        about = markdown(method.__doc__)
+        parts += [
+            f"### `Model.{name}`",
+            f"```python\ndef {name}{_arguments(method)}: ...\n```",
+            about,
+        ]
     parts += ["## What hooks exchange"]
     for cls in (
         contract.ArchitectureInfo,
@@ -46,6 +78,11 @@ def _signature(name: str, hook: Any) -> str:
     return (
         f"```python\n@hookimpl\ndef {name}({arguments}) -> {signature.return_annotation}: ...\n```"
     )
+
+
+def _arguments(method: Any) -> str:
+    """The signature of a method, names without their modules."""
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(inspect.unwrap(method))))
 
 
 def _fields(cls: Any) -> str:

@@ -19,6 +19,7 @@ WRITTEN = {
         "ace.md",
         "linear.md",
         "classifier.md",
+        "uncertainty.md",
         "compare.md",
         "dynamics.md",
         "engines.md",

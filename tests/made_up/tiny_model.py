@@ -359,6 +359,13 @@ class Level1(Level1Scalars):
         return self.features(graph), {1: zero.index_add(0, graph.centers, turned)}
 
 
+class WrongLastLayer(Level1):
+    """Has other weights than it says."""
+
+    def last_layer_weights(self, target: str) -> Tensor:
+        return 2.0 * super().last_layer_weights(target)
+
+
 class Deaf(nn.Module):
     """An exported model that does not hear which atoms are selected."""
 

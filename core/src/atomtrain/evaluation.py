@@ -10,8 +10,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,10 +47,18 @@ from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
-from atomtrain.targets import DatasetInfo, TargetInfo, split_key
+from atomtrain.targets import (
+    DatasetInfo,
+    TargetInfo,
+    ensemble_name,
+    forces_uncertainty_name,
+    split_key,
+    uncertainty_name,
+)
 from atomtrain.tasks import task_of
 from atomtrain.training.evaluate import Compared
 from atomtrain.training.metrics import ErrorSums, as_counted, label_keys, label_variances
+from atomtrain.training.reliability import Reliability, spread_of_gradients
 from atomtrain.training.units import errors_line
 
 log = logging.getLogger("atomtrain")
@@ -64,6 +73,9 @@ class Evaluation:
     labels (``<target>:stress`` is [n_structures, 9], zero without volume). ``output``: what was
     written, if anything; with the extension ``.mts`` there is a file ``<stem>_<target>.mts`` for each
     target. ``structures`` are what was evaluated, with their labels; ``totals`` the targets that do not count per atom.
+    Where the model gives a target's standard deviation (``energy_uncertainty``), ``predictions`` have it under that
+    name, those of forces of an ensemble as ``energy_forces_uncertainty [n_atoms, 3]``, and ``reliability`` holds both
+    against the errors, by label key.
     """
 
     info: DatasetInfo
@@ -73,6 +85,7 @@ class Evaluation:
     output: Path | None
     structures: StructureStore
     totals: list[str]
+    reliability: dict[str, Reliability] = field(default_factory=dict)
 
     def compared(self) -> dict[str, Compared]:
         """Predictions beside the labels that there are, by label key."""
@@ -120,28 +133,27 @@ def evaluate_model(
     results = []
     for (loaded, info), section, place in zip(work, sections, outputs, strict=True):
         store = loaded.store
+        asked = _Asked.of(model, info, _gradients(section, info))
         predictions, seconds = _predictions(
-            model,
-            device,
-            store,
-            info,
-            _gradients(section, info),
-            batch_size,
-            check_consistency,
-            warm_up,
+            model, device, store, asked, batch_size, check_consistency, warm_up
         )
         errors = _errors(store, info, predictions, totals)
         if place is not None:
             cells = _cells(loaded, files, section)
-            place.write(Predictions(store, cells, info.targets, predictions))
+            place.write(Predictions(store, cells, {**info.targets, **asked.beside}, predictions))
             log.info("predictions written: %s", ", ".join(map(str, place.files(info.targets))))
         line = errors_line(info, errors, ("rmse", "mae"), totals)
         log.info("%s: %s", display(section.systems.read_from), line or "no targets to compare with")
+        reliability = _reliability(store, info, predictions, totals)
+        for key, found in reliability.items():
+            log.info("uncertainty of %s: %s", key, found.line())
         per_atom = seconds / len(store.types)
         compiling = "" if warm_up else " (with what the first calls take to compile)"
         log.info("time: %.4g ms per atom%s", per_atom * 1e3, compiling)
         written = None if place is None else place.path
-        results.append(Evaluation(info, errors, predictions, per_atom, written, store, totals))
+        results.append(
+            Evaluation(info, errors, predictions, per_atom, written, store, totals, reliability)
+        )
     return results
 
 
@@ -152,25 +164,55 @@ def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureSt
     return store
 
 
+class _Asked(NamedTuple):
+    """What is to be predicted: targets, which gradients of each, and standard deviations ``beside`` them."""
+
+    info: DatasetInfo
+    gradients: dict[str, set[str]]
+    beside: dict[str, TargetInfo]
+
+    @classmethod
+    def of(cls, model: AtomisticModel, info: DatasetInfo, gradients: dict[str, set[str]]) -> _Asked:
+        """With the standard deviations that the model gives, those of forces where it gives an ensemble."""
+        offered = model.capabilities().outputs
+        beside: dict[str, TargetInfo] = {}
+        for name, target in info.targets.items():
+            called = uncertainty_name(name)
+            if called in offered and called not in info.targets and target.is_scalar:
+                plain = TargetInfo(called, unit=target.unit, per_atom=target.per_atom)
+                beside[called] = replace(plain, num_subtargets=target.num_subtargets)
+            if ensemble_name(name) in offered and "forces" in gradients.get(name, ()):
+                called = forces_uncertainty_name(name)
+                unit = f"{target.unit}/{info.length_unit}" if target.unit else ""
+                beside[called] = TargetInfo(called, "cartesian", unit=unit, per_atom=True, rank=1)
+        return cls(info, gradients, beside)
+
+
 def _predictions(
     model: AtomisticModel,
     device: str,
     store: StructureStore,
-    info: DatasetInfo,
-    gradients: dict[str, set[str]],
+    asked: _Asked,
     batch_size: int,
     check_consistency: bool,
     warm_up: bool,
 ) -> tuple[dict[str, Tensor], float]:
-    """Predictions of all structures by label key, and the seconds they took."""
+    """Predictions of all structures by label key, and the seconds they took.
+
+    What an ensemble tells of forces takes a call of its own, which is not counted.
+    """
+    info, gradients, beside = asked
     dtype = getattr(torch, model.capabilities().dtype)
     lists = model.requested_neighbor_lists()
+    offered = model.capabilities().outputs
     outputs = {
         name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
-        for name, target in info.targets.items()
+        for name, target in {**info.targets, **beside}.items()
+        if name in offered
     }
     options = ModelEvaluationOptions(length_unit=info.length_unit, outputs=outputs)
     energies = list(gradients)
+    members = [name for name in energies if forces_uncertainty_name(name) in beside]
     collected: dict[str, list[Tensor]] = {}
     seconds = 0.0
     # the first calls of a TorchScript model compile it; they are not what is to be timed
@@ -183,7 +225,7 @@ def _predictions(
         with quiet_torchscript():
             found = model(systems, options, check_consistency=check_consistency)
         batch: dict[str, Tensor] = {}
-        for name in info.targets:
+        for name in outputs:
             blocks = [block.values.flatten(1) for block in found[name].blocks()]
             batch[name] = torch.cat(blocks, dim=1)
         for name in energies:
@@ -195,9 +237,28 @@ def _predictions(
         there = {key: v.detach().to("cpu", torch.float64) for key, v in batch.items()}
         if part is not warmup:
             seconds += time.perf_counter() - start
+            for name in members:
+                systems, leaves = systems_of(
+                    store, part, lists, info.length_unit, dtype, device, True
+                )
+                spread = _spread_of_forces(model, name, systems, leaves, info)
+                there[forces_uncertainty_name(name)] = spread.to("cpu", torch.float64)
             for key, value in there.items():
                 collected.setdefault(key, []).append(value)
     return {key: torch.cat(parts) for key, parts in collected.items()}, seconds
+
+
+def _spread_of_forces(
+    model: AtomisticModel, name: str, systems: list[System], leaves: list[Tensor], info: DatasetInfo
+) -> Tensor:
+    """Standard deviation ``[n_atoms, 3]`` over an ensemble of the forces of an energy."""
+    output = {ensemble_name(name): ModelOutput(unit=info.targets[name].unit, sample_kind="system")}
+    with quiet_torchscript():
+        found = model(
+            systems, ModelEvaluationOptions(info.length_unit, output), check_consistency=False
+        )
+    members = found[ensemble_name(name)].block().values
+    return spread_of_gradients(members, leaves[: len(systems)])
 
 
 def _gradients(section: DatasetSection, info: DatasetInfo) -> dict[str, set[str]]:
@@ -384,6 +445,24 @@ def _counted(
         else:
             sums.add(key, values - labels, mask)
     return sums.results()
+
+
+def _reliability(
+    store: StructureStore, info: DatasetInfo, predictions: dict[str, Tensor], totals: list[str]
+) -> dict[str, Reliability]:
+    """Errors held against the standard deviations that were predicted for them, as errors are counted."""
+    found: dict[str, Reliability] = {}
+    for key, values, labels, mask in _side_by_side(store, info, predictions, totals):
+        name, gradient = split_key(key)
+        called = forces_uncertainty_name(name) if gradient == "forces" else uncertainty_name(name)
+        if gradient == "strain" or called not in predictions:
+            continue
+        sigma = as_counted(predictions[called], store, info.targets[name], gradient, totals)
+        errors = values - labels
+        if mask is not None:
+            errors = errors.masked_fill(~mask.bool(), torch.nan)
+        found[key] = Reliability.of(errors, sigma)
+    return found
 
 
 def _side_by_side(

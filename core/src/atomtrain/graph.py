@@ -15,6 +15,10 @@ HOST = "host/"
 """Extras whose names begin like this stay on the CPU, whatever the device of the graph: numbers that a program needs
 to know, as how many atoms there are of each element, for which it would have to wait on a GPU."""
 
+DETACHED = "atomtrain::detached"
+"""An extra that is there where outputs that are no targets are asked for and nobody differentiates them: energies then
+keep their quick way to forces, and what features are used for has no part in it."""
+
 
 class AtomGraph(NamedTuple):
     """A batch of ``n_structures`` structures with ``n_atoms`` atoms and ``n_pairs`` pairs in all.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph
+from atomtrain.model.heads import WithHeads
 from atomtrain.targets import DatasetInfo, Irrep, TargetInfo
 
 ENERGY = TargetInfo("energy", quantity="energy", unit="eV")
@@ -96,3 +97,44 @@ def test_new_targets_keep_the_heads_that_stay() -> None:
 def test_what_no_head_makes(target: TargetInfo, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         model(target)
+
+
+PER_ATOM = TargetInfo("mtt::charge", per_atom=True, num_subtargets=2)
+CLASSES = TargetInfo("mtt::phase", kind="classes", classes=("a", "b"), pooling="mean")
+
+
+def test_what_last_layers_take() -> None:
+    """Of scalars that are sums or belong to atoms; heads of the core around another model give it alike."""
+    mine = model(ENERGY, PER_ATOM, DIPOLE)
+    names = {
+        "energy": "mtt::aux::energy_last_layer_features",
+        "mtt::charge": "mtt::aux::charge_last_layer_features",
+    }
+    assert mine.last_layer_outputs() == names
+    # an energy of the model's own, and another one by a head of the core, of the same short name
+    own, other = model(ENERGY), TargetInfo("mtt::energy", unit="eV", head={"hidden_dim": 5})
+    around = WithHeads(own, {"mtt::energy": other, "mtt::phase": CLASSES}).double()
+    assert around.last_layer_outputs() == {
+        "energy": "mtt::aux::energy_last_layer_features",
+        "mtt::energy": "mtt::aux::mtt_energy_last_layer_features",
+    }
+    assert around.feature_outputs()["mtt::aux::mtt_energy_last_layer_features"] == 5
+    for one in (mine, around):
+        wanted = one.last_layer_outputs()
+        found = one(graph(), [*wanted, *wanted.values()])
+        assert set(found) >= {*wanted, *wanted.values()}
+        for name, output in wanted.items():
+            features = found[output][0]
+            assert features.shape == (9, one.feature_outputs()[output])
+            rest = found[name][0] - features @ one.last_layer_weights(name).t()
+            torch.testing.assert_close(rest, rest[:1].expand_as(rest))  # the bias
+            alone = one(graph(), [output])
+            assert set(alone) >= {output}
+            torch.testing.assert_close(alone[output][0], features)
+
+
+def test_last_layers_go_with_their_targets() -> None:
+    mine = model(ENERGY)
+    mine.retarget(info(PER_ATOM))
+    assert mine.last_layer_outputs() == {"mtt::charge": "mtt::aux::charge_last_layer_features"}
+    assert set(mine.feature_outputs()) == {"feature", "mtt::aux::charge_last_layer_features"}

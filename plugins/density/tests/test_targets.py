@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from atomtrain.errors import TargetError
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, last_layer_names
 from atomtrain.targets.layout import Irrep
 from atomtrain_density.elements import by_species
 from atomtrain_density.targets import (
@@ -15,7 +15,6 @@ from atomtrain_density.targets import (
     add_heads,
     irreps_of,
     largest_degree,
-    last_layer_names,
 )
 
 TARGETS = {

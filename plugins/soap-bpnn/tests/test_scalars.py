@@ -105,7 +105,7 @@ def test_few_atoms(normalised: bool, n_hidden: int, species: list[int]) -> None:
     wanted = scalars(inputs, by_species(kinds, 3), network, True)
     own = torch.nn.functional.one_hot(kinds, 3).to(torch.float64)
     torch.testing.assert_close(
-        scalars_of_few(inputs, kinds, own, network), wanted, rtol=1e-11, atol=1e-12
+        scalars_of_few(inputs, kinds, own, network)[:2], wanted, rtol=1e-11, atol=1e-12
     )
 
 

@@ -78,6 +78,7 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
         "constants",
         "golden",
         "core_heads",
+        "last_layers",
         *OWN,
     }
     assert outcomes["changes"].message == "not needed: the core's engine trains"
@@ -109,6 +110,11 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
         ("CannotLearn", "fits", "of the loss is left"),
         ("ForgetsHeads", "new_targets", "retarget must leave what is trained"),
         ("ForgetsWhatItLearnt", "new_elements", "Model.grow must leave what is learnt"),
+        (
+            "WrongLastLayer",
+            "last_layers",
+            "minus last_layer_weights times 'mtt::aux::energy_last_layer",
+        ),
         ("CannotLearnElements", "new_elements", "depend on no weight that came with it"),
     ],
 )
@@ -346,7 +352,7 @@ KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal
     ("kinds", "skipped"),
     [
         (tuple(KINDS.split()), {"core_heads"}),
-        (("classes",), {"gradients", "training_gradients", "smoothness", "extensivity",
+        (("classes",), {"last_layers", "gradients", "training_gradients", "smoothness", "extensivity",
                         "interaction_range", "ase_calculator", "selected_atoms"}),
     ],
 )  # fmt: skip

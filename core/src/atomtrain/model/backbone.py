@@ -23,7 +23,8 @@ class Backbone(nn.Module):
     It is frozen, unless it is ``trainable`` and :meth:`unfreeze` was called; it stays in evaluation
     mode then too. Its weights are not in the surrounding model's part of a checkpoint: the
     ``checkpoint`` it came from is embedded there under ``name``, whole and with the weights of
-    today, so that its own architecture can upgrade it.
+    today, so that its own architecture can upgrade it. Without ``features`` it need not offer any:
+    whoever has it asks its ``model`` for something else.
 
     Attributes: ``n_features``, ``cutoff`` and ``interaction_range`` as in :class:`Model`, and the
     ``devices`` and ``dtypes`` its architecture runs on and the ``references`` it names.
@@ -35,6 +36,7 @@ class Backbone(nn.Module):
         checkpoint: Dict[str, Any],
         name: str = "backbone",
         *,
+        features: bool = True,
         trainable: bool = False,
         devices: Tuple[str, ...] = ("cuda", "cpu"),
         dtypes: Tuple[str, ...] = ("float32", "float64"),
@@ -42,13 +44,13 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         widths = model.feature_outputs()
-        if "feature" not in widths:
+        if features and "feature" not in widths:
             raise TargetError(
                 f"{type(model).__name__} cannot be a backbone: it offers no output 'feature' of "
                 "atoms; take a model of another architecture"
             )
         self.model = model.requires_grad_(False).eval()
-        self.n_features = widths["feature"]
+        self.n_features = widths.get("feature", 0)
         self.cutoff = float(model.cutoff)
         self.interaction_range = float(model.interaction_range)
         self.name = name

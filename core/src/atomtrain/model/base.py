@@ -137,6 +137,41 @@ class Model(nn.Module):
         return {}
 
     @torch.jit.ignore
+    def atom_outputs(self) -> Dict[str, str]:
+        """Which of :meth:`structure_outputs` atoms have too, though a structure's is no sum over its atoms.
+
+        By output the name under which ``forward`` gives it of atoms, ``[n_atoms, width]``; the exported model
+        offers both under the name of the output.
+        """
+        return {}
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """For each scalar that ends in a linear layer the output with what that layer takes of each atom.
+
+        With this word a model says where it is linear in weights, and gets in return what needs no training
+        (uncertainties, ensembles: the architecture ``llpr``). The outputs are among :meth:`feature_outputs`. A
+        target's block is :meth:`last_layer_weights` times them, plus what depends on the atom's element alone.
+        Where ``graph.extras`` have ``atomtrain.graph.DETACHED`` nobody differentiates them, and ``forward`` may
+        give them without derivatives.
+        """
+        return {}
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """The weights ``[n_properties, width]`` of the last layer of one of :meth:`last_layer_outputs`."""
+        raise NotImplementedError
+
+    @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """In how many equal groups the columns of that output fall, of which an atom fills its own alone.
+
+        1, or the number of elements where each has weights of its own: one group after the other, in the order of
+        atomic numbers. Products with columns that are zero need not be made.
+        """
+        return 1
+
+    @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
         """What does not depend on weights; kept between epochs as far as memory allows.
 

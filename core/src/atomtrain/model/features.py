@@ -14,7 +14,7 @@ from atomtrain.graph import AtomGraph
 from atomtrain.model.base import Model
 from atomtrain.model.heads import Head
 from atomtrain.model.shapes import check_encoded
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, last_layer_names
 from atomtrain.tasks import IN_EXTRAS, find_task
 
 
@@ -35,6 +35,7 @@ class FeatureModel(Model):
         self.n_features = n_features
         self.degrees: Dict[int, int] = dict(degrees or {})
         self.heads = nn.ModuleDict()
+        self.last_layers: Dict[str, str] = {}
         self._add_heads(dataset_info)
 
     def features(self, graph: AtomGraph) -> Tensor:
@@ -61,14 +62,30 @@ class FeatureModel(Model):
         if "feature" in outputs:
             predictions["feature"] = [invariant]
         for name, head in self.heads.items():
-            if name in outputs:
-                predictions[name] = head(graph, invariant, equivariant)
+            last_layer = self.last_layers[name]
+            if name in outputs or last_layer in outputs:
+                hidden = head.hidden(graph, invariant)  # type: ignore[operator]
+                if name in outputs:
+                    predictions[name] = head(hidden, equivariant)
+                if last_layer in outputs:
+                    predictions[last_layer] = [hidden]
         return predictions
 
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
-        """``feature``: the features themselves."""
-        return {"feature": self.n_features}
+        """``feature``: the features themselves, and what the last layers of scalars take."""
+        heads = {o: self.heads[target] for target, o in self.last_layer_outputs().items()}
+        return {"feature": self.n_features, **{o: head.width for o, head in heads.items()}}  # type: ignore[misc]
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """Of scalars that are sums over atoms, or belong to them."""
+        return {target: output for target, output in self.last_layers.items() if output}
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """See :meth:`Model.last_layer_weights`."""
+        return self.heads[target].head.output.weight  # type: ignore[union-attr, return-value]
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
@@ -76,12 +93,21 @@ class FeatureModel(Model):
         for name in list(self.heads):
             if name not in dataset_info.targets:
                 del self.heads[name]
+        self.last_layers = {}
         example = next(self.parameters(), torch.zeros(()))
         self._add_heads(dataset_info)
         self.to(example.device, example.dtype)
 
     @torch.jit.ignore
     def _add_heads(self, dataset_info: DatasetInfo) -> None:
+        scalars = {
+            n: t.layout == "scalar" and not t.pooled for n, t in dataset_info.targets.items()
+        }
+        # TorchScript knows no empty dictionary
+        self.last_layers = {
+            **dict.fromkeys(scalars, ""),
+            **last_layer_names([name for name, is_one in scalars.items() if is_one]),
+        }
         for name, target in dataset_info.targets.items():
             if name in self.heads:
                 continue
@@ -103,12 +129,15 @@ class _Scalars(nn.Module):
     def __init__(self, target: TargetInfo, n_features: int) -> None:
         super().__init__()
         self.head = Head(target, n_features)
+        self.width = self.head.output.in_features
 
-    def forward(
-        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
-    ) -> List[Tensor]:
+    def hidden(self, graph: AtomGraph, invariant: Tensor) -> Tensor:
+        """What the last layer takes."""
+        return self.head.hidden(invariant, graph)
+
+    def forward(self, hidden: Tensor, equivariant: Dict[int, Tensor]) -> List[Tensor]:
         """One block ``[n_atoms, n_properties]``."""
-        return [self.head(invariant, graph)]
+        return [self.head.output(hidden)]
 
 
 class _Tensors(nn.Module):
@@ -130,9 +159,11 @@ class _Tensors(nn.Module):
             self.outputs.append(nn.Linear(width, n, bias=degree == 0))
         self.cartesian = target.layout == "cartesian"
 
-    def forward(
-        self, graph: AtomGraph, invariant: Tensor, equivariant: Dict[int, Tensor]
-    ) -> List[Tensor]:
+    def hidden(self, graph: AtomGraph, invariant: Tensor) -> Tensor:
+        """The invariant features themselves."""
+        return invariant
+
+    def forward(self, invariant: Tensor, equivariant: Dict[int, Tensor]) -> List[Tensor]:
         """Blocks ``[n_atoms, *components, n_properties]``."""
         blocks: List[Tensor] = []
         for k, (gate, output) in enumerate(zip(self.gates, self.outputs)):  # noqa: B905

@@ -14,7 +14,7 @@ from atomtrain.graph import AtomGraph, n_structures, sum_over_structures
 from atomtrain.model.base import Model
 from atomtrain.model.growth import Growth
 from atomtrain.options import HeadSection
-from atomtrain.targets import DatasetInfo, TargetInfo
+from atomtrain.targets import DatasetInfo, TargetInfo, last_layer_names
 
 State = Dict[str, Tensor]
 
@@ -103,11 +103,16 @@ class Head(nn.Module):
         self.blocks = nn.Sequential(*(_Block(options) for _ in range(options.num_hidden)))
         self.output = nn.Linear(width, target.width, bias=options.bias)
 
-    def forward(self, features: Tensor, graph: AtomGraph) -> Tensor:
-        """``[n_atoms, n_features]`` -> ``[n_atoms or n_structures, width]``."""
+    def hidden(self, features: Tensor, graph: AtomGraph) -> Tensor:
+        """What the last layer takes: ``[n_atoms or n_structures, hidden_dim]``."""
         if self.pooling != "":
             features = pool(features, graph, self.pooling)
-        out: Tensor = self.output(self.blocks(self.embedding(features)))
+        x: Tensor = self.blocks(self.embedding(features))
+        return x
+
+    def forward(self, features: Tensor, graph: AtomGraph) -> Tensor:
+        """``[n_atoms, n_features]`` -> ``[n_atoms or n_structures, width]``."""
+        out: Tensor = self.output(self.hidden(features, graph))
         return out
 
 
@@ -135,13 +140,20 @@ class WithHeads(Model):
             }
         )
         self.names: List[str] = list(targets)
+        sums = [name for name, target in targets.items() if not target.pooled]
+        # TorchScript knows no empty dictionary
+        self.last_layers: Dict[str, str] = {
+            **dict.fromkeys(targets, ""),
+            **last_layer_names(sums, encoder.feature_outputs()),
+        }
 
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`Model.forward`; pooled targets come as ``[n_structures, n]``."""
         wanted: List[str] = []
         headed = False
+        own = list(self.last_layers.values())
         for name in outputs:
-            if name in self.names:
+            if name in self.names or name in own:
                 headed = True
             else:
                 wanted.append(name)
@@ -151,8 +163,13 @@ class WithHeads(Model):
         if headed:
             features = predictions["feature"][0]
             for name, head in self.heads.items():
-                if name in outputs:
-                    predictions[name] = [head(features, graph)]
+                last_layer = self.last_layers[name]
+                if name in outputs or last_layer in outputs:
+                    hidden = head.hidden(features, graph)  # type: ignore[operator]
+                    if name in outputs:
+                        predictions[name] = [head.output(hidden)]  # type: ignore[operator]
+                    if last_layer in outputs:
+                        predictions[last_layer] = [hidden]
         return predictions
 
     @torch.jit.ignore
@@ -163,13 +180,40 @@ class WithHeads(Model):
 
     @torch.jit.ignore
     def feature_outputs(self) -> Dict[str, int]:
-        """Those of the encoder."""
-        return self.encoder.feature_outputs()
+        """Those of the encoder, and what the heads' last layers take."""
+        own = {o: self.heads[t].output.in_features for t, o in self._own_last_layers().items()}  # type: ignore[union-attr]
+        return {**self.encoder.feature_outputs(), **own}  # type: ignore[dict-item]
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """Those of the encoder's own targets, and of the heads'."""
+        return {**self.encoder.last_layer_outputs(), **self._own_last_layers()}
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """See :meth:`Model.last_layer_weights`."""
+        if target not in self.names:
+            return self.encoder.last_layer_weights(target)
+        return self.heads[target].output.weight  # type: ignore[union-attr, return-value]
+
+    @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """See :meth:`Model.last_layer_groups`; heads serve all elements."""
+        return 1 if target in self.names else self.encoder.last_layer_groups(target)
+
+    @torch.jit.ignore
+    def _own_last_layers(self) -> Dict[str, str]:
+        return {target: output for target, output in self.last_layers.items() if output}
 
     @torch.jit.ignore
     def structure_outputs(self) -> Dict[str, int]:
         """Those of the encoder."""
         return self.encoder.structure_outputs()
+
+    @torch.jit.ignore
+    def atom_outputs(self) -> Dict[str, str]:
+        """Those of the encoder."""
+        return self.encoder.atom_outputs()
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph):  # type: ignore[no-untyped-def]

@@ -30,9 +30,11 @@ class Layout(NamedTuple):
 
 def layouts(model: Model, dataset_info: DatasetInfo) -> dict[str, Layout]:
     """What ``model.forward`` has to return for each of its targets and further outputs."""
+    of_structures = model.structure_outputs()
     return {
         **{n: Layout(False, [(width,)]) for n, width in model.feature_outputs().items()},
-        **{n: Layout(True, [(width,)]) for n, width in model.structure_outputs().items()},
+        **{n: Layout(True, [(width,)]) for n, width in of_structures.items()},
+        **{n: Layout(False, [(of_structures[of],)]) for of, n in model.atom_outputs().items()},
         **{n: Layout(t.pooled, [b.shape for b in t.blocks]) for n, t in dataset_info.targets.items()},
     }  # fmt: skip
 

@@ -9,7 +9,8 @@ per sample, the blocks flattened and concatenated in order (``width`` numbers).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +30,33 @@ def uncertainty_name(target: str) -> str:
     if base == "energy":
         return "energy_uncertainty" + (f"/{variant}" if variant else "")
     return f"mtt::aux::{target.split('::')[-1]}_uncertainty"
+
+
+def ensemble_name(target: str) -> str:
+    """The output with a target as each member of an ensemble has it: ``energy_ensemble`` and its variants."""
+    return uncertainty_name(target).replace("_uncertainty", "_ensemble")
+
+
+def forces_uncertainty_name(target: str) -> str:
+    """What the standard deviation of an energy's forces is called."""
+    return uncertainty_name(target).replace("_uncertainty", "_forces_uncertainty")
+
+
+def last_layer_names(targets: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """Names of the outputs with what targets' last layers take, by target; none is among those ``taken``.
+
+    The ``domain::`` of a target is dropped, but where two targets would then be alike.
+    """
+    short = {name: name.split("::")[-1] for name in targets}
+    times = Counter(short.values())
+
+    def called(name: str) -> str:
+        output = f"mtt::aux::{short[name]}_last_layer_features"
+        if times[short[name]] == 1 and output not in taken:
+            return output
+        return f"mtt::aux::{name.replace('::', '_')}_last_layer_features"
+
+    return {name: called(name) for name in short}
 
 
 def split_key(key: str) -> tuple[str, str]:

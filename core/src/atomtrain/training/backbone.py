@@ -27,13 +27,14 @@ def open_backbone(
     name: str = "backbone",
     *,
     hyper: str | None = None,
+    features: bool = True,
     trainable: bool = False,
 ) -> Backbone:
     """The frozen model inside an architecture, to be called in ``build_model``.
 
     A new training takes the checkpoint that the trainer's hyper ``name`` (or ``hyper``) is the path
     of. Whatever is loaded (restart, fine-tuning, export) has it inside its own checkpoint. It can be
-    unfrozen in this training if it is ``trainable``.
+    unfrozen in this training if it is ``trainable``. ``features``: whether it is to be asked for the features of atoms.
 
     Raises OptionsError where the hyper is not set, CheckpointError or PluginError where the
     checkpoint or its architecture is not there, DataError for elements it does not know.
@@ -67,6 +68,7 @@ def open_backbone(
             predictor.model,
             upgraded if restarts else _chosen_alone(upgraded),
             name,
+            features=features,
             trainable=trainable,
             devices=architecture.info.devices,
             dtypes=architecture.info.dtypes,

@@ -46,13 +46,16 @@ def of_predictor(
     graph = with_leaves(source.batch(torch.arange(len(store))).graph)
     known = {*info.targets, *model.feature_outputs(), *model.structure_outputs()}
     names = [name for name in file.outputs if name in known]
+    of_atoms = model.atom_outputs()  # what the file is asked for of atoms, as far as atoms have it
+    called = {of_atoms.get(name, name): name for name in names}
     wanted: dict[str, Wanted] = {}
 
     def want(key: str, values: Tensor, size: Tensor | float) -> None:
         allowed = torch.as_tensor(same * size, dtype=torch.float64)
         wanted[key] = Wanted(values.detach().double(), allowed.expand(len(values), 1))
 
-    for name, blocks in predictor(graph, names).items():
+    for answer, blocks in predictor(graph, list(called)).items():
+        name = called[answer]
         rows = torch.cat([block.flatten(1) for block in blocks], dim=1)
         trained, size = rows.detach(), 0.0
         target = info.targets.get(name)

@@ -7,6 +7,7 @@ from typing import Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from atomtrain_ace.scalars import Network, Norm, Weights
 from atomtrain_density.closed import ClosedDensity
@@ -28,12 +29,16 @@ class ScalarsAndGradients(nn.Module):
         weights: Weights,
         norm: Norm,
         wanted: bool,
-    ) -> Tuple[Tensor, Tensor]:
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         pass
 
 
 class ClosedForm(nn.Module):
-    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``."""
+    """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``.
+
+    Beside them, if asked for, what the ``last`` layer takes but for its size: features, then neurons.
+    """
 
     def __init__(self, density: ClosedDensity, products: Network) -> None:
         super().__init__()
@@ -49,7 +54,8 @@ class ClosedForm(nn.Module):
         weights: Weights,
         norm: Norm,
         wanted: bool,
-    ) -> Tuple[Tensor, Tensor]:
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0."""
         with torch.no_grad():
             n_species = self.density.blocks.n_species
@@ -59,9 +65,11 @@ class ClosedForm(nn.Module):
             density = by_element(kept.density, layout, self.products.n_harmonics, norm.density)
             done = self.products.forward_pass(density, layout, weights, norm)
             y = done.scalars.index_select(0, layout.ranks)
-            g = vectors
+            g, x = vectors, vectors
+            if last:
+                x = torch.cat([done.x, silu(done.z)], 1).index_select(0, layout.ranks)
             if wanted:
                 found = self.products.slopes(done, layout, weights, norm)
                 by_density = by_atom(found.density, layout, self.products.n_harmonics)
                 g = self.density.adjoint(kept, by_density)
-        return y, g
+        return y, g, x

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Constants, Growth, Model
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import DatasetInfo, last_layer_names
 from atomtrain_ace.around import around, places_around
 from atomtrain_ace.calibration import calibrate, calibrate_new
 from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
@@ -30,14 +30,20 @@ from atomtrain_density.derivatives import (
     pair_adjoint,
     pair_functions,
 )
-from atomtrain_density.elements import BySpecies, activation, columns_by_element, layout_of
+from atomtrain_density.elements import (
+    BySpecies,
+    activation,
+    columns_by_element,
+    layout_of,
+    own_columns,
+)
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import PairFunctions, groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.products import Plain
 from atomtrain_density.radial import bessel_table
 from atomtrain_density.short_range import softened
-from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names
+from atomtrain_density.targets import HeadInputs, add_heads
 
 NAME = "ACE"
 CALM = 4.0
@@ -104,7 +110,7 @@ class Ace(DensityModel):
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
         graph = softened(graph, species, self.inner)
-        way = self.way(outputs)
+        way = self.way(graph, outputs)
         if way == "closed form":
             return self._closed_form(graph, species, outputs)
         if way == "fast scalar":
@@ -148,12 +154,17 @@ class Ace(DensityModel):
         wanted = vectors.requires_grad
         predictions: Dict[str, List[Tensor]] = {}
         for name, head in self.heads.items():
-            if name in outputs:
+            last = self.last_layers[name] in outputs
+            if name in outputs or last:
                 weights = self.weights(head.last_weight())  # type: ignore[operator]
-                y, g = self.closed(
-                    vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted
+                y, g, x = self.closed(
+                    vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted, last
                 )  # fmt: skip
-                predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
+                if name in outputs:
+                    predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
+                if last:
+                    columns = own_columns(self.size * x, species, self.n_species)
+                    predictions[self.last_layers[name]] = [columns]
         return predictions
 
     @torch.jit.ignore

@@ -159,6 +159,14 @@ def columns_by_element(x: Tensor, layout: BySpecies) -> Tensor:
     return (own.unsqueeze(2) * y.unsqueeze(1)).reshape(y.shape[0], n_groups * n)
 
 
+def own_columns(x: Tensor, species: Tensor, n_species: int) -> Tensor:
+    """``[n_atoms, n] -> [n_atoms, n_species * n]``: each atom's numbers in the columns of its element, else 0."""
+    if n_species == 1:
+        return x
+    own = torch.nn.functional.one_hot(species, n_species).to(x.dtype)
+    return (own.unsqueeze(2) * x.unsqueeze(1)).flatten(1)
+
+
 def _weight(n_species: int, n_out: int, n_in: int) -> nn.Parameter:
     """``[n_species, n_out, n_in]``, initialised as torch initialises its linear layers."""
     bound = 1.0 / math.sqrt(n_in)

@@ -25,7 +25,8 @@ class DensityModel(Model):
 
     All ways lead to the same numbers, and :meth:`way` chooses:
 
-    - ``closed form``: exported, single scalars; brings its first derivatives itself;
+    - ``closed form``: exported, single scalars, and what their last layers take where nobody differentiates it;
+      brings its first derivatives itself;
     - ``plain``: exported, everything else; torch's operations alone, differentiable as often as one likes;
     - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
     - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
@@ -78,13 +79,17 @@ class DensityModel(Model):
         """Up to which degree the density has to go: as far as features or the targets' tensors need it."""
         return largest_degree(dataset_info, self.max_degree, self.name)
 
-    def way(self, outputs: List[str]) -> str:
+    def way(self, graph: AtomGraph, outputs: List[str]) -> str:
         """Which of the four ways (see the class) leads to these outputs."""
-        count = 0
+        detached = "atomtrain::detached" in graph.extras or not graph.vectors.requires_grad
+        count, beside = 0, 0
         for name, head in self.heads.items():
-            if name in outputs and head.single:
-                count += 1
-        scalars = count == len(outputs)
+            if head.single:
+                if name in outputs:
+                    count += 1
+                if detached and self.last_layers[name] in outputs:
+                    beside += 1
+        scalars = count > 0 and count + beside == len(outputs)
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return "closed form" if scalars and self.has_closed_form else "plain"
         if self.plain:
@@ -106,6 +111,22 @@ class DensityModel(Model):
             "feature": self.n_columns,
             **dict.fromkeys(self.last_layers.values(), self.n_columns),
         }
+
+    @torch.jit.ignore
+    def last_layer_outputs(self) -> Dict[str, str]:
+        """Those of scalars."""
+        return {n: o for n, o in self.last_layers.items() if self.heads[n].scalar}
+
+    @torch.jit.ignore
+    def last_layer_weights(self, target: str) -> Tensor:
+        """See :meth:`atomtrain.model.Model.last_layer_weights`; columns by element."""
+        weight: Tensor = self.heads[target].last_weight()  # type: ignore[operator]
+        return weight.transpose(0, 1).flatten(1)
+
+    @torch.jit.ignore
+    def last_layer_groups(self, target: str) -> int:
+        """One for each element, if each has a head of its own."""
+        return int(self.heads[target].last_weight().shape[0])  # type: ignore[operator]
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:

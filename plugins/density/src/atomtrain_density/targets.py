@@ -3,9 +3,8 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Dict, List, NamedTuple, Tuple
+from collections.abc import Mapping
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +13,6 @@ from atomtrain.errors import DataError, TargetError
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain_density.elements import BySpecies, LinearBySpecies, activation
 from atomtrain_density.tensors import EquivariantBasis, clebsch_gordan
-
-
-def last_layer_names(targets: Iterable[str]) -> Dict[str, str]:
-    """Names of the outputs with targets' last-layer features, by target.
-
-    The ``domain::`` of a target is dropped, but where two targets would then be alike.
-    """
-    short = {name: name.split("::")[-1] for name in targets}
-    times = Counter(short.values())
-    called = {
-        name: title if times[title] == 1 else name.replace("::", "_")
-        for name, title in short.items()
-    }
-    return {name: f"mtt::aux::{title}_last_layer_features" for name, title in called.items()}
 
 
 def irreps_of(target: TargetInfo, architecture: str) -> List[Tuple[int, int, int]]:

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Constants, Growth, Model
-from atomtrain.targets import DatasetInfo
+from atomtrain.targets import DatasetInfo, last_layer_names
 from atomtrain_density import derivatives
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.derivatives import PairBasis
-from atomtrain_density.elements import all_together, columns_by_element, layout_of
+from atomtrain_density.elements import all_together, columns_by_element, layout_of, own_columns
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.pairs import groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
-from atomtrain_density.targets import HeadInputs, add_heads, last_layer_names
+from atomtrain_density.targets import HeadInputs, add_heads
 from atomtrain_density.tensors import PSEUDO_SPECIES
 from atomtrain_soap_bpnn.descriptor import fast
 from atomtrain_soap_bpnn.descriptor.closed import ClosedForm, ScalarsAndGradients
@@ -90,7 +90,7 @@ class SoapBpnn(DensityModel):
     def forward(self, graph: AtomGraph, outputs: List[str]) -> Dict[str, List[Tensor]]:
         """See :meth:`atomtrain.model.Model.forward`."""
         species = self.species_index.index_select(0, graph.types)
-        way = self.way(outputs)
+        way = self.way(graph, outputs)
         if way == "closed form":
             return self._closed_form(graph, species, outputs)
         if way == "fast scalar":
@@ -133,12 +133,16 @@ class SoapBpnn(DensityModel):
         wanted = vectors.requires_grad
         predictions: Dict[str, List[Tensor]] = {}
         for name, head in self.heads.items():
-            if name in outputs:
+            last = self.last_layers[name] in outputs
+            if name in outputs or last:
                 network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
-                y, g = self.closed(
-                    vectors.detach(), graph.centers, graph.neighbors, species, network, wanted
+                y, g, x = self.closed(
+                    vectors.detach(), graph.centers, graph.neighbors, species, network, wanted, last
                 )
-                predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
+                if name in outputs:
+                    predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
+                if last:
+                    predictions[self.last_layers[name]] = [own_columns(x, species, self.n_species)]
         return predictions
 
     def _network(self, hidden: List[Tensor], last: Tensor) -> Network:

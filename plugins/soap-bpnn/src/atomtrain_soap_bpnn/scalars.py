@@ -132,8 +132,8 @@ def slopes(done: Pass, layout: BySpecies, network: Network) -> Slopes:
 
 def scalars_of_few(
     inputs: Inputs, species: Tensor, own: Tensor, network: Network
-) -> Tuple[Tensor, Tensor]:
-    """Scalars and slopes of few atoms in as few operations as possible.
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Scalars, slopes, and what the last layer takes, of few atoms in as few operations as possible.
 
     ``own [n_atoms, n_species]`` is 1 for the element of an atom, else 0. The first layers of all
     elements are for all atoms, of the others each atom gets a copy.
@@ -154,6 +154,7 @@ def scalars_of_few(
         hidden.append(weight)
     g = network.last.index_select(0, species)
     y = (a * g).sum(2)
+    last = a.squeeze(1)
     for k in range(len(hidden), 0, -1):
         g = torch.bmm(torch.ops.aten.silu_backward(g, before[k]), hidden[k - 1])
     g = torch.ops.aten.silu_backward(g, before[0])
@@ -162,7 +163,7 @@ def scalars_of_few(
     of_products = torch.mm(torch.bmm(own.unsqueeze(2), g).flatten(1), first)
     if inputs.n_products > 0:
         of_products.addcmul_(x, (g * linear).sum(2), value=-1.0 / inputs.n_products)
-    return y, of_products
+    return y, of_products, last
 
 
 def scalars(

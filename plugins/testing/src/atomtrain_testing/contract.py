@@ -12,12 +12,18 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from atomtrain.graph import AtomGraph
-from atomtrain.model import Model
+from atomtrain.graph import DETACHED, AtomGraph
+from atomtrain.model import Model, with_leaves
 from atomtrain.model.features import check_declared
 from atomtrain.targets import DatasetInfo
 from atomtrain_testing import structures
-from atomtrain_testing.checks import ConformanceError, check, expect_equal, require
+from atomtrain_testing.checks import (
+    ConformanceError,
+    NotApplicable,
+    check,
+    expect_equal,
+    require,
+)
 from atomtrain_testing.predictions import graph_of, predict, predict_one
 from atomtrain_testing.subject import Subject, run_python
 
@@ -249,6 +255,69 @@ def picklable(subject: Subject) -> None:
     path = subject.new_folder("pickle") / "model.pkl"
     path.write_bytes(buffer.getvalue())
     run_python(UNPICKLE, str(path))
+
+
+@check("builds")
+def last_layers(subject: Subject) -> None:
+    """What the model says its last layers take, times their weights, is what it predicts.
+
+    A model that answers ``Model.last_layer_outputs`` has each of them among its ``feature_outputs``, and a target's
+    block is ``last_layer_weights`` times them, but for a number that is the same for all atoms of an element. Where
+    nobody differentiates them (``atomtrain.graph.DETACHED``), they and the slopes of the target are what they are
+    otherwise. Uncertainties rest on that. Skipped where the model says nothing of its last layers.
+    """
+    spoken = False
+    molecule = structures.some_molecule(subject.atomic_types)
+    for predictor in subject.predictors.values():
+        model = predictor.model
+        for name, output in model.last_layer_outputs().items():
+            spoken = True
+            width = model.feature_outputs().get(output)
+            require(
+                width is not None,
+                f"last_layer_outputs names '{output}' for '{name}', which is not among feature_outputs",
+            )
+            graph = with_leaves(graph_of(model, [molecule]))
+            held = graph._replace(extras={**graph.extras, DETACHED: torch.zeros(0)})
+            found, other = (model(g, [name, output]) for g in (graph, held))
+            block, features = found[name][0], found[output][0].detach()
+            weights = model.last_layer_weights(name).detach()
+            shape = (block.shape[1], width)
+            require(
+                tuple(weights.shape) == shape,
+                f"last_layer_weights('{name}') are {tuple(weights.shape)} instead of {shape} (properties, features)",
+            )
+            rest = block.detach() - features @ weights.t()
+            for element in graph.types.unique():
+                of_element = rest[graph.types == element]
+                expect_equal(
+                    of_element,
+                    of_element[:1].expand_as(of_element),
+                    1e2 * subject.tolerance,
+                    f"'{name}' minus last_layer_weights times '{output}', atoms of element {int(element)}",
+                )
+            groups = model.last_layer_groups(name)
+            if groups > 1:
+                own = (graph.types.unsqueeze(1) == torch.tensor(subject.atomic_types)).unsqueeze(2)
+                rows = features.reshape(len(own), groups, -1)
+                require(
+                    own.shape[1] == groups and not bool((rows * ~own).any()),
+                    f"last_layer_groups('{name}') is {groups}, but atoms have features in columns that are not "
+                    "their element's",
+                )
+            expect_equal(other[output][0].detach(), features, 1e2 * subject.tolerance, output)
+            slopes = [
+                torch.autograd.grad(f[name][0].sum(), graph.vectors, materialize_grads=True)[0]
+                for f in (found, other)
+            ]
+            expect_equal(
+                slopes[1],
+                slopes[0],
+                1e2 * subject.tolerance,
+                f"slopes of '{name}' beside '{output}'",
+            )
+    if not spoken:
+        raise NotApplicable("the model does not say what its last layers take (last_layer_outputs)")
 
 
 # -- pieces ----------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, Mo
 from atomtrain.errors import TargetError, first_line
 from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
-from atomtrain.model.export.wrapper import ExportedModel, uncertain_target
+from atomtrain.model.export.wrapper import ExportedModel, related_target
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import TargetInfo
+from atomtrain.targets import TargetInfo, uncertainty_name
 from atomtrain.tasks import task_of
 
 
@@ -46,14 +46,18 @@ def export_predictor(
     info = predictor.dataset_info
 
     outputs = {name: _output(target) for name, target in info.targets.items()}
-    for name in predictor.model.feature_outputs():
-        outputs[name] = ModelOutput(sample_kind="atom", description="features inside the model")
-    for name in predictor.model.structure_outputs():
-        about = {"unit": "", "description": "features of structures"}
-        of = uncertain_target(name, info)
+    of_structures, of_atoms = predictor.model.structure_outputs(), predictor.model.atom_outputs()
+    for name in (*predictor.model.feature_outputs(), *of_structures):
+        alone = name in of_structures and name not in of_atoms
+        unit = ""
+        about = "features of structures" if name in of_structures else "features inside the model"
+        of = related_target(name, info)
         if of is not None:
-            about = {"unit": of.unit, "description": f"standard deviation of '{of.name}'"}
-        outputs[name] = ModelOutput(sample_kind="system", **about)
+            what = "standard deviation" if name == uncertainty_name(of.name) else "ensemble"
+            unit, about = of.unit, f"{what} of '{of.name}'"
+        outputs[name] = ModelOutput(
+            unit=unit, sample_kind="system" if alone else "atom", description=about
+        )
     try:
         capabilities = ModelCapabilities(
             outputs=outputs,

@@ -3,6 +3,7 @@
 No ``from __future__ import annotations`` here: TorchScript and metatomic read the annotations.
 """
 
+from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import DatasetInfo, TargetInfo, uncertainty_name
+from atomtrain.targets import DatasetInfo, TargetInfo, ensemble_name, uncertainty_name
 from atomtrain.targets.maps import map_labels
 
 
@@ -27,6 +28,7 @@ class ExportedModel(nn.Module):
     """
 
     pooled: List[str]
+    _of_atoms: Dict[str, str]
     _labels: Dict[str, Tuple[Labels, List[List[Labels]], List[Labels]]]
     _system_samples: Labels
     _device: torch.device
@@ -45,10 +47,11 @@ class ExportedModel(nn.Module):
         self._labels = {name: map_labels(target) for name, target in targets.items()}
         of_structures = predictor.model.structure_outputs()
         self.pooled += list(of_structures)
+        self._of_atoms = predictor.model.atom_outputs()
         for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
-            of = uncertain_target(name, predictor.dataset_info)
+            of = related_target(name, predictor.dataset_info)
             if of is not None:  # laid out as the target is
-                self._labels[name] = map_labels(of)
+                self._labels[name] = map_labels(replace(of, num_subtargets=width, gradients=()))
                 continue
             key = Labels("_", torch.tensor([[0]]))
             self._labels[name] = (key, [[]], [Labels.range("feature", width)])
@@ -82,16 +85,22 @@ class ExportedModel(nn.Module):
             rows = _rows(systems, chosen)
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
-        predictions = self.predictor(graph, list(outputs.keys()))
+        names: Dict[str, str] = {}  # by output what the predictor calls it
+        for name, output in outputs.items():
+            names[name] = name
+            if output.sample_kind == "atom" and name in self._of_atoms:
+                names[name] = self._of_atoms[name]
+        predictions = self.predictor(graph, list(names.values()))
 
         atoms = selected_atoms  # samples of per-atom outputs, made when first needed
         results: Dict[str, TensorMap] = {}
         for name, output in outputs.items():
-            if name not in predictions:
+            called = names[name]
+            if called not in predictions:
                 raise ValueError("this model does not predict '" + name + "'")
-            blocks = predictions[name]
+            blocks = predictions[called]
             samples = self._samples_of_systems(n_systems)
-            if name in self.pooled:
+            if called in self.pooled:
                 if output.sample_kind == "atom":
                     raise ValueError("'" + name + "' belongs to structures, not to their atoms")
             else:
@@ -166,9 +175,10 @@ class ExportedModel(nn.Module):
             self._labels[name] = (keys.to(device), moved, of_blocks)
 
 
-def uncertain_target(output: str, dataset_info: DatasetInfo) -> Optional[TargetInfo]:
-    """The target whose standard deviation a model's output is."""
-    named = {uncertainty_name(name): target for name, target in dataset_info.targets.items()}
+def related_target(output: str, dataset_info: DatasetInfo) -> Optional[TargetInfo]:
+    """The target whose standard deviation, or ensemble, a model's output is."""
+    targets = dataset_info.targets.items()
+    named = {f(name): target for f in (uncertainty_name, ensemble_name) for name, target in targets}
     return named.get(output)
 
 

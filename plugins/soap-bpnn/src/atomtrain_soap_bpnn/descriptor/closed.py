@@ -31,7 +31,8 @@ class ScalarsAndGradients(nn.Module):
         species: Tensor,
         network: Network,
         wanted: bool,
-    ) -> Tuple[Tensor, Tensor]:
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         pass
 
 
@@ -96,23 +97,31 @@ class ClosedForm(nn.Module):
         species: Tensor,
         network: Network,
         wanted: bool,
-    ) -> Tuple[Tensor, Tensor]:
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``.
 
+        Beside them, if asked for, what the ``last`` layer takes, ``[n_atoms, n_neurons]``.
         ``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0.
         """
         with torch.no_grad():
             n_atoms, n_species = species.shape[0], self.blocks.n_species
             group = group_of(centers, neighbors, species, n_species)
             if n_atoms * n_species <= self.few and group.shape[0] <= 8 * self.few:
-                y, g = self._pair_by_pair(vectors, group, species, network, wanted)
+                y, g, x = self._pair_by_pair(vectors, group, species, network, wanted)
             else:
-                y, g = self._grouped(vectors, group, species, network, wanted)
-        return y, g
+                y, g, x = self._grouped(vectors, group, species, network, wanted, last)
+        return y, g, x
 
     def _grouped(
-        self, vectors: Tensor, group: Tensor, species: Tensor, network: Network, wanted: bool
-    ) -> Tuple[Tensor, Tensor]:
+        self,
+        vectors: Tensor,
+        group: Tensor,
+        species: Tensor,
+        network: Network,
+        wanted: bool,
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """Pairs laid out by group, atoms by element."""
         kept = self.density.neighborhoods(vectors, group, species.shape[0])
         densities = self.blocks.split(kept.density)[: self.spectrum.n_degrees]
@@ -120,14 +129,17 @@ class ClosedForm(nn.Module):
         inputs = Inputs(x, inverse, self.spectrum.n_normalised)
         layout = by_species(species, self.blocks.n_species)
         done = forward_pass(inputs, layout, network)
+        neurons = vectors
+        if last:
+            neurons = done.after[-1].flatten(0, 1).index_select(0, layout.places)
         if not wanted:
-            return done.scalars, vectors
+            return done.scalars, vectors, neurons
         g = self.spectrum.adjoint(slopes(done, layout, network).products, densities)
-        return done.scalars, self.density.adjoint(kept, g)
+        return done.scalars, self.density.adjoint(kept, g), neurons
 
     def _pair_by_pair(
         self, vectors: Tensor, group: Tensor, species: Tensor, network: Network, wanted: bool
-    ) -> Tuple[Tensor, Tensor]:
+    ) -> Tuple[Tensor, Tensor, Tensor]:
         """The same where time goes by operations: no pair and no atom is laid out anywhere."""
         n_atoms = species.shape[0]
         kept = self.density.pair_by_pair(vectors, group, n_atoms)
@@ -137,10 +149,11 @@ class ClosedForm(nn.Module):
         p = torch.bmm(c.transpose(1, 2), c).reshape(n_atoms, self.pad_products.shape[0])
         x, inverse = self.spectrum.normalised(p.index_select(1, self.unpad_products))
         inputs = Inputs(x, inverse, self.spectrum.n_normalised)
-        scalars, g = scalars_of_few(inputs, species, self.one_hot.index_select(0, species), network)
+        own = self.one_hot.index_select(0, species)
+        scalars, g, neurons = scalars_of_few(inputs, species, own, network)
         if not wanted:
-            return scalars, vectors
+            return scalars, vectors, neurons
         g = g * self.spectrum.sharing
         g = g.index_select(1, self.pad_products).reshape(-1, self.n_columns, self.n_columns)
         g = torch.bmm(c, g).reshape(n_atoms, self.pad.shape[0]).index_select(1, self.unpad)
-        return scalars, self.density.pairs_adjoint(kept, g.reshape(kept.density.shape))
+        return scalars, self.density.pairs_adjoint(kept, g.reshape(kept.density.shape)), neurons
