@@ -41,6 +41,7 @@ DISTRIBUTIONS = (
     "./plugins/inspect",
     "./plugins/compare",
     "./plugins/dynamics",
+    "./plugins/select",
     "./plugins/report",
     "./plugins/wandb",
     "./plugins/tensorboard",

@@ -22,6 +22,7 @@ WRITTEN = {
         "uncertainty.md",
         "compare.md",
         "dynamics.md",
+        "select.md",
         "engines.md",
         "report.md",
         "api.md",
