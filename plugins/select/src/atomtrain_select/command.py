@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, List, Optional  # typer reads them 
 import typer
 
 if TYPE_CHECKING:
-    from atomtrain.data import Structures
+    from atomtrain.data import StructureStore
     from atomtrain_select.choose import Choice
 
 app = typer.Typer(add_completion=False)
@@ -128,18 +128,21 @@ def _check_output(output: Path, inputs: list[str]) -> None:
         raise OutputError(f"-o {output}: is one of the files that are read; give another name")
 
 
-def _read(paths: list[str], length_unit: str) -> Structures:
+def _read(paths: list[str], length_unit: str) -> StructureStore:
+    import torch
+
     from atomtrain.data import Files, Remarks, read_section
     from atomtrain.options import DatasetSection, check_units
 
     given = {"systems": {"read_from": paths, "length_unit": length_unit}, "targets": {}}
     section = DatasetSection.model_validate(given)
     check_units([section])
-    return read_section(section, Files(), Remarks()).store
+    store = read_section(section, Files(), Remarks()).store
+    return store.select(torch.arange(len(store)))
 
 
 def _write(
-    output: Path, pool: Structures, chosen: list[Choice], length_unit: str, way: str
+    output: Path, pool: StructureStore, chosen: list[Choice], length_unit: str, way: str
 ) -> None:
     """The chosen structures in angstrom, each with why and where it was."""
     import ase.io
@@ -162,7 +165,7 @@ def _write(
         ase.io.write(place, frames, format="extxyz")
 
 
-def _lines(pool: Structures, chosen: list[Choice], unit: str, most: int = 10) -> list[str]:
+def _lines(pool: StructureStore, chosen: list[Choice], unit: str, most: int = 10) -> list[str]:
     """The first choices and why."""
     lines = []
     for one in chosen[:most]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput
 
-from atomtrain.data import Structures
+from atomtrain.data import StructureStore
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.evaluation import systems_of
 from atomtrain.model.export.archive import quiet_torchscript
@@ -47,7 +47,7 @@ def features_output(model: AtomisticModel) -> str | None:
 
 def look(
     model: AtomisticModel,
-    structures: Structures,
+    structures: StructureStore,
     length_unit: str,
     *,
     uncertainty: str | None,
@@ -90,7 +90,7 @@ def look(
     )
 
 
-def _check_elements(model: AtomisticModel, structures: Structures) -> None:
+def _check_elements(model: AtomisticModel, structures: StructureStore) -> None:
     known = torch.tensor(model.capabilities().atomic_types)
     strange = ~torch.isin(structures.types, known)
     if bool(strange.any()):
