@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from metatensor.torch import Labels, TensorBlock
+from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
     AtomisticModel,
     ModelEvaluationOptions,
@@ -31,6 +32,7 @@ from atomtrain.data import (
     LoadedSection,
     Remarks,
     StructureStore,
+    check_inputs,
     display,
     pair_list,
     read_section,
@@ -42,6 +44,7 @@ from atomtrain.data.writers import Output, choose_output
 from atomtrain.data.writers.base import Predictions
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
 from atomtrain.graph import volumes
+from atomtrain.model import ExtraInput
 from atomtrain.model.export import load_model
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
@@ -111,6 +114,7 @@ def evaluate_model(
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
+        check_inputs(inputs_of_file(model, loaded.store), loaded.store, section)
     for note in dict.fromkeys([*files.lines, *remarks.notes]):
         log.info(note)
     for warning in dict.fromkeys([*files.warnings, *remarks.warnings]):
@@ -149,6 +153,7 @@ def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureSt
     """The structures of a section, which the ``model`` must know."""
     store = read_section(section, Files(), Remarks(), known=told(model)).store
     _check_elements(model, store)
+    check_inputs(inputs_of_file(model, store), store, section)
     return store
 
 
@@ -164,7 +169,7 @@ def _predictions(
 ) -> tuple[dict[str, Tensor], float]:
     """Predictions of all structures by label key, and the seconds they took."""
     dtype = getattr(torch, model.capabilities().dtype)
-    lists = model.requested_neighbor_lists()
+    lists, inputs = model.requested_neighbor_lists(), requested(model)
     outputs = {
         name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
         for name, target in info.targets.items()
@@ -177,7 +182,7 @@ def _predictions(
     warmup = torch.arange(min(batch_size, len(store)))
     for part in [*[warmup] * (2 if warm_up else 0), *torch.arange(len(store)).split(batch_size)]:
         systems, leaves = systems_of(
-            store, part, lists, info.length_unit, dtype, device, bool(energies)
+            store, part, lists, info.length_unit, dtype, device, bool(energies), inputs
         )
         start = time.perf_counter()
         with quiet_torchscript():
@@ -240,8 +245,9 @@ def systems_of(
     dtype: torch.dtype,
     device: str,
     gradients: bool,
+    inputs: Mapping[str, ModelOutput] | None = None,
 ) -> tuple[list[System], list[Tensor]]:
-    """metatomic systems with the neighbour lists the model asks for; positions, then strains."""
+    """metatomic systems with the neighbour lists and ``inputs`` the model asks for; positions, then strains."""
     systems, all_positions, strains = [], [], []
     for k in part.tolist():
         start, stop = int(store.offsets[k]), int(store.offsets[k + 1])
@@ -261,8 +267,48 @@ def systems_of(
             if gradients:
                 register_autograd_neighbors(system, block)
             system.add_neighbor_list(options, block)
+        for name, wanted in (inputs or {}).items():
+            found = _input(store, k, name, wanted.unit, device, dtype)
+            with warnings.catch_warnings():  # of names that are none of metatomic's
+                warnings.simplefilter("ignore")
+                system.add_data(name, found)
         systems.append(system)
     return systems, [*all_positions, *strains]
+
+
+def requested(model: AtomisticModel) -> dict[str, ModelOutput]:
+    """The inputs beside atoms that a model asks engines for, by name."""
+    asked = getattr(model, "requested_inputs", None)  # not in files of early versions of metatomic
+    return {} if asked is None else dict(asked(use_new_names=True).items())
+
+
+def inputs_of_file(model: AtomisticModel, store: StructureStore) -> dict[str, ExtraInput]:
+    """The same as an architecture says it; how wide they are, the file does not tell, and the ``store`` decides."""
+    widths = {name: label.values.shape[1] for name, label in store.extra.items()}
+    return {
+        name: ExtraInput(one.sample_kind == "atom", one.unit, widths.get(name, 1))
+        for name, one in requested(model).items()
+    }
+
+
+def _input(
+    store: StructureStore, k: int, name: str, unit: str, device: str, dtype: torch.dtype
+) -> TensorMap:
+    """Extra data of structure ``k`` as metatomic has them, which it must have."""
+    label = store.extra[name]
+    first, last = int(store.offsets[k]), int(store.offsets[k + 1])
+    rows = label.values[first:last] if label.per_atom else label.values[k : k + 1]
+    numbers = torch.arange(len(rows), dtype=torch.int32)
+    samples = Labels("system", torch.zeros(1, 1, dtype=torch.int32))
+    if label.per_atom:
+        samples = Labels(["system", "atom"], torch.stack([0 * numbers, numbers], dim=1))
+    values = rows.to(device, dtype)
+    title = name.split("::")[-1].split("/")[0]
+    properties = Labels.range(title if title.isidentifier() else "_", values.shape[1])
+    block = TensorBlock(values, samples.to(device), [], properties.to(device))
+    found = TensorMap(Labels.single().to(device), [block])
+    found.set_info("unit", unit)
+    return found
 
 
 def _pairs(
