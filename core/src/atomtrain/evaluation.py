@@ -45,7 +45,7 @@ from atomtrain.data.writers.base import Predictions
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
 from atomtrain.graph import volumes
 from atomtrain.model import ExtraInput
-from atomtrain.model.export import load_model
+from atomtrain.model.export import load_model, requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
@@ -169,7 +169,7 @@ def _predictions(
 ) -> tuple[dict[str, Tensor], float]:
     """Predictions of all structures by label key, and the seconds they took."""
     dtype = getattr(torch, model.capabilities().dtype)
-    lists, inputs = model.requested_neighbor_lists(), requested(model)
+    lists, inputs = model.requested_neighbor_lists(), requested_inputs(model)
     outputs = {
         name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
         for name, target in info.targets.items()
@@ -276,18 +276,12 @@ def systems_of(
     return systems, [*all_positions, *strains]
 
 
-def requested(model: AtomisticModel) -> dict[str, ModelOutput]:
-    """The inputs beside atoms that a model asks engines for, by name."""
-    asked = getattr(model, "requested_inputs", None)  # not in files of early versions of metatomic
-    return {} if asked is None else dict(asked(use_new_names=True).items())
-
-
 def inputs_of_file(model: AtomisticModel, store: StructureStore) -> dict[str, ExtraInput]:
     """The same as an architecture says it; how wide they are, the file does not tell, and the ``store`` decides."""
     widths = {name: label.values.shape[1] for name, label in store.extra.items()}
     return {
         name: ExtraInput(one.sample_kind == "atom", one.unit, widths.get(name, 1))
-        for name, one in requested(model).items()
+        for name, one in requested_inputs(model).items()
     }
 
 

@@ -111,7 +111,7 @@ def test_few_atoms(normalised: bool, n_hidden: int, species: list[int]) -> None:
 
 
 def test_scalars_without_slopes() -> None:
-    network = network_of(2, 1, True, 3)
+    network = network_of(2, 1, True, 4)
     p = torch.randn(4, N_FEATURES, dtype=torch.float64)
     layout = by_species(torch.tensor([1, 0, 1, 1]), 2)
     inputs = inputs_of(p, True)

@@ -162,6 +162,15 @@ class StructureStore:
         file, frame = self.origins[structure].tolist()
         return f"structure {frame} of '{self.files[file]}'"
 
+    def numbers(self, structure: int) -> dict[str, float]:
+        """Extra data of a structure that are one number, and no mask, by name: ``charge``."""
+        found = {k: v.values for k, v in self.extra.items() if not v.per_atom}
+        return {
+            name: float(values[structure, 0])
+            for name, values in found.items()
+            if values.shape[1] == 1 and not name.endswith("_mask")
+        }
+
     def atoms(self, structure: int, length_unit: str = "angstrom") -> Atoms:
         """A structure as ASE has it, in angstrom; the store itself is in ``length_unit`` (empty: angstrom).
 
@@ -170,15 +179,13 @@ class StructureStore:
         from ase import Atoms
 
         rows = slice(*self.offsets[structure : structure + 2].tolist())
-        numbers = {k: v.values for k, v in self.extra.items() if not v.per_atom}
-        info = {k: float(v[structure]) for k, v in numbers.items() if v.shape[1] == 1}
         factor = conversion(length_unit or "angstrom", "angstrom")
         return Atoms(
             numbers=self.types[rows].numpy(),
             positions=factor * self.positions[rows].numpy(),
             cell=factor * self.cells[structure].numpy(),
             pbc=self.pbc[structure].numpy(),
-            info=info,
+            info=self.numbers(structure),
         )
 
     def atom_indices(self, structures: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from metatomic.torch import (
 from torch import Tensor
 
 from atomtrain.data import StructureStore
-from atomtrain.evaluation import gradients_of, requested, systems_of, told
+from atomtrain.evaluation import gradients_of, systems_of, told
 from atomtrain.graph import sum_over_structures
 from atomtrain.model import STANDARD, ExtraInput
+from atomtrain.model.export import requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 
 GRADIENTS = ("forces", "strain")
@@ -40,7 +41,7 @@ class ExportedFile:
         self.types: list[int] = capabilities.atomic_types
         self.length_unit: str = length_unit or capabilities.length_unit or "angstrom"
         self.angstrom: float = unit_conversion_factor("angstrom", self.length_unit)
-        self.lists, self.inputs = model.requested_neighbor_lists(), requested(model)
+        self.lists, self.inputs = model.requested_neighbor_lists(), requested_inputs(model)
         self.extra_inputs = {
             name: STANDARD.get(name) or ExtraInput(one.sample_kind == "atom", one.unit)
             for name, one in self.inputs.items()
