@@ -65,7 +65,7 @@ def test_a_missing_one_is_named(ions: Path) -> None:
     message = r"extra_data.charge: 'charge' is missing in 1 of 6 structures \(frame 5 of 'ions.xyz'\).*default: 0"
     with pytest.raises(DataError, match=message):
         build(with_charge(), 0)
-    with pytest.raises(DataError, match="structure 5 of 'ions.xyz'; only masks may be missing"):
+    with pytest.raises(DataError, match=r"structure 5 of 'ions.xyz'; only masks may be missing"):
         build(with_charge(allow_missing=True), 0)
 
 

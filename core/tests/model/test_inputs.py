@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from metatensor.torch import Labels, TensorBlock, TensorMap
-from metatomic.torch import ModelEvaluationOptions, ModelOutput, System
+from metatomic.torch import ModelEvaluationOptions, ModelOutput
 from metatomic_ase import MetatomicCalculator
 from torch import Tensor
 

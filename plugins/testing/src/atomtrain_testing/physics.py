@@ -343,10 +343,11 @@ def batch_independence(subject: Subject) -> None:
 def extra_inputs(subject: Subject) -> None:
     """Predictions depend on the extra inputs, each structure's on its own, and one that is missing is an error.
 
-    What the model says it takes beside atoms (``extra_inputs``) changes its main target, for every example of the input.
-    A batch without it is an error: read ``graph.extras[name]``, and put no value of your own in its place, which
-    nobody would notice. All other checks are made with values of these inputs: the second example where a structure
-    is alone (so that invariances are asked where the input does something), others among several structures.
+    What the model says it takes beside atoms (``extra_inputs``) changes its main target, for every example of the
+    input. A batch without it is an error: read ``graph.extras[name]``, and put no value of your own in its place,
+    which nobody would notice. All other checks are made with values of these inputs: the second example where a
+    structure is alone (so that invariances are asked where the input does something), others among several
+    structures.
     """
     if not subject.inputs:
         raise NotApplicable("the model takes nothing beside atoms")
