@@ -15,6 +15,7 @@ WRITTEN = {
         "metatrain.md",
         "coming-from.md",
         "data.md",
+        "inputs.md",
         "tasks.md",
         "ace.md",
         "linear.md",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from metatensor.torch import Labels, TensorBlock
+from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
     AtomisticModel,
     ModelEvaluationOptions,
@@ -32,6 +33,7 @@ from atomtrain.data import (
     LoadedSection,
     Remarks,
     StructureStore,
+    check_inputs,
     display,
     pair_list,
     read_section,
@@ -43,7 +45,8 @@ from atomtrain.data.writers import Output, choose_output
 from atomtrain.data.writers.base import Predictions
 from atomtrain.errors import DataError, OptionsError, OutputError, TargetError, nearest
 from atomtrain.graph import volumes
-from atomtrain.model.export import load_model
+from atomtrain.model import ExtraInput
+from atomtrain.model.export import load_model, requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.options import DatasetSection
 from atomtrain.sections.names import symbols
@@ -124,6 +127,7 @@ def evaluate_model(
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
         _check_elements(model, loaded.store)
+        check_inputs(inputs_of_file(model, loaded.store), loaded.store, section)
     for note in dict.fromkeys([*files.lines, *remarks.notes]):
         log.info(note)
     for warning in dict.fromkeys([*files.warnings, *remarks.warnings]):
@@ -161,6 +165,7 @@ def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureSt
     """The structures of a section, which the ``model`` must know."""
     store = read_section(section, Files(), Remarks(), known=told(model)).store
     _check_elements(model, store)
+    check_inputs(inputs_of_file(model, store), store, section)
     return store
 
 
@@ -203,7 +208,7 @@ def _predictions(
     """
     info, gradients, beside = asked
     dtype = getattr(torch, model.capabilities().dtype)
-    lists = model.requested_neighbor_lists()
+    lists, inputs = model.requested_neighbor_lists(), requested_inputs(model)
     offered = model.capabilities().outputs
     outputs = {
         name: ModelOutput(unit=target.unit, sample_kind="atom" if target.per_atom else "system")
@@ -219,7 +224,7 @@ def _predictions(
     warmup = torch.arange(min(batch_size, len(store)))
     for part in [*[warmup] * (2 if warm_up else 0), *torch.arange(len(store)).split(batch_size)]:
         systems, leaves = systems_of(
-            store, part, lists, info.length_unit, dtype, device, bool(energies)
+            store, part, lists, info.length_unit, dtype, device, bool(energies), inputs
         )
         start = time.perf_counter()
         with quiet_torchscript():
@@ -239,7 +244,7 @@ def _predictions(
             seconds += time.perf_counter() - start
             for name in members:
                 systems, leaves = systems_of(
-                    store, part, lists, info.length_unit, dtype, device, True
+                    store, part, lists, info.length_unit, dtype, device, True, inputs
                 )
                 spread = _spread_of_forces(model, name, systems, leaves, info)
                 there[forces_uncertainty_name(name)] = spread.to("cpu", torch.float64)
@@ -301,8 +306,9 @@ def systems_of(
     dtype: torch.dtype,
     device: str,
     gradients: bool,
+    inputs: Mapping[str, ModelOutput] | None = None,
 ) -> tuple[list[System], list[Tensor]]:
-    """metatomic systems with the neighbour lists the model asks for; positions, then strains."""
+    """metatomic systems with the neighbour lists and ``inputs`` the model asks for; positions, then strains."""
     systems, all_positions, strains = [], [], []
     for k in part.tolist():
         start, stop = int(store.offsets[k]), int(store.offsets[k + 1])
@@ -322,8 +328,42 @@ def systems_of(
             if gradients:
                 register_autograd_neighbors(system, block)
             system.add_neighbor_list(options, block)
+        for name, wanted in (inputs or {}).items():
+            found = _input(store, k, name, wanted.unit, device, dtype)
+            with warnings.catch_warnings():  # of names that are none of metatomic's
+                warnings.simplefilter("ignore")
+                system.add_data(name, found)
         systems.append(system)
     return systems, [*all_positions, *strains]
+
+
+def inputs_of_file(model: AtomisticModel, store: StructureStore) -> dict[str, ExtraInput]:
+    """The same as an architecture says it; how wide they are, the file does not tell, and the ``store`` decides."""
+    widths = {name: label.values.shape[1] for name, label in store.extra.items()}
+    return {
+        name: ExtraInput(one.sample_kind == "atom", one.unit, widths.get(name, 1))
+        for name, one in requested_inputs(model).items()
+    }
+
+
+def _input(
+    store: StructureStore, k: int, name: str, unit: str, device: str, dtype: torch.dtype
+) -> TensorMap:
+    """Extra data of structure ``k`` as metatomic has them, which it must have."""
+    label = store.extra[name]
+    first, last = int(store.offsets[k]), int(store.offsets[k + 1])
+    rows = label.values[first:last] if label.per_atom else label.values[k : k + 1]
+    numbers = torch.arange(len(rows), dtype=torch.int32)
+    samples = Labels("system", torch.zeros(1, 1, dtype=torch.int32))
+    if label.per_atom:
+        samples = Labels(["system", "atom"], torch.stack([0 * numbers, numbers], dim=1))
+    values = rows.to(device, dtype)
+    title = name.split("::")[-1].split("/")[0]
+    properties = Labels.range(title if title.isidentifier() else "_", values.shape[1])
+    block = TensorBlock(values, samples.to(device), [], properties.to(device))
+    found = TensorMap(Labels.single().to(device), [block])
+    found.set_info("unit", unit)
+    return found
 
 
 def _pairs(

@@ -49,7 +49,8 @@ class AtomGraph(NamedTuple):
     vectors: Tensor
     """[n_pairs, 3], positions[neighbors] - positions[centers] + shifts @ cells"""
     extras: Dict[str, Tensor]
-    """further inputs by name: metatomic's extra inputs (``charge``, ``spin_multiplicity``) and what
+    """further inputs by name: those that :meth:`atomtrain.model.Model.extra_inputs` asks for (``charge``,
+    ``spin_multiplicity``), ``[n_structures, width]`` or ``[n_atoms, width]``, other extra data of the options, and what
     :meth:`atomtrain.model.Model.constants` kept for this batch, or :meth:`atomtrain.model.Model.layout` said of it"""
 
 

@@ -16,7 +16,7 @@ def without_mean(x: Tensor) -> Tensor:
     return x - (x @ ROOT).unsqueeze(-1) * ROOT / N_PRODUCTS
 
 
-def network_of(n_species: int, n_hidden: int, normalised: bool) -> Network:
+def network_of(n_species: int, n_hidden: int, normalised: bool, n_atoms: int) -> Network:
     generator = torch.Generator().manual_seed(0)
 
     def weights(*shape: int) -> Tensor:
@@ -30,6 +30,7 @@ def network_of(n_species: int, n_hidden: int, normalised: bool) -> Network:
         weights(n_species, N_NEURONS),
         [weights(n_species, N_NEURONS, N_NEURONS) for _ in range(n_hidden)],
         weights(n_species, 1, N_NEURONS),
+        [weights(n_atoms, N_NEURONS)],
     )
 
 
@@ -43,8 +44,8 @@ def inputs_of(p: Tensor, normalised: bool) -> Inputs:
 
 def atom_by_atom(x: Tensor, species: Tensor, network: Network) -> Tensor:
     found = []
-    for row, s in zip(x, species.tolist(), strict=True):
-        a = torch.nn.functional.silu(network.first[s] @ row + network.offset[s])
+    for row, s, shift in zip(x, species.tolist(), network.shift[0], strict=True):
+        a = torch.nn.functional.silu(network.first[s] @ row + network.offset[s] + shift)
         for weight in network.hidden:
             a = torch.nn.functional.silu(weight[s] @ a)
         found.append(network.last[s] @ a)
@@ -64,8 +65,8 @@ def test_scalars_are_autograds(
     normalised: bool, n_hidden: int, species: list[int], of: str
 ) -> None:
     kinds = torch.tensor(species)
-    network = network_of(3, n_hidden, normalised)
-    weights = [network.first, network.offset, network.last, *network.hidden]
+    network = network_of(3, n_hidden, normalised, len(kinds))
+    weights = [network.first, network.offset, network.last, *network.hidden, *network.shift]
     for weight in weights:
         weight.requires_grad_(True)
     if normalised:  # derivatives are those within the weights without a mean
@@ -98,7 +99,7 @@ def test_scalars_are_autograds(
 @ELEMENTS
 def test_few_atoms(normalised: bool, n_hidden: int, species: list[int]) -> None:
     kinds = torch.tensor(species)
-    network = network_of(3, n_hidden, normalised)
+    network = network_of(3, n_hidden, normalised, len(kinds))
     generator = torch.Generator().manual_seed(1)
     p = torch.randn(len(kinds), N_FEATURES, dtype=torch.float64, generator=generator)
     inputs = inputs_of(p, normalised)
@@ -110,7 +111,7 @@ def test_few_atoms(normalised: bool, n_hidden: int, species: list[int]) -> None:
 
 
 def test_scalars_without_slopes() -> None:
-    network = network_of(2, 1, True)
+    network = network_of(2, 1, True, 4)
     p = torch.randn(4, N_FEATURES, dtype=torch.float64)
     layout = by_species(torch.tensor([1, 0, 1, 1]), 2)
     inputs = inputs_of(p, True)

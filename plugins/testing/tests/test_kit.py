@@ -76,6 +76,7 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
     assert not {n: o.message for n, o in outcomes.items() if o.verdict == "failed"}
     assert {n for n, o in outcomes.items() if o.verdict == "skipped"} == {
         "constants",
+        "extra_inputs",
         "golden",
         "core_heads",
         "last_layers",

@@ -59,6 +59,7 @@ class ArchitectureHooks:
 
         ``hypers`` is the validated instance of the architecture's ``ModelHypers``. On loading
         (``context.purpose`` restart, finetune or export) the core copies the weights in afterwards.
+        What the model takes beside atoms (a charge) it says in :meth:`atomtrain.model.Model.extra_inputs`.
         """
         raise NotImplementedError
 

@@ -8,6 +8,8 @@ from atomtrain.data.batch import Batch as Batch
 from atomtrain.data.batch import BatchSource as BatchSource
 from atomtrain.data.datasets import Datasets as Datasets
 from atomtrain.data.datasets import build_datasets as build_datasets
+from atomtrain.data.inputs import check_inputs as check_inputs
+from atomtrain.data.inputs import unused as unused
 from atomtrain.data.kept import Kept as Kept
 from atomtrain.data.neighbors import PairList as PairList
 from atomtrain.data.neighbors import pair_list as pair_list

@@ -96,11 +96,12 @@ def whole_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
 
 
 def kinds(store: StructureStore) -> np.ndarray:
-    """A number for each sequence of elements with its periodicity, [n]."""
+    """A number for each sequence of elements with its periodicity and extra data (a charge), [n]."""
     types, pbc = store.types.numpy(), store.pbc.numpy()
     known: dict[bytes, int] = {}
+    states = store.states
     keys = (
-        types[a:b].tobytes() + pbc[k].tobytes()
+        types[a:b].tobytes() + pbc[k].tobytes() + states[k]
         for k, (a, b) in enumerate(pairwise(store.offsets.tolist()))
     )
     return np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.int64)

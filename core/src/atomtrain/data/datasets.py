@@ -171,6 +171,7 @@ def _read(
         some = frames[np.linspace(0, len(frames) - 1, min(LOOKED_AT, len(frames))).astype(int)]
         found = read_section(section, files, remarks, default_kind, known, only=some)
         assert isinstance(opened.file, StoreFile)
+        _check_extra(section, files, frames)
         lazy = LazySection(section, files, opened.file, frames, default_kind, found.targets)
         return replace(found, lazy=lazy, frames=frames.tolist())
 
@@ -200,6 +201,17 @@ def _read(
     remarks.notes = list(dict.fromkeys([*files.lines, *remarks.notes]))
     remarks.warnings = list(dict.fromkeys([*files.warnings, *remarks.warnings]))
     return parts, splits, window
+
+
+def _check_extra(section: DatasetSection, files: Files, frames: np.ndarray) -> None:
+    """Raise DataError unless the extra data are there for all ``frames``: a training is to find no gap on its way.
+
+    Those of structures, which are few numbers, are read for it.
+    """
+    opened = SectionFiles(section, files, only=frames.tolist())
+    for name, extra in section.extra_data.items():
+        if not extra.per_atom and not extra.allow_missing:
+            opened.numbers("extra_data", name, opened.info("extra_data", name))
 
 
 def _too_large(options: Options, files: Files, memory_budget: float) -> tuple[set[DataFile], int]:

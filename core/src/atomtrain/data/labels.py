@@ -144,6 +144,9 @@ class SectionFiles:
         section: TargetSection = getattr(self.section, part)[name]
         source = self._open(section, f"target '{name}'", part, name)
         rows = source.checked.target(source.key, info, source.wanted)
+        default = getattr(section, "default", None)  # extra data may have one
+        if default is not None:
+            rows.values[~rows.there], rows.there[:] = default, True
         return source.label(rows, nan_is_missing=info.width > 1 and not info.is_energy)
 
     @property
@@ -349,18 +352,21 @@ class SectionFiles:
         key = section.key
         if key == EXTRAPOLATED and key not in file.keys:
             key = "energy"
-        return _Source(file, wanted, key, section.allow_missing, what)
+        remedy = f"set allow_missing: true to train {what} on the others"
+        if extra:
+            remedy = "give the others a default (default: 0)"
+        return _Source(file, wanted, key, section.allow_missing, remedy)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a label is read: the file, opened, and what the options say; ``what`` is for messages."""
+    """Where a label is read: the file, opened, and what the options say; ``remedy`` for where it is not there."""
 
     file: DataFile
     wanted: Wanted
     key: str
     allow_missing: bool
-    what: str
+    remedy: str
 
     @property
     def checked(self) -> DataFile:
@@ -438,8 +444,7 @@ class _Source:
             missing = self._structures(lacking, rows)
             raise DataError(
                 f"{where}: {rows.name} is missing in {len(missing)} of {len(structures)} "
-                f"structures ({self.file.named(missing)}); complete the data, or set "
-                f"allow_missing: true to train {self.what} on the others"
+                f"structures ({self.file.named(missing)}); complete the data, or {self.remedy}"
             )
         mask = there & np.isfinite(rows.values)
         values = np.where(mask, rows.values, 0.0)

@@ -218,7 +218,7 @@ def _without_gaps(
         raise DataError(
             f"{section.where('extra_data', name)}: '{name}' is missing (or NaN) for {len(rows)} of "
             f"{len(store)} structures, the first being {store.origin(int(rows[0]))}; only masks "
-            "may be missing, complete the data"
+            "may be missing: complete the data, or give what lacks it a default (default: 0)"
         )
     notes.append(
         f"'{name}' is missing for {len(rows)} of {len(store)} structures: where there is no mask, "

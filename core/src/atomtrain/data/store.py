@@ -122,21 +122,33 @@ class StructureStore:
 
     @cached_property
     def fingerprints(self) -> list[bytes]:
-        """A hash of each structure: positions, elements, cell and periodicity."""
+        """A hash of each structure: positions, elements, cell and periodicity, and what else belongs to all of it.
+
+        The same atoms with another charge are another structure.
+        """
         bounds = self.offsets.tolist()
         # plain bytes: slices of arrays would take most of the time
         positions, types, cells, pbc = (
             tensor.contiguous().numpy().data.cast("B")
             for tensor in (self.positions, self.types, self.cells, self.pbc)
         )
-        found = []
+        found, states = [], self.states
         for k, (start, stop) in enumerate(pairwise(bounds)):
             digest = hashlib.blake2b(positions[24 * start : 24 * stop], digest_size=16)
             digest.update(types[8 * start : 8 * stop])
             digest.update(cells[72 * k : 72 * k + 72])
             digest.update(pbc[3 * k : 3 * k + 3])
+            digest.update(states[k])
             found.append(digest.digest())
         return found
+
+    @property
+    def states(self) -> list[bytes]:
+        """What the extra data say of each structure as a whole; empty where there are none."""
+        rows = [v.values for _, v in sorted(self.extra.items()) if not v.per_atom]
+        if not rows:
+            return [b""] * len(self)
+        return [row.tobytes() for row in torch.cat(rows, dim=1).contiguous().numpy()]
 
     def first_with(self, types: Sequence[int]) -> int:
         """The first structure that has an atom of one of these ``types``; one must have."""
@@ -150,8 +162,20 @@ class StructureStore:
         file, frame = self.origins[structure].tolist()
         return f"structure {frame} of '{self.files[file]}'"
 
+    def numbers(self, structure: int) -> dict[str, float]:
+        """Extra data of a structure that are one number, and no mask, by name: ``charge``."""
+        found = {k: v.values for k, v in self.extra.items() if not v.per_atom}
+        return {
+            name: float(values[structure, 0])
+            for name, values in found.items()
+            if values.shape[1] == 1 and not name.endswith("_mask")
+        }
+
     def atoms(self, structure: int, length_unit: str = "angstrom") -> Atoms:
-        """A structure as ASE has it, in angstrom; the store itself is in ``length_unit`` (empty: angstrom)."""
+        """A structure as ASE has it, in angstrom; the store itself is in ``length_unit`` (empty: angstrom).
+
+        ``info`` has the extra data of the structure that are one number (``charge``).
+        """
         from ase import Atoms
 
         rows = slice(*self.offsets[structure : structure + 2].tolist())
@@ -161,6 +185,7 @@ class StructureStore:
             positions=factor * self.positions[rows].numpy(),
             cell=factor * self.cells[structure].numpy(),
             pbc=self.pbc[structure].numpy(),
+            info=self.numbers(structure),
         )
 
     def atom_indices(self, structures: Tensor) -> Tensor:
@@ -199,7 +224,10 @@ def concatenated(
     labels: dict[str, Label] | None = None,
     extra: dict[str, Label] | None = None,
 ) -> StructureStore:
-    """The structures of several stores, with these labels; where they came from, if all of them know it."""
+    """The structures of several stores, with these labels; where they came from, if all of them know it.
+
+    Extra data that are not given are those that all of them have in one form.
+    """
     files: list[str] = []
     origins = []
     for store in stores:
@@ -207,6 +235,10 @@ def concatenated(
             origins.append(store.origins + torch.tensor([len(files), 0]))
             files += store.files
     known = len(origins) == len(stores)
+    if extra is None:
+        forms = [{(k, v.per_atom, v.values.shape[1]) for k, v in s.extra.items()} for s in stores]
+        common = sorted(name for name, _, _ in set.intersection(*forms))
+        extra = {name: Label.joined([s.extra[name] for s in stores]) for name in common}
     return StructureStore(
         positions=torch.cat([s.positions for s in stores]),
         types=torch.cat([s.types for s in stores]),
@@ -214,17 +246,18 @@ def concatenated(
         pbc=torch.cat([s.pbc for s in stores]),
         offsets=offsets_of(torch.cat([s.n_atoms for s in stores])),
         labels=labels or {},
-        extra=extra or {},
+        extra=extra,
         files=files if known else [],
         origins=torch.cat(origins) if known else None,
     )
 
 
 def fingerprint(store: StructureStore, labels: bool = True) -> str:
-    """Hash of all structures, with their labels or without."""
+    """Hash of all structures and extra data, with their labels or without."""
     digest = hashlib.sha256()
     tensors = [store.positions, store.types, store.cells, store.pbc, store.offsets]
-    for name, label in sorted(store.labels.items()) if labels else ():
+    wanted = {**(store.labels if labels else {}), **store.extra}
+    for name, label in sorted(wanted.items()):
         digest.update(name.encode())
         tensors += [label.values] + ([] if label.mask is None else [label.mask])
     for tensor in tensors:

@@ -10,7 +10,7 @@ classes it compiles and does not understand strings.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,24 @@ class Constants:
     per_pair: Dict[str, Tensor] = field(default_factory=dict)
     per_structure: Dict[str, Tensor] = field(default_factory=dict)
     key: str = ""
+
+
+@dataclass(frozen=True)
+class ExtraInput:
+    """An input beside the atoms: ``[n_structures, width]``, or ``[n_atoms, width]`` if it is ``per_atom``.
+
+    ``unit`` is what the model wants it in, where it has one. ``examples`` are values it may have, at least two, for
+    checks; the first is also what a structure gets of which nothing is known. Raises ValueError for fewer.
+    """
+
+    per_atom: bool = False
+    unit: str = ""
+    width: int = 1
+    examples: Tuple[float, ...] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if len(set(self.examples)) < 2 or self.width < 1:
+            raise ValueError("an ExtraInput needs two examples that differ, and a width from 1")
 
 
 class Model(nn.Module):
@@ -142,6 +160,17 @@ class Model(nn.Module):
 
         By output the name under which ``forward`` gives it of atoms, ``[n_atoms, width]``; the exported model
         offers both under the name of the output.
+        """
+        return {}
+
+    @torch.jit.ignore
+    def extra_inputs(self) -> Dict[str, ExtraInput]:
+        """What the model takes beside atoms, by name; ``forward`` finds it in ``graph.extras``.
+
+        Names are metatomic's (``charge``, ``spin_multiplicity``: :data:`atomtrain.model.inputs.STANDARD`), or
+        ``<domain>::<name>``. The core has them come with every batch, from ``extra_data`` of the options, and with
+        every call of the exported model, from the engine; where one is missing, that is an error. Models inside
+        others are asked as well.
         """
         return {}
 

@@ -275,6 +275,18 @@ Target = Annotated[
 ]
 
 
+class ExtraSection(TargetSection):
+    """Values that are no target. In the file also just the path they are read from."""
+
+    default: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """What structures have for which the data say nothing. Absent: that is an error."""
+
+
+ExtraData = Annotated[
+    ExtraSection, BeforeValidator(_at_path, json_schema_input_type=ExtraSection | str | Texts)
+]
+
+
 def _known_name(name: Any) -> Any:
     """A name that a target may have."""
     wrong = bad_target_name(name)
@@ -299,10 +311,11 @@ class DatasetSection(Section):
     targets: Annotated[dict[TargetName, Target], BeforeValidator(peer.todays_names)] = {}
     """What to train on, by name: one of metatomic's standard names (``energy``), a variant of one
     (``energy/pbe``) or ``<domain>::<name>``. Each a section, or just a path."""
-    extra_data: dict[str, Target] = {}
-    """Further values that losses or models need, written like targets. Those called
-    ``<target>_mask`` say where the target counts: not where they are 0, nor, with
-    ``allow_missing: true``, where they are missing. Others may not be missing."""
+    extra_data: dict[str, ExtraData] = {}
+    """Further values that losses or models need, written like targets: inputs of the architecture by
+    metatomic's names (``charge``, ``spin_multiplicity``), which may only be missing where they have a
+    ``default``. Those called ``<target>_mask`` say where the target counts: not where they are 0, nor,
+    with ``allow_missing: true``, where they are missing."""
     indices: Indices | str | None = None
     """Take only these structures (counted from 0): a list, or a text file of them."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from atomtrain.model.export import requested_inputs
 from atomtrain.sections import in_lines
 from atomtrain.sections.names import symbols
 from atomtrain.targets import GRADIENT_NAMES, DatasetInfo
@@ -66,6 +67,7 @@ def describe_model(model: AtomisticModel) -> dict[str, Any]:
     )
     described["capabilities"] = {
         "outputs": {name: output.unit for name, output in capabilities.outputs.items()},
+        "inputs": {name: one.sample_kind for name, one in requested_inputs(model).items()},
         "atomic_types": list(capabilities.atomic_types),
         "cutoffs": [options.cutoff for options in model.requested_neighbor_lists()],
         "interaction_range": capabilities.interaction_range,
@@ -150,6 +152,8 @@ def _capabilities(described: Mapping[str, Any]) -> Rows:
         rows.append(("elements", symbols(capabilities["atomic_types"], " ")))
         for name, output_unit in capabilities["outputs"].items():
             rows.append((f"output {name}", f"in {output_unit}" if output_unit else ""))
+    for name, kind in capabilities["inputs"].items():
+        rows.append((f"input {name}", f"of every {kind}"))
     cutoffs = ", ".join(f"{cutoff:g}" for cutoff in capabilities["cutoffs"]) or "none"
     reach = f"{capabilities['interaction_range']:g}"
     return [

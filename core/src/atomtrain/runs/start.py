@@ -13,11 +13,19 @@ from typing import Any
 import torch
 
 from atomtrain.contract import BuildContext
-from atomtrain.data import Batch, BatchSource, Datasets, StructureStore
+from atomtrain.data import (
+    Batch,
+    BatchSource,
+    Datasets,
+    StructureStore,
+    check_inputs,
+    unused,
+)
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.base import Model
 from atomtrain.model.growth import Growth
 from atomtrain.model.heads import retarget, split_targets
+from atomtrain.model.inputs import inputs_of
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import Finetune, finetuning
 from atomtrain.plugins.restore import Restored, build_model, restore
@@ -76,6 +84,7 @@ def from_scratch(plan: Plan, data: Datasets) -> Start:
     torch.manual_seed(plan.options.seed)
     context = BuildContext("train", plan.hypers, open=plan.checkpoints.open)
     model = build_model(plan.architecture, plan.model_hypers, data.info, context)
+    _check_inputs(plan, data, model)
     predictor = Predictor(model, data.info)
     fit_affines(
         predictor, data.train.sample, plan.hypers, list(data.info.targets), plan.checkpoints
@@ -144,6 +153,7 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
             f"cannot restart with another model ({changed}); use the checkpoint's values, or "
             "train anew without --restart"
         )
+    _check_inputs(plan, data, restored.predictor.model)
     old, info = restored.predictor.dataset_info, data.info
     if old.targets != info.targets or not set(info.atomic_types) <= set(old.atomic_types):
         raise CheckpointError(
@@ -211,6 +221,7 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     _check_architecture(plan, checkpoint, where)
     torch.manual_seed(plan.options.seed)
     restored = restore(checkpoint, "finetune", plan.hypers)
+    _check_inputs(plan, data, restored.predictor.model)
     known_types = set(restored.predictor.dataset_info.atomic_types)
     added = sorted(set(data.info.atomic_types) - known_types)
     _check_unit(data.info, restored.predictor.dataset_info)
@@ -255,7 +266,7 @@ def _grown(
     context = BuildContext("finetune", plan.hypers, restored.checkpoint)
     sample = data.train.sample
     is_new = torch.isin(sample.types, torch.tensor(added))
-    structures = replace(sample, labels={}, extra={})
+    structures = replace(sample, labels={})
     if bool(is_new.any()):  # else there is nothing of them, and others are looked at
         structures = structures.select(sample.structure[is_new].unique())
     try:
@@ -288,6 +299,20 @@ def _own_errors(checkpoint: dict[str, Any], info: DatasetInfo) -> dict[str, floa
         for name, target in info.targets.items()
         if name in found and "rmse" in found[name] and target.error_per(totals=totals) == "atom"
     }
+
+
+def _check_inputs(plan: Plan, data: Datasets, model: Model) -> None:
+    """Raise OptionsError unless the data have what the model takes beside atoms; warn of what it does not take.
+
+    All sets have the extra data of the first section, and in one form.
+    """
+    inputs, sample = inputs_of(model), data.train.sample
+    check_inputs(inputs, sample, plan.options.training_set[0])
+    for name in unused(inputs, sample):
+        log.warning(
+            f"{plan.options.training_set[0].where('extra_data', name)}: nothing takes '{name}': it is neither an input "
+            f"of the model ({', '.join(inputs) or 'it has none'}) nor a mask"
+        )
 
 
 def _check_architecture(plan: Plan, checkpoint: dict[str, Any], what: str) -> None:

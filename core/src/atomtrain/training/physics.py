@@ -59,7 +59,7 @@ def _energies_and_gradients(
     """What the baseline says of every label it knows, in physical units and float64."""
     info = predictor.dataset_info
     names = [name for name in info.targets if name in store.labels]
-    bare, device = replace(store, labels={}, extra={}), predictor.type_index.device
+    bare, device = replace(store, labels={}), predictor.type_index.device
     source = BatchSource(bare, baseline.cutoff, torch.float64, device=device)
     parts: dict[str, list[Tensor]] = {}
     for batch in source.epoch(epoch_batches(store.n_atoms, batch_size=32)):

@@ -17,6 +17,8 @@ from torch import Tensor
 from atomtrain.data import StructureStore
 from atomtrain.evaluation import gradients_of, systems_of, told
 from atomtrain.graph import sum_over_structures
+from atomtrain.model import STANDARD, ExtraInput
+from atomtrain.model.export import requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 
 GRADIENTS = ("forces", "strain")
@@ -39,7 +41,11 @@ class ExportedFile:
         self.types: list[int] = capabilities.atomic_types
         self.length_unit: str = length_unit or capabilities.length_unit or "angstrom"
         self.angstrom: float = unit_conversion_factor("angstrom", self.length_unit)
-        self.lists = model.requested_neighbor_lists()
+        self.lists, self.inputs = model.requested_neighbor_lists(), requested_inputs(model)
+        self.extra_inputs = {
+            name: STANDARD.get(name) or ExtraInput(one.sample_kind == "atom", one.unit)
+            for name, one in self.inputs.items()
+        }
         offered, targets = dict(capabilities.outputs.items()), told(model)
         self.only_energies = bool(targets) and all(t.is_energy for t in targets.values())
         self.outputs: dict[str, ModelOutput] = {}
@@ -68,7 +74,14 @@ class ExportedFile:
     ) -> dict[str, Tensor]:
         """Each output ``[n_samples, n]``; with ``gradients`` those of energies too, by label key."""
         systems, leaves = systems_of(
-            store, part, self.lists, self.length_unit, self.dtype, self.device, gradients
+            store,
+            part,
+            self.lists,
+            self.length_unit,
+            self.dtype,
+            self.device,
+            gradients,
+            self.inputs,
         )
         options = ModelEvaluationOptions(self.length_unit, outputs, selected)
         with quiet_torchscript():

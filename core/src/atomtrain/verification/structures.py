@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from atomtrain.data import StructureStore
+from atomtrain.data import Label, StructureStore
 from atomtrain.data.store import concatenated, offsets_of
+from atomtrain.model import ExtraInput
 
 ATOMS = 60
 """Larger structures are cut down to so many atoms: more would find no more."""
@@ -34,13 +36,19 @@ def _cut(one: StructureStore, n: int) -> StructureStore:
     """The ``n`` atoms nearest to the first, with nothing where the others were."""
     near = (one.positions - one.positions[0]).norm(dim=1).argsort(stable=True)[:n].sort().values
     counts = torch.tensor([len(near)])
+    extra = {name: v.take(near) if v.per_atom else v for name, v in one.extra.items()}
     return StructureStore(
-        one.positions[near], one.types[near], one.cells, one.pbc, offsets_of(counts)
+        one.positions[near], one.types[near], one.cells, one.pbc, offsets_of(counts), extra=extra
     )
 
 
-def made_up(atomic_types: list[int], angstrom: float) -> StructureStore:
-    """Two molecules and a crystal of these elements: random places 2 angstrom or so from one another."""
+def made_up(
+    atomic_types: list[int], angstrom: float, inputs: Mapping[str, ExtraInput] | None = None
+) -> StructureStore:
+    """Two molecules and a crystal of these elements: random places 2 angstrom or so from one another.
+
+    Of the ``inputs`` they have one example after the other.
+    """
     corners = torch.cartesian_prod(*3 * [torch.arange(2.0, dtype=torch.float64)])
     sizes, periodic = [5, 8, 8], torch.tensor([False, False, True])
     types = torch.tensor(atomic_types).repeat(sum(sizes))[: sum(sizes)]
@@ -51,6 +59,11 @@ def made_up(atomic_types: list[int], angstrom: float) -> StructureStore:
         pbc=periodic[:, None].repeat(1, 3),
         offsets=offsets_of(torch.tensor(sizes)),
     )
+    for name, one in (inputs or {}).items():
+        examples = torch.tensor(one.examples, dtype=torch.float64)
+        rows = torch.arange(len(types) if one.per_atom else len(sizes))
+        values = examples[rows % len(examples)].unsqueeze(1).repeat(1, one.width)
+        store.extra[name] = Label(values, one.per_atom)
     return _rattled(store, angstrom)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atomtrain.data import StructureStore
 from atomtrain.errors import VerificationError, first_line
-from atomtrain.model import Predictor
+from atomtrain.model import Predictor, inputs_of
 from atomtrain.model.export import load_model, save_model
 from atomtrain.verification.calls import (
     ExportedFile,
@@ -98,7 +98,8 @@ def verify(
     try:
         file = ExportedFile(model, device, length_unit)
         if structures is None or len(structures) == 0:
-            store = made_up(file.types, file.angstrom)
+            known = inputs_of(predictor.model) if predictor is not None else {}
+            store = made_up(file.types, file.angstrom, known or file.extra_inputs)
         else:
             store = few_small(structures, file.angstrom)
         trained: dict[str, Wanted] = {}

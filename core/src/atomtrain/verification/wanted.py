@@ -42,7 +42,7 @@ def of_predictor(
     dtype = torch.float64 if torch.float64 in floats else torch.float32
     model.to(dtype)
     same = max(SAME[dtype], SAME[file.precision])
-    source = BatchSource(replace(store, labels={}, extra={}), model.cutoff, dtype)
+    source = BatchSource(replace(store, labels={}), model.cutoff, dtype)
     graph = with_leaves(source.batch(torch.arange(len(store))).graph)
     known = {*info.targets, *model.feature_outputs(), *model.structure_outputs()}
     names = [name for name in file.outputs if name in known]

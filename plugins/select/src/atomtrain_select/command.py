@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, List, Optional  # typer reads them 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atomtrain.data import StructureStore
     from atomtrain_select.choose import Choice
 
@@ -58,7 +60,7 @@ def select(  # noqa: PLR0913 (each is an option)
     """Choose structures of a pool to label next, by what a model knows of them."""
     from atomtrain.data.readers import paths_of
     from atomtrain.errors import OptionsError
-    from atomtrain.model.export import load_model
+    from atomtrain.model.export import load_model, requested_inputs
     from atomtrain_select.choose import Pool, choose
     from atomtrain_select.seen import features_output, look, uncertainty_output
 
@@ -82,8 +84,9 @@ def select(  # noqa: PLR0913 (each is an option)
         raise OptionsError(
             f"'{model}' gives no features ('features') to measure distances in; choose --by uncertainty"
         )
-    pool = _read(pool_files, length_unit)
-    labelled = _read(known_files, length_unit) if known_files and features else None
+    inputs = requested_inputs(opened)
+    pool = _read(pool_files, length_unit, inputs)
+    labelled = _read(known_files, length_unit, inputs) if known_files and features else None
     uncertainties, of_pool = look(
         opened, pool, length_unit, uncertainty=uncertainty, features=features
     )
@@ -128,13 +131,18 @@ def _check_output(output: Path, inputs: list[str]) -> None:
         raise OutputError(f"-o {output}: is one of the files that are read; give another name")
 
 
-def _read(paths: list[str], length_unit: str) -> StructureStore:
+def _read(paths: list[str], length_unit: str, inputs: Iterable[str]) -> StructureStore:
+    """The structures, with what else the model needs to know of them."""
     import torch
 
     from atomtrain.data import Files, Remarks, read_section
     from atomtrain.options import DatasetSection, check_units
 
-    given = {"systems": {"read_from": paths, "length_unit": length_unit}, "targets": {}}
+    given = {
+        "systems": {"read_from": paths, "length_unit": length_unit},
+        "targets": {},
+        "extra_data": {name: {"key": name} for name in inputs},
+    }
     section = DatasetSection.model_validate(given)
     check_units([section])
     store = read_section(section, Files(), Remarks()).store

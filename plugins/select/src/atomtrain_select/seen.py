@@ -9,6 +9,7 @@ from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput
 from atomtrain.data import StructureStore
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.evaluation import systems_of
+from atomtrain.model.export import requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.sections.names import symbols
 
@@ -69,12 +70,15 @@ def look(
     if features is not None:
         outputs[features] = ModelOutput(sample_kind="atom")
     options = ModelEvaluationOptions(length_unit, outputs)
-    lists, dtype = model.requested_neighbor_lists(), getattr(torch, capabilities.dtype)
+    lists, inputs = model.requested_neighbor_lists(), requested_inputs(model)
+    dtype = getattr(torch, capabilities.dtype)
     found: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     with torch.no_grad(), quiet_torchscript():
         for k in range(len(structures)):
             part = torch.tensor([k])
-            systems, _ = systems_of(structures, part, lists, length_unit, dtype, device, False)
+            systems, _ = systems_of(
+                structures, part, lists, length_unit, dtype, device, False, inputs
+            )
             results = model(systems, options, check_consistency=False)
             for name in outputs:
                 values = results[name].block().values.to("cpu", torch.float64)

@@ -84,3 +84,15 @@ class ModelHypers(Section):
     that is an energy in eV; without any, or with lengths not in angstrom, it is refused."""
     long_range: LongRange = LongRange()
     """Long-range interactions."""
+    extra_inputs: list[Literal["charge", "spin_multiplicity"]] = []
+    """What is known of structures beside their atoms, from ``extra_data`` of these names: total ``charge``
+    and ``spin_multiplicity`` (1 for a singlet). The networks see them beside the features; an exported model
+    asks engines for them."""
+
+    @model_validator(mode="after")
+    def _inputs_are_seen(self) -> ModelHypers:
+        if self.extra_inputs and self.bpnn.num_hidden_layers == 0:
+            raise ValueError("extra_inputs needs a hidden layer (bpnn.num_hidden_layers from 1)")
+        if len(set(self.extra_inputs)) < len(self.extra_inputs):
+            raise ValueError("extra_inputs has the same input twice")
+        return self

@@ -4,20 +4,21 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Constants, Growth, Model
+from atomtrain.model import Constants, ExtraInput, Growth, Model
 from atomtrain.targets import DatasetInfo, last_layer_names
 from atomtrain_density import derivatives
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.derivatives import PairBasis
 from atomtrain_density.elements import all_together, columns_by_element, layout_of, own_columns
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
+from atomtrain_density.inputs import InputShift
 from atomtrain_density.pairs import groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.targets import HeadInputs, add_heads
@@ -80,6 +81,9 @@ class SoapBpnn(DensityModel):
         if hypers.long_range.enable:
             self.long_range = _long_range(hypers, self.n_hidden)
             self.interaction_range = math.inf
+        self.inputs = None
+        if hypers.extra_inputs:
+            self.inputs = InputShift(hypers.extra_inputs, self.n_species, n_neurons)
         self.n_columns = self.n_hidden * (self.n_species if self.legacy else 1)
         self.has_closed_form = self.symmetric and self.long_range is None
         self.heads = nn.ModuleDict()
@@ -102,10 +106,11 @@ class SoapBpnn(DensityModel):
 
         if self.legacy:
             layout = layout_of(graph, species, self.n_species)
-            hidden = self.network(features, layout)
+            hidden = self.network(features, layout, self._shift(graph, species))
         else:
             layout = all_together(species)
-            hidden = self.shared_network(features, species).unsqueeze(0)
+            shift = self._shift(graph, species)
+            hidden = self.shared_network(features, species, shift).unsqueeze(0)
 
         if self.long_range is not None:
             of_atoms = hidden.flatten(0, 1).index_select(0, layout.places)
@@ -135,7 +140,8 @@ class SoapBpnn(DensityModel):
         for name, head in self.heads.items():
             last = self.last_layers[name] in outputs
             if name in outputs or last:
-                network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
+                shift = self._shift(graph, species)
+                network = self._network(head.hidden_weights(), head.last_weight(), shift)  # type: ignore[operator]
                 y, g, x = self.closed(
                     vectors.detach(), graph.centers, graph.neighbors, species, network, wanted, last
                 )
@@ -145,10 +151,27 @@ class SoapBpnn(DensityModel):
                     predictions[self.last_layers[name]] = [own_columns(x, species, self.n_species)]
         return predictions
 
-    def _network(self, hidden: List[Tensor], last: Tensor) -> Network:
+    def _network(
+        self, hidden: List[Tensor], last: Tensor, shift: Optional[Tensor] = None
+    ) -> Network:
         """All layers of one scalar; ``hidden`` and ``last`` are those of its head."""
         first, offset = self.network.folded()
-        return Network(first, offset, self.network.hidden() + hidden, last)
+        shifts: List[Tensor] = []
+        if shift is not None:
+            shifts.append(shift)
+        return Network(first, offset, self.network.hidden() + hidden, last, shifts)
+
+    def _shift(self, graph: AtomGraph, species: Tensor) -> Optional[Tensor]:
+        """What the extra inputs add in the first layer, ``[n_atoms, n_neurons]``, if there are any."""
+        shift: Optional[Tensor] = None
+        if self.inputs is not None:
+            shift = self.inputs(graph, species)
+        return shift
+
+    @torch.jit.ignore
+    def extra_inputs(self) -> Dict[str, ExtraInput]:
+        """See :meth:`atomtrain.model.Model.extra_inputs`."""
+        return {} if self.inputs is None else self.inputs.declared()
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -250,7 +273,8 @@ class SoapBpnn(DensityModel):
         """What :meth:`forward` gives where one scalar is all that is wanted."""
         head = self.heads[name]
         layout = layout_of(graph, species, self.n_species)
-        network = self._network(head.hidden_weights(), head.last_weight())  # type: ignore[operator]
+        shift = self._shift(graph, species)
+        network = self._network(head.hidden_weights(), head.last_weight(), shift)  # type: ignore[operator]
         if not graph.vectors.requires_grad:
             features = self.fast_features(graph, species)[0]
             inputs = Inputs(features, torch.ones_like(features[:, :1]), 0)  # no slopes are wanted

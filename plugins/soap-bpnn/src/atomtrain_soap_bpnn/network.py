@@ -5,7 +5,7 @@ One network per element (Behler-Parrinello, doi 10.1103/PhysRevLett.98.146401) i
 """
 
 from itertools import pairwise
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +115,13 @@ class NetworkBySpecies(nn.Module):
             self.first.weight = nn.Parameter(weight, requires_grad=False)
             self.is_folded = True
 
-    def forward(self, features: Tensor, layout: BySpecies) -> Tensor:
-        """``[n_atoms, n_features] -> [n_species, width, n_out]``; all products if no layers follow."""
+    def forward(
+        self, features: Tensor, layout: BySpecies, shift: Optional[Tensor] = None
+    ) -> Tensor:
+        """``[n_atoms, n_features] -> [n_species, width, n_out]``; all products if no layers follow.
+
+        ``shift [n_atoms, n_out]`` is added in the first layer.
+        """
         shape = [layout.n_species, layout.width, self.n_out]
         if not self.has_layers:
             x = features.index_select(0, layout.rows).reshape(shape)
@@ -127,7 +132,10 @@ class NetworkBySpecies(nn.Module):
             features = features.index_select(0, layout.order)
         weight, offset = self.folded()
         x = first_layer(features, weight, layout)
-        x = activation(x + by_atom(offset, layout))
+        x = x + by_atom(offset, layout)
+        if shift is not None:
+            x = x + shift.index_select(0, layout.order)
+        x = activation(x)
         x = x.index_select(0, layout.sorted_rows).reshape(shape)
         for layer in self.layers:
             x = activation(layer(x))
@@ -174,8 +182,8 @@ class SharedNetwork(nn.Module):
         self.n_features = n_features
         self.n_out = sizes[-1]
 
-    def forward(self, x: Tensor, species: Tensor) -> Tensor:
-        """``[n_atoms, n_features] -> [n_atoms, n_out]``."""
+    def forward(self, x: Tensor, species: Tensor, shift: Optional[Tensor] = None) -> Tensor:
+        """``[n_atoms, n_features] -> [n_atoms, n_out]``; ``shift [n_atoms, n_out]`` is added in the first layer."""
         x = x * self.encoding.index_select(0, species)
         if self.norm and len(self.layers) == 0:
             return layer_norm(x, [self.n_features], self.norm_weight, self.norm_bias, 1e-5)
@@ -186,7 +194,10 @@ class SharedNetwork(nn.Module):
             if k == 0 and self.norm:
                 # scale and shift act on the layer, which has few rows, not on the features
                 x = torch.mm(normalised(x), (weight * self.norm_weight).t())
-                x = activation(x + weight @ self.norm_bias)
+                x = x + weight @ self.norm_bias
             else:
-                x = activation(torch.mm(x, weight.t()))
+                x = torch.mm(x, weight.t())
+            if k == 0 and shift is not None:
+                x = x + shift
+            x = activation(x)
         return x

@@ -41,6 +41,8 @@ class Network(NamedTuple):
     """[n_species, n_neurons, n_neurons] each"""
     last: Tensor
     """[n_species, 1, n_neurons]"""
+    shift: List[Tensor]
+    """[n_atoms, n_neurons], added by the first layer, atoms in the order of the structures; or nothing"""
 
 
 class Pass(NamedTuple):
@@ -81,6 +83,8 @@ def forward_pass(inputs: Inputs, layout: BySpecies, network: Network) -> Pass:
         )
     linear = first_layer(inputs.features, network.first, layout)
     z = linear + by_atom(network.offset, layout)
+    for shift in network.shift:
+        z = z + shift.index_select(0, layout.order)
     before = [z]
     a = silu(z).index_select(0, layout.sorted_rows)
     a = a.reshape(layout.n_species, layout.width, z.shape[1])
@@ -143,6 +147,8 @@ def scalars_of_few(
     linear = torch.mm(x, first.t()).reshape(own.shape[0], own.shape[1], -1)
     linear = torch.bmm(own.unsqueeze(1), linear)
     z = linear + network.offset.unsqueeze(1).index_select(0, species)
+    for shift in network.shift:
+        z = z + shift.unsqueeze(1)
     a = silu(z)
     before = [z]
     hidden: List[Tensor] = []
@@ -174,8 +180,9 @@ def scalars(
     Slopes are derivatives in what was normalised. ``inputs`` are constants. First derivatives of both
     in the weights are autograd's to take.
     """
+    shift = network.shift[0] if network.shift else None
     y, g = _Scalars.apply(
-        inputs, layout, wanted,
+        inputs, layout, wanted, shift,
         network.first, network.offset, network.last, *network.hidden,
     )  # fmt: skip
     return y, g
@@ -193,10 +200,10 @@ class _Scalars(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Inputs, layout: BySpecies, wanted: bool,
+        ctx: Any, inputs: Inputs, layout: BySpecies, wanted: bool, shift: "Tensor | None",
         first: Tensor, offset: Tensor, last: Tensor, *hidden: Tensor,
     ) -> Any:  # fmt: skip
-        network = Network(first, offset, list(hidden), last)
+        network = Network(first, offset, list(hidden), last, [] if shift is None else [shift])
         done = forward_pass(inputs, layout, network)
         found = slopes(done, layout, network) if wanted else None
         ctx.set_materialize_grads(False)
@@ -272,4 +279,5 @@ class _Scalars(torch.autograd.Function):
             torch.mm(factors[0].t(), factors[len(rows)], out=by_first[k])
             if b is not None:
                 by_first[k].addmm_(factors[1].t(), factors[3])
-        return None, None, None, by_first, by_offset, by_last, *reversed(by_hidden)
+        by_shift = by_before.index_select(0, layout.ranks) if ctx.needs_input_grad[3] else None
+        return None, None, None, by_shift, by_first, by_offset, by_last, *reversed(by_hidden)

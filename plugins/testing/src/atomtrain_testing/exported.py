@@ -12,7 +12,7 @@ from ase import Atoms
 from torch import Tensor
 
 from atomtrain.graph import n_structures, sum_over_structures
-from atomtrain.model import Predictor
+from atomtrain.model import STANDARD, Predictor
 from atomtrain.model.export import load_model, save_model
 from atomtrain_testing import structures
 from atomtrain_testing.checks import (
@@ -21,7 +21,7 @@ from atomtrain_testing.checks import (
     expect_equal,
     require,
 )
-from atomtrain_testing.predictions import graph_of, predict, predict_one
+from atomtrain_testing.predictions import graph_of, predict, predict_one, with_input
 from atomtrain_testing.subject import Subject
 
 
@@ -55,9 +55,11 @@ def export(subject: Subject) -> None:
     frames = structures.awkward(subject.atomic_types)
     # five times the molecule: TorchScript compiles anew after the first calls
     chosen = [frames[k] for k in ("molecule", *frames, "molecule", "crystal", "molecule")]
+    chosen = subject.in_turn(chosen)
     data = subject.new_folder("export") / "structures.xyz"
     ase.io.write(data, chosen, format="extxyz")
-    section = DatasetSection.model_validate({"systems": str(data)})
+    values = {"systems": str(data), "extra_data": subject.extra_data()}
+    section = DatasetSection.model_validate(values)
     for size in (1, len(chosen)):
         (result,) = evaluate_model(
             _exported(subject), [section], None, batch_size=size, check_consistency=True
@@ -79,6 +81,8 @@ def ase_calculator(subject: Subject) -> None:
     predictor = subject.predictors[subject.main.name]
     for title in ("molecule", "crystal", "small cell"):
         atoms = structures.awkward(subject.atomic_types)[title]
+        for name_of_input, one in subject.inputs.items():
+            atoms = with_input(atoms, name_of_input, one, 1)
         atoms.calc = calculator
         wanted = predict_one(predictor, atoms)
         energy = torch.tensor([_quietly(atoms.get_potential_energy)], dtype=torch.float64)
@@ -157,6 +161,9 @@ def _exported(subject: Subject) -> Path:
 
 
 def _calculator(subject: Subject) -> Any:
+    own = sorted(set(subject.inputs) - set(STANDARD))
+    if own:
+        raise NotApplicable(f"ASE's calculator has no input '{own[0]}'")
     try:
         from metatomic_ase import MetatomicCalculator
     except ImportError as error:

@@ -14,8 +14,20 @@ from ase import Atoms
 from torch import Tensor
 
 from atomtrain_testing import structures
-from atomtrain_testing.checks import NotApplicable, check, expect_equal, require
-from atomtrain_testing.predictions import expect_same, graph_of, predict, predict_one
+from atomtrain_testing.checks import (
+    ConformanceError,
+    NotApplicable,
+    check,
+    expect_equal,
+    require,
+)
+from atomtrain_testing.predictions import (
+    expect_same,
+    graph_of,
+    predict,
+    predict_one,
+    with_input,
+)
 from atomtrain_testing.structures import moved_by
 from atomtrain_testing.subject import Subject
 
@@ -221,6 +233,8 @@ def extensivity(subject: Subject) -> None:
     molecule = structures.some_molecule(subject.atomic_types)
 
     def energy(atoms: Atoms) -> Tensor:
+        for key, one in subject.inputs.items():  # two charges are no sum of one
+            atoms = atoms if one.per_atom else with_input(atoms, key, one, 0)
         return predict_one(predictor, atoms).total(name)
 
     box = molecule.copy()
@@ -313,6 +327,7 @@ def batch_independence(subject: Subject) -> None:
     sums that forget ``graph.structure``, break it.
     """
     frames = structures.awkward(subject.atomic_types)
+    frames = dict(zip(frames, subject.in_turn(list(frames.values())), strict=True))
     for name, predictor in subject.predictors.items():
         graph = graph_of(predictor.model, list(frames.values()))
         together = predict(predictor, graph)
@@ -322,6 +337,37 @@ def batch_independence(subject: Subject) -> None:
             expect_same(
                 part, alone, subject.tolerance, f"{title} among {len(frames)} structures: '{name}'"
             )
+
+
+@check("lonely_atoms")
+def extra_inputs(subject: Subject) -> None:
+    """Predictions depend on the extra inputs, each structure's on its own, and one that is missing is an error.
+
+    What the model says it takes beside atoms (``extra_inputs``) changes its main target, for every example of the
+    input. A batch without it is an error: read ``graph.extras[name]``, and put no value of your own in its place,
+    which nobody would notice. All other checks are made with values of these inputs: the second example where a
+    structure is alone (so that invariances are asked where the input does something), others among several
+    structures.
+    """
+    if not subject.inputs:
+        raise NotApplicable("the model takes nothing beside atoms")
+    predictor, main = subject.predictors[subject.main.name], subject.main.name
+    molecule = structures.some_molecule(subject.atomic_types)
+    for name, one in subject.inputs.items():
+        frames = [with_input(molecule, name, one, k) for k in range(len(one.examples))]
+        found = [predict_one(predictor, atoms).total(main).detach() for atoms in frames]
+        for value, other in zip(one.examples[1:], found[1:], strict=True):
+            require(
+                float((other - found[0]).abs().max()) > 1e-7,
+                f"'{main}' is the same for {one.examples[0]:g} and {value:g} of '{name}'",
+            )
+        graph = graph_of(predictor.model, [molecule])
+        without = {key: values for key, values in graph.extras.items() if key != name}
+        try:
+            predict(predictor, graph._replace(extras=without))
+        except Exception:  # of any kind
+            continue
+        raise ConformanceError(f"a structure without '{name}' is no error")
 
 
 # -- pieces ----------------------------------------------------------------------------------------

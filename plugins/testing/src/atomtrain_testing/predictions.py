@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from atomtrain.data import BatchSource, StructureStore
+from atomtrain.data import BatchSource, Label, StructureStore
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Model, Predictor, forces_and_strain, with_leaves
+from atomtrain.model import (
+    ExtraInput,
+    Model,
+    Predictor,
+    forces_and_strain,
+    inputs_of,
+    with_leaves,
+)
 from atomtrain_testing.checks import expect_equal
 
 
@@ -43,8 +51,14 @@ class Prediction:
         return Prediction(blocks, forces, strain, self.pooled)
 
 
-def store_of(frames: Sequence[Atoms]) -> StructureStore:
-    """Structures without labels."""
+def store_of(
+    frames: Sequence[Atoms], inputs: Mapping[str, ExtraInput] | None = None
+) -> StructureStore:
+    """Structures without labels, with the extra ``inputs`` of a model as :func:`inputs_for` gives them."""
+    extra = {}
+    for name, one in (inputs or {}).items():
+        values = [inputs_for(atoms, name, one).reshape(-1, one.width) for atoms in frames]
+        extra[name] = Label(torch.from_numpy(np.concatenate(values)), one.per_atom)
     counts = torch.tensor([0, *(len(a) for a in frames)]).cumsum(0)
     return StructureStore(
         positions=torch.cat([torch.from_numpy(a.positions) for a in frames]).double(),
@@ -54,7 +68,33 @@ def store_of(frames: Sequence[Atoms]) -> StructureStore:
         ).double(),
         pbc=torch.stack([torch.tensor([bool(p) for p in a.pbc]) for a in frames]),
         offsets=counts,
+        extra=extra,
     )
+
+
+def inputs_for(atoms: Atoms, name: str, one: ExtraInput) -> np.ndarray:
+    """What a structure has of an extra input, or each of its atoms: what ASE has under its name, else an example.
+
+    The second example for structures, as the first may be one for which the model does nothing; by element for atoms.
+    """
+    if one.per_atom:
+        if name in atoms.arrays:
+            return np.asarray(atoms.arrays[name], dtype=float)
+        examples = np.array(one.examples, dtype=float)[atoms.numbers % len(one.examples)]
+        return np.repeat(examples, one.width).reshape(len(atoms), one.width)
+    return np.full(one.width, atoms.info.get(name, one.examples[1]), dtype=float)
+
+
+def with_input(atoms: Atoms, name: str, one: ExtraInput, example: int) -> Atoms:
+    """A copy with one of the examples, or from this on, if there is one for each atom."""
+    found, n = atoms.copy(), len(one.examples)
+    found.calc = atoms.calc  # with its labels
+    if one.per_atom:
+        values = np.array(one.examples, dtype=float)[(example + np.arange(len(atoms))) % n]
+        found.set_array(name, np.repeat(values, one.width).reshape(len(atoms), one.width))
+    else:
+        found.info[name] = one.examples[example % n]
+    return found
 
 
 def graph_of(
@@ -66,7 +106,8 @@ def graph_of(
 ) -> AtomGraph:
     """All frames as one batch, as training would see it."""
     kept = model.constants if constants else None
-    source = BatchSource(store_of(frames), float(model.cutoff), dtype, kept, memory_budget=10**9)
+    store = store_of(frames, inputs_of(model))
+    source = BatchSource(store, float(model.cutoff), dtype, kept, memory_budget=10**9)
     return source.batch(torch.arange(len(frames))).graph
 
 

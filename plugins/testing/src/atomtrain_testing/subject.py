@@ -18,7 +18,7 @@ import torch
 
 from atomtrain.contract import BuildContext
 from atomtrain.errors import TargetError
-from atomtrain.model import Model, Predictor
+from atomtrain.model import ExtraInput, Model, Predictor, inputs_of
 from atomtrain.options import BaseTrainerHypers, TrainerHypers
 from atomtrain.plugins import Architecture, open_architecture
 from atomtrain.plugins.restore import restore
@@ -26,10 +26,11 @@ from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.tasks import IN_EXTRAS, known_kinds
 from atomtrain_testing.checks import ConformanceError, NotApplicable, Outcome
 from atomtrain_testing.examples import EXAMPLES, Example
-from atomtrain_testing.predictions import predict_one
+from atomtrain_testing.predictions import predict_one, with_input
 from atomtrain_testing.structures import some_molecule
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from pydantic import BaseModel
 
 
@@ -171,6 +172,32 @@ class Subject:
         torch.manual_seed(seed)
         context = BuildContext("train", self.trainer_hypers(), restore=restore)
         return self.architecture.build_model(self.hypers(), info or self.info(self.main), context)
+
+    @cached_property
+    def inputs(self) -> dict[str, ExtraInput]:
+        """What its model takes beside atoms, by name."""
+        return inputs_of(self.build())
+
+    def in_turn(self, frames: Sequence[Atoms]) -> list[Atoms]:
+        """Copies with examples of the extra inputs, another one for each."""
+        found = []
+        for k, atoms in enumerate(frames):
+            copied = atoms
+            for name, one in self.inputs.items():
+                copied = with_input(copied, name, one, k)
+            found.append(copied)
+        return found
+
+    def extra_data(self) -> dict[str, Any]:
+        """The section of the options that gives the extra inputs of such structures."""
+        return {
+            name: {
+                "key": name,
+                "sample_kind": "atom" if one.per_atom else "system",
+                "num_subtargets": one.width,
+            }
+            for name, one in self.inputs.items()
+        }
 
     def predictor(self, *examples: Example) -> Predictor:
         """A float64 predictor whose weights, compositions and scales are away from their start."""

@@ -111,7 +111,7 @@ def options(
             "its trainings have no hyper 'finetune': they cannot start from another's weights"
         )
     training = {name: value for name, value in training.items() if subject.has_hyper(name)}
-    frames = structures.labelled(subject.atomic_types, n, seed)
+    frames = subject.in_turn(structures.labelled(subject.atomic_types, n, seed))
     for atoms in frames:
         for example in examples:
             example.write(atoms)
@@ -120,6 +120,7 @@ def options(
     section = {
         "systems": {"read_from": str(data), "length_unit": "angstrom"},
         "targets": {example.name: dict(example.section) for example in examples},
+        "extra_data": subject.extra_data(),
     }
     values = {
         "seed": seed,

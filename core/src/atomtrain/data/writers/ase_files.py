@@ -88,7 +88,7 @@ def _frames(predictions: Predictions) -> Iterator[tuple[Any, Values, Values]]:
             cell=predictions.cells[k],
             pbc=store.pbc[k].numpy(),
         )
-        of_structure: Values = {}
+        of_structure: Values = dict(store.numbers(k))
         of_atoms: Values = {}
         for name, target in predictions.targets.items():
             rows = values[name][atoms if target.per_atom else slice(k, k + 1)].numpy()

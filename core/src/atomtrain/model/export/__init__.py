@@ -6,6 +6,7 @@ architecture, no extension. Training and data folders have no place here.
 """
 
 from atomtrain.model.export.archive import load_model as load_model
+from atomtrain.model.export.archive import requested_inputs as requested_inputs
 from atomtrain.model.export.archive import save_model as save_model
 from atomtrain.model.export.build import export_predictor as export_predictor
 from atomtrain.model.export.metadata import describe_checkpoint as describe_checkpoint

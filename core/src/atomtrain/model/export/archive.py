@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 import torch
-from metatomic.torch import AtomisticModel, load_atomistic_model
+from metatomic.torch import AtomisticModel, ModelOutput, load_atomistic_model
 
 from atomtrain.errors import CheckpointError, OutputError, PluginError, first_line
 from atomtrain.files import archive_kind, metatrain_checkpoint, replacing
@@ -85,6 +85,12 @@ def load_model(path: Path | str, *, extensions: Path | str | None = None) -> Ato
         if foreign_operators(path):
             hint = " (are the model's libraries in the folder of extensions, for this torch?)"
         raise CheckpointError(f"the model '{path}' cannot be opened: {reason}{hint}") from error
+
+
+def requested_inputs(model: AtomisticModel) -> dict[str, ModelOutput]:
+    """What a model asks engines for beside atoms, by name."""
+    asked = getattr(model, "requested_inputs", None)  # files of early versions of metatomic lack it
+    return {} if asked is None else dict(asked(use_new_names=True).items())
 
 
 def _lacking_libraries(path: Path) -> str:

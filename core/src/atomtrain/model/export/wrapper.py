@@ -12,6 +12,7 @@ from metatomic.torch import ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
+from atomtrain.model.inputs import inputs_of
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo, TargetInfo, ensemble_name, uncertainty_name
 from atomtrain.targets.maps import map_labels
@@ -29,6 +30,10 @@ class ExportedModel(nn.Module):
 
     pooled: List[str]
     _of_atoms: Dict[str, str]
+    inputs: List[str]
+    _input_of_atoms: List[bool]
+    _widths: List[int]
+    _units: List[str]
     _labels: Dict[str, Tuple[Labels, List[List[Labels]], List[Labels]]]
     _system_samples: Labels
     _device: torch.device
@@ -41,6 +46,11 @@ class ExportedModel(nn.Module):
         self._neighbors = NeighborListOptions(
             cutoff=float(predictor.model.cutoff), full_list=True, strict=True
         )
+        wanted = inputs_of(predictor.model)
+        self.inputs = list(wanted)
+        self._input_of_atoms = [one.per_atom for one in wanted.values()]
+        self._widths = [one.width for one in wanted.values()]
+        self._units = [one.unit for one in wanted.values()]
         targets = predictor.dataset_info.targets
         self.pooled = [name for name in targets if targets[name].pooled]
         # of each output: keys, and components and properties of its blocks
@@ -62,6 +72,14 @@ class ExportedModel(nn.Module):
         """One full, strict list at the model's cutoff."""
         return [self._neighbors]
 
+    def requested_inputs(self) -> Dict[str, ModelOutput]:
+        """What the model takes beside atoms (:meth:`atomtrain.model.Model.extra_inputs`)."""
+        found: Dict[str, ModelOutput] = {}
+        for k, name in enumerate(self.inputs):
+            kind = "atom" if self._input_of_atoms[k] else "system"
+            found[name] = ModelOutput(unit=self._units[k], sample_kind=kind)
+        return found
+
     def forward(
         self,
         systems: List[System],
@@ -74,6 +92,8 @@ class ExportedModel(nn.Module):
         of whose atoms are selected have the value zero.
         """
         graph = self._graph(systems)
+        for k, name in enumerate(self.inputs):
+            graph.extras[name] = self._input(k, systems)
         _refuse_coincident(graph)
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
@@ -126,6 +146,26 @@ class ExportedModel(nn.Module):
         for k, values in enumerate(blocks):
             made.append(TensorBlock(values.to(dtype), samples, components[k], properties[k]))
         return TensorMap(keys, made)
+
+    def _input(self, k: int, systems: List[System]) -> Tensor:
+        """What engines give of an input, [n_systems or n_atoms, width]. ValueError where they do not."""
+        name, parts = self.inputs[k], torch.jit.annotate(List[Tensor], [])
+        for system in systems:
+            if name not in system.known_data():
+                raise ValueError(
+                    "this model needs the input '"
+                    + name
+                    + "' of every system, and the engine does not give it"
+                )
+            values = system.get_data(name).block().values
+            rows = len(system) if self._input_of_atoms[k] else 1
+            if values.numel() != rows * self._widths[k]:
+                raise ValueError(
+                    "the input '" + name + "' should have " + str(rows) + " x " + str(self._widths[k])
+                    + " values for a system, and has the shape " + str(values.shape)
+                )  # fmt: skip
+            parts.append(values.reshape(rows, self._widths[k]))
+        return torch.cat(parts).to(self._network.dtype)
 
     def _graph(self, systems: List[System]) -> AtomGraph:
         """The systems as one batch."""
