@@ -92,8 +92,7 @@ class ExportedModel(nn.Module):
         of whose atoms are selected have the value zero.
         """
         graph = self._graph(systems)
-        for k, name in enumerate(self.inputs):
-            graph.extras[name] = self._input(k, systems)
+        self._add_inputs(graph, systems)
         _refuse_coincident(graph)
         self._move_labels(graph.positions.device)
         n_systems = len(systems)
@@ -146,6 +145,11 @@ class ExportedModel(nn.Module):
         for k, values in enumerate(blocks):
             made.append(TensorBlock(values.to(dtype), samples, components[k], properties[k]))
         return TensorMap(keys, made)
+
+    def _add_inputs(self, graph: AtomGraph, systems: List[System]) -> None:
+        """What else the model takes goes with the graph."""
+        for k, name in enumerate(self.inputs):
+            graph.extras[name] = self._input(k, systems)
 
     def _input(self, k: int, systems: List[System]) -> Tensor:
         """What engines give of an input, [n_systems or n_atoms, width]. ValueError where they do not."""
