@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from atomtrain.errors import TargetError
 from atomtrain.graph import AtomGraph, n_structures
-from atomtrain.model import Constants, FeatureModel, Growth, Model
+from atomtrain.model import STANDARD, Constants, ExtraInput, FeatureModel, Growth, Model
 from atomtrain.targets import DatasetInfo, TargetInfo
 
 CUTOFF = 3.5
@@ -164,6 +164,33 @@ class KnowsItsPlace(Tiny):
 class SeesTheBatch(Tiny):
     def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
         return values * (1.0 + 0.01 * graph.structure.to(values.dtype).unsqueeze(1))
+
+
+class Charged(Tiny):
+    """Sound, and takes a charge."""
+
+    @torch.jit.ignore
+    def extra_inputs(self) -> Dict[str, ExtraInput]:
+        return {"charge": STANDARD["charge"]}
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        charges = graph.extras["charge"].index_select(0, graph.structure)
+        return values * (1.0 + 0.1 * charges) + charges
+
+
+class DeafToTheCharge(Charged):
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        return values
+
+
+class TakesItForNeutral(Charged):
+    """Where nothing is said of the charge."""
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        charges = torch.zeros_like(values[:, :1])
+        if "charge" in graph.extras:
+            charges = graph.extras["charge"].index_select(0, graph.structure)
+        return values * (1.0 + 0.1 * charges)
 
 
 class WrongForces(Tiny):

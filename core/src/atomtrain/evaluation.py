@@ -126,8 +126,7 @@ def evaluate_model(
         loaded = read_section(section, files, remarks, known=told(model))
         remarks.warnings += [f"{section.where()}: {text}" for text in set_warnings(loaded.store)]
         work.append((loaded, _targets(model, section, loaded.targets)))
-        _check_elements(model, loaded.store)
-        check_inputs(inputs_of_file(model, loaded.store), loaded.store, section)
+        _check_structures(model, loaded.store, section)
     for note in dict.fromkeys([*files.lines, *remarks.notes]):
         log.info(note)
     for warning in dict.fromkeys([*files.warnings, *remarks.warnings]):
@@ -164,8 +163,7 @@ def evaluate_model(
 def structures_of(model: AtomisticModel, section: DatasetSection) -> StructureStore:
     """The structures of a section, which the ``model`` must know."""
     store = read_section(section, Files(), Remarks(), known=told(model)).store
-    _check_elements(model, store)
-    check_inputs(inputs_of_file(model, store), store, section)
+    _check_structures(model, store, section)
     return store
 
 
@@ -437,7 +435,11 @@ def told(model: AtomisticModel) -> dict[str, TargetInfo]:
     return {} if info is None else DatasetInfo.from_dict(json.loads(info)).targets
 
 
-def _check_elements(model: AtomisticModel, store: StructureStore) -> None:
+def _check_structures(
+    model: AtomisticModel, store: StructureStore, section: DatasetSection
+) -> None:
+    """Raise DataError or OptionsError unless the model can take the structures of a section."""
+    check_inputs(inputs_of_file(model, store), store, section)
     known = set(model.capabilities().atomic_types)
     unknown = sorted(set(store.types.tolist()) - known)
     if unknown:

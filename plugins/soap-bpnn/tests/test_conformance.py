@@ -18,8 +18,8 @@ class TestSoapBpnn(ArchitectureTests):
 def test_with_charge_and_spin() -> None:
     hypers = {**SMALL, "extra_inputs": ["charge", "spin_multiplicity"]}
     subject = Subject("soap-bpnn", hypers)
-    names = ["extra_inputs", "rotation", "batch_independence", "extensivity", "gradients"]
-    names += ["training_gradients", "constants", "selected_atoms", "restart", "finetune"]
+    names = ["extra_inputs", "rotation", "batch_independence", "gradients"]
+    names += ["training_gradients", "constants", "selected_atoms"]
     outcomes = {o.check.name: o for o in run_all(subject, names)}
     wrong = {n: o.message for n, o in outcomes.items() if o.verdict != "passed"}
     assert not wrong

@@ -96,6 +96,8 @@ def test_a_sound_architecture_passes(plugin: Callable[..., Subject]) -> None:
         ("CountsAtoms", "permutation", "atoms in another order: 'energy'"),
         ("KnowsItsPlace", "translation", "molecule, moved: 'energy'"),
         ("SeesTheBatch", "batch_independence", "among 6 structures"),
+        ("DeafToTheCharge", "extra_inputs", "is the same for 0 and 1 of 'charge'"),
+        ("TakesItForNeutral", "extra_inputs", "without 'charge' is no error"),
         ("WrongForces", "gradients", "detached from the pair vectors"),
         ("WrongTrainingGradients", "training_gradients", "autograd says"),
         ("ShortSighted", "interaction_range", "the stated interaction range 1 away"),
@@ -126,6 +128,12 @@ def test_a_faulty_model(
     assert set(found) == {meant}, found
     assert message in found[meant]
     assert found[meant].endswith(f"\n{CHECKS[meant].explanation}")
+
+
+def test_a_sound_model_that_takes_a_charge(plugin: Callable[..., Subject]) -> None:
+    subject = plugin("Charged")
+    assert not failures(subject, "extra_inputs")
+    assert subject.outcomes["extra_inputs"].verdict == "passed"
 
 
 TRAINER = """
