@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from atomtrain import options
 from atomtrain.options import Section
@@ -34,6 +34,16 @@ class ModelHypers(Section):
     """Whether to add the screened repulsion of nuclei at short distances (ZBL, as LAMMPS's pair_style
     zbl from 0 to the sum of the covalent radii) and learn what is left. It is added to every target
     that is an energy in eV; without any, or with lengths not in angstrom, it is refused."""
+    extra_inputs: list[Literal["charge", "spin_multiplicity"]] = []
+    """What is known of structures beside their atoms, from ``extra_data`` of these names: total ``charge``
+    and ``spin_multiplicity`` (1 for a singlet). The network sees them beside the products; an exported model
+    asks engines for them."""
+
+    @model_validator(mode="after")
+    def _inputs_are_named_once(self) -> ModelHypers:
+        if len(set(self.extra_inputs)) < len(self.extra_inputs):
+            raise ValueError("extra_inputs has the same input twice")
+        return self
 
 
 class TrainerHypers(options.TrainerHypers):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph
-from atomtrain.model import Constants, Growth, Model
+from atomtrain.model import Constants, ExtraInput, Growth, Model
 from atomtrain.targets import DatasetInfo, last_layer_names
 from atomtrain_ace.around import around, places_around
 from atomtrain_ace.calibration import calibrate, calibrate_new
@@ -38,6 +38,7 @@ from atomtrain_density.elements import (
     own_columns,
 )
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
+from atomtrain_density.inputs import InputShift
 from atomtrain_density.pairs import PairFunctions, groups_of, padded
 from atomtrain_density.potential import DensityModel, with_slopes
 from atomtrain_density.products import Plain
@@ -86,6 +87,9 @@ class Ace(DensityModel):
             torch.randn(self.n_features, n_neurons) / math.sqrt(self.n_features)
         )
         self.offset = nn.Parameter(0.5 * torch.randn(n_species, 1, n_neurons))
+        self.inputs = None
+        if hypers.extra_inputs:
+            self.inputs = InputShift(hypers.extra_inputs, n_species, n_neurons)
         # of the training set (see calibration): checkpoints have them
         self.whitening: Tensor
         self.density_mean: Tensor
@@ -132,7 +136,7 @@ class Ace(DensityModel):
     ) -> Dict[str, List[Tensor]]:
         """What :meth:`forward` gives, by autograd."""
         layout = layout_of(graph, species, self.n_species)
-        hidden = self.hidden(flat, species, layout, pairs).index_select(0, layout.rows)
+        hidden = self.hidden(graph, flat, species, layout, pairs).index_select(0, layout.rows)
         hidden = hidden.reshape(layout.n_species, layout.width, self.n_hidden)
         densities = self.blocks.split(flat)
         predictions: Dict[str, List[Tensor]] = {}
@@ -156,7 +160,8 @@ class Ace(DensityModel):
         for name, head in self.heads.items():
             last = self.last_layers[name] in outputs
             if name in outputs or last:
-                weights = self.weights(head.last_weight())  # type: ignore[operator]
+                offset = self._offset(graph, species)
+                weights = self.weights(head.last_weight(), offset)  # type: ignore[operator]
                 y, g, x = self.closed(
                     vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted, last
                 )  # fmt: skip
@@ -166,6 +171,11 @@ class Ace(DensityModel):
                     columns = own_columns(self.size * x, species, self.n_species)
                     predictions[self.last_layers[name]] = [columns]
         return predictions
+
+    @torch.jit.ignore
+    def extra_inputs(self) -> Dict[str, ExtraInput]:
+        """See :meth:`atomtrain.model.Model.extra_inputs`."""
+        return {} if self.inputs is None else self.inputs.declared()
 
     @torch.jit.ignore
     def constants(self, graph: AtomGraph) -> Constants:
@@ -214,13 +224,12 @@ class Ace(DensityModel):
 
     # -- parts ---------------------------------------------------------------------------------
 
-    def weights(self, last: Tensor) -> Weights:
+    def weights(self, last: Tensor, offset: Tensor) -> Weights:
         """All weights of one scalar whose head has the weights ``last [S, 1, n_hidden]``."""
         linear, neurons = last.squeeze(1).split_with_sizes(
             [self.n_features, self.n_hidden - self.n_features], dim=1
         )
         pair, third = self._whitened(self.pair), self._whitened(self.third)
-        offset = self.offset.squeeze(1)
         return Weights(pair, third, self.first, offset, self.size * linear, self.size * neurons)
 
     def norm(self) -> Norm:
@@ -228,15 +237,27 @@ class Ace(DensityModel):
         return Norm(self.density_mean, self.feature_mean, self.feature_scale)
 
     def hidden(
-        self, flat: Tensor, species: Tensor, layout: BySpecies, pairs: PairFunctions
+        self,
+        graph: AtomGraph,
+        flat: Tensor,
+        species: Tensor,
+        layout: BySpecies,
+        pairs: PairFunctions,
     ) -> Tensor:
         """Normalised products and neurons, ``[n_atoms, n_hidden]``, of the density ``[n_atoms, ...]``."""
         first = self.first_layer(flat, species, layout)
         x = normalised(first.features, species, self.feature_mean, self.feature_scale)
         if self.second is not None:
             x = torch.cat([x, self.second(x, first, species, layout, pairs)], 1)
+        z = torch.addmm(self._offset(graph, species), x, self.first)
+        return self.size * torch.cat([x, activation(z)], 1)
+
+    def _offset(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """What the neurons of each atom begin with, ``[n_atoms, n_neurons]``: by its element, and by extra inputs."""
         offset = self.offset.squeeze(1).index_select(0, species)
-        return self.size * torch.cat([x, activation(torch.addmm(offset, x, self.first))], 1)
+        if self.inputs is not None:
+            offset = offset + self.inputs(graph, species)
+        return offset
 
     def first_layer(self, flat: Tensor, species: Tensor, layout: BySpecies) -> Plain:
         """Channels, products and features as they come."""
@@ -301,7 +322,8 @@ class Ace(DensityModel):
         if self.second is not None:
             assert basis is not None
             return {name: [self._fast_two_layers(graph, species, name, kept, basis, layout)]}
-        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
+        offset = self._offset(graph, species)
+        weights = self.weights(self.heads[name].last_weight(), offset)  # type: ignore[operator]
         y, g = scalars(self.products, kept, layout, weights, self.norm(), wanted)
         if wanted:
             assert basis is not None and g is not None
@@ -341,7 +363,8 @@ class Ace(DensityModel):
         norm = Norm(second.mean, second.feature_mean, second.feature_scale)
         known = Known(layout, near, self.norm(), norm)
         layers = TwoLayers(self.products, second)
-        weights = self.weights(self.heads[name].last_weight())  # type: ignore[operator]
+        offset = self._offset(graph, species)
+        weights = self.weights(self.heads[name].last_weight(), offset)  # type: ignore[operator]
         y, found = scalars_of_two_layers(layers, kept, known, weights, sending, wanted)
         if found is None:
             return y

@@ -25,7 +25,7 @@ class Weights(NamedTuple):
     first: Tensor
     """[F, n_neurons]"""
     offset: Tensor
-    """[S, n_neurons]"""
+    """[n_atoms, n_neurons], atoms in the order of the structures"""
     linear: Tensor
     """[S, F]"""
     last: Tensor
@@ -81,7 +81,7 @@ class Network(Products):
         channels = self.channels_of(density, w.pair, w.third, layout.counts)
         x = self.features(channels, layout.counts)
         x = (x - norm.mean.index_select(0, kinds)).mul_(norm.scale.index_select(0, kinds))
-        z = torch.addmm(w.offset.index_select(0, kinds), x, w.first)
+        z = torch.addmm(w.offset.index_select(0, layout.order), x, w.first)
         linear = w.linear.index_select(0, kinds)
         last = w.last.index_select(0, kinds)
         y = (x * linear).sum(1, keepdim=True) + (silu(z) * last).sum(1, keepdim=True)
@@ -175,8 +175,10 @@ class _Scalars(torch.autograd.Function):
         by_pair, by_third = products.by_weights(density, channels)
         if moves:
             products.add_by_weights(moves, found.channels, by_pair, by_third)
-        sums = [
+        by_offset = on_z.index_select(0, layout.ranks)
+        by_linear, by_last = (
             v.new_zeros(layout.n_species, v.shape[1]).index_add_(0, kinds, v)
-            for v in (on_z, on_linear, on_last)
-        ]
-        return None, None, None, None, None, by_pair, by_third, by_first, *sums
+            for v in (on_linear, on_last)
+        )
+        by_weights = Weights(by_pair, by_third, by_first, by_offset, by_linear, by_last)
+        return None, None, None, None, None, *by_weights

@@ -202,7 +202,7 @@ class TwoLayers:
         second = self.second.channels_of(arrived, s.pair, s.third, counts)
         x2 = normalised(self.second.features(second, counts), known.second, kinds)
         x = torch.cat([x, x2], 1)
-        z = torch.addmm(w.offset.index_select(0, kinds), x, w.first)
+        z = torch.addmm(w.offset.index_select(0, known.layout.order), x, w.first)
         linear = w.linear.index_select(0, kinds)
         last = w.last.index_select(0, kinds)
         y = (x * linear).sum(1, keepdim=True) + (silu(z) * last).sum(1, keepdim=True)
@@ -308,9 +308,10 @@ class TwoLayers:
             self.first.add_by_weights(change.density, found.first, by_pair, by_third)
             self.second.add_by_weights(change.arrived, found.second.channels, by_pair2, by_third2)
         n_species = known.layout.n_species
-        on_offset, by_linear, by_last, on_send_offset = (
+        on_offset = on_z.index_select(0, known.layout.ranks)
+        by_linear, by_last, on_send_offset = (
             v.new_zeros(n_species, v.shape[1]).index_add_(0, kinds, v)
-            for v in (on_z, on_linear, on_last, on_u)
+            for v in (on_linear, on_last, on_u)
         )
         return (
             *Weights(by_pair, by_third, by_first, on_offset, by_linear, by_last),
