@@ -117,7 +117,7 @@ def evaluate_model(
         for k in range(len(sections))
     ]
     model = load_model(path, extensions=extensions)
-    device = "cuda" if _runs_on_cuda(model) else "cpu"
+    device = "cuda" if runs_on_cuda(model) else "cpu"
     model = model.to(device)
     files = Files()
     remarks = Remarks()
@@ -546,5 +546,6 @@ def _cells(loaded: LoadedSection, files: Files, section: DatasetSection) -> np.n
     return np.stack([structures[k].cell for k in loaded.frames])
 
 
-def _runs_on_cuda(model: AtomisticModel) -> bool:
+def runs_on_cuda(model: AtomisticModel) -> bool:
+    """Whether there is a CUDA device that the model runs on."""
     return torch.cuda.is_available() and "cuda" in model.capabilities().supported_devices

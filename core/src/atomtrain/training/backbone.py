@@ -4,21 +4,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
     DataError,
+    DeviceError,
     OptionsError,
     TargetError,
 )
 from atomtrain.model.backbone import Backbone
+from atomtrain.model.export import export_predictor, merge_metadata
 from atomtrain.training.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atomtrain.contract import BuildContext, Purpose
+    from atomtrain.model import Predictor
     from atomtrain.targets import DatasetInfo
+
+
+def check_limits(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise DeviceError unless the model inside runs on the ``device``, and computes in the ``dtype``."""
+    name = backbone.checkpoint["architecture"]["name"]
+    if device.type not in backbone.devices:
+        raise DeviceError(
+            f"device: '{device.type}' is none the backbone '{name}' runs on; it supports "
+            f"{', '.join(backbone.devices)}"
+        )
+    short = str(dtype).removeprefix("torch.")
+    if short not in backbone.dtypes:
+        bits = sorted({"float64": 64, "float32": 32}.get(d, 16) for d in backbone.dtypes)
+        raise DeviceError(
+            f"base_precision: the backbone '{name}' does not compute in {short}; set it to "
+            f"{' or '.join(map(str, bits))}"
+        )
+
+
+def export_around(
+    backbone: Backbone, predictor: Predictor, metadata: dict[str, Any], devices: Sequence[str]
+) -> Any:
+    """The core's wrapper with a model inside: on those of the ``devices`` that it runs on, its references named."""
+    told = {key: value for key, value in backbone.references.items() if value}
+    metadata = merge_metadata({"references": told}, metadata)
+    both = [device for device in devices if device in backbone.devices]
+    return export_predictor(predictor, metadata, devices=both)
 
 
 def open_backbone(

@@ -60,7 +60,6 @@ class Reliability:
             torch.nn.functional.pad(found - expected, (1, 1)).abs(),
             torch.nn.functional.pad(torch.nn.functional.pad(expected, (1, 0)), (0, 1), value=1.0),
         )
-        nll = 0.5 * z.square() + sigma.log() + 0.5 * math.log(2.0 * math.pi)
         return cls(
             count=len(z),
             levels=LEVELS,
@@ -68,7 +67,7 @@ class Reliability:
             area=float(area),
             ratio=float(z.square().mean().sqrt()),
             beyond_two_sigma=float((z > 2.0).double().mean()),
-            nll=float(nll.mean()),
+            nll=float(surprises(errors, sigma).mean()),
             rank_correlation=_correlation(_ranks(errors.abs()), _ranks(sigma)),
             rank_if_gaussian=_if_gaussian(sigma),
         )
@@ -85,6 +84,11 @@ class Reliability:
             f"RMS of error / uncertainty {self.ratio:.3g}, {100 * self.beyond_two_sigma:.3g} % beyond twice the "
             f"uncertainty, miscalibration area {self.area:.3g}{ranks}, NLL {self.nll:.3g} ({self.count} errors)"
         )
+
+
+def surprises(errors: Tensor, sigma: Tensor) -> Tensor:
+    """The negative logarithm of each error's likelihood, if errors are Gaussian of these widths, of their shape."""
+    return 0.5 * (errors / sigma).square() + sigma.log() + 0.5 * math.log(2.0 * math.pi)
 
 
 def spread_of_gradients(members: Tensor, leaves: list[Tensor]) -> Tensor:

@@ -28,9 +28,9 @@ from atomtrain_ace.around import (
     summed_by_sender,
     weighed,
 )
-from atomtrain_ace.messages import SecondLayer
+from atomtrain_ace.messages import SecondLayer, normalised
 from atomtrain_ace.scalars import Norm, Weights
-from atomtrain_density.density import by_atom, by_element
+from atomtrain_density.density import as_atoms, as_rows, by_atom, by_element
 from atomtrain_density.elements import BySpecies, add_bend
 from atomtrain_density.products import Channels, Moved, Products, Wanted
 
@@ -153,25 +153,6 @@ class TwoLayers:
         """``[n_rows, m] -> [K n_s, m]`` for each element."""
         return list(x.split_with_sizes([n * self.first.n_harmonics for n in counts]))
 
-    def by_atom(self, x: Tensor, counts: list[int]) -> Tensor:
-        """``[n_rows, m] -> [n_atoms, K m]``."""
-        n_harmonics, m = self.first.n_harmonics, x.shape[1]
-        parts = [
-            rows.view(n_harmonics, n, m).transpose(0, 1).reshape(n, n_harmonics * m)
-            for rows, n in zip(self.rows_of(x, counts), counts, strict=True)
-        ]
-        return torch.cat(parts)
-
-    def by_row(self, x: Tensor, counts: list[int]) -> Tensor:
-        """``[n_atoms, K m] -> [n_rows, m]``."""
-        n_harmonics = self.first.n_harmonics
-        m = x.shape[1] // n_harmonics
-        parts = [
-            part.reshape(len(part), n_harmonics, m).transpose(0, 1).reshape(-1, m)
-            for part in x.split_with_sizes(counts)
-        ]
-        return torch.cat(parts)
-
     def joined(self, arrived: Tensor, c: Channels, counts: list[int]) -> list[Tensor]:
         """The second density, ``[K n_s, Q]`` for each element, of ``[n_atoms, K, ...]`` and own channels."""
         n_harmonics, width = arrived.shape[1], arrived.shape[2]
@@ -191,7 +172,7 @@ class TwoLayers:
         """Scalars of the density."""
         kinds, counts = known.layout.kinds, known.layout.counts
         first = self.first.channels_of(density, w.pair, w.third, counts)
-        x = normalised(self.first.features(first, counts), known.first, kinds)
+        x = normalised(self.first.features(first, counts), kinds, *known.first[1:])
         u = torch.addmm(s.offset.index_select(0, kinds), x, s.send)
         sent = seen(silu(u), known.around)
         turned = self._turned(self.product_of(first), known, s)
@@ -200,7 +181,7 @@ class TwoLayers:
         for rows, n, mean in zip(arrived, counts, known.second.density, strict=True):
             rows[:n] -= mean
         second = self.second.channels_of(arrived, s.pair, s.third, counts)
-        x2 = normalised(self.second.features(second, counts), known.second, kinds)
+        x2 = normalised(self.second.features(second, counts), kinds, *known.second[1:])
         x = torch.cat([x, x2], 1)
         z = torch.addmm(w.offset.index_select(0, known.layout.order), x, w.first)
         linear = w.linear.index_select(0, kinds)
@@ -323,7 +304,8 @@ class TwoLayers:
     def _turned(self, product: Tensor, known: Known, s: Sending) -> Tensor:
         """The tensors that neighbours send, ``[n_atoms, width, K n_sent]``."""
         counts = known.layout.counts
-        turned = self.by_atom(self.first.mix(self.rows_of(product, counts), s.turn), counts)
+        turned = self.first.mix(self.rows_of(product, counts), s.turn)
+        turned = as_atoms(self.rows_of(turned, counts), self.first.n_harmonics)
         return seen(turned, known.around)
 
     def _halves(self, on_x: Tensor, known: Known) -> tuple[Tensor, Tensor]:
@@ -353,7 +335,7 @@ class TwoLayers:
     def _by_sender(self, on_sent: Tensor, on_turned: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """What places ask of senders: ``[n_atoms, n_sent]`` and ``[n_rows, n_sent]``."""
         numbers, tensors = summed_by_sender(on_sent, on_turned, known.around)
-        return numbers, self.by_row(tensors, known.layout.counts)
+        return numbers, torch.cat(as_rows(tensors, known.layout.counts, self.first.n_harmonics))
 
     def _first(
         self, done: Pass, on_x: Tensor, on_turned: Tensor, second: Asked, known: Known, s: Sending,
@@ -365,11 +347,6 @@ class TwoLayers:
         product = torch.cat(self.first.unmix(on_turned, s.turn, counts))
         wanted = Wanted(second.own, product)
         return self.first.adjoint(done.first, on_x, counts, moved, wanted)
-
-
-def normalised(x: Tensor, norm: Norm, kinds: Tensor) -> Tensor:
-    """Features ``[n_atoms, F]`` of mean 0 and size 1."""
-    return (x - norm.mean.index_select(0, kinds)).mul_(norm.scale.index_select(0, kinds))
 
 
 class _TwoLayers(torch.autograd.Function):

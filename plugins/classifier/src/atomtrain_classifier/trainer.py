@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from atomtrain.data import Kept
-from atomtrain.errors import DeviceError
-from atomtrain.model import Backbone, Model, Predictor
-from atomtrain.model.export import export_predictor, merge_metadata
+from atomtrain.model import Model, Predictor
+from atomtrain.training.backbone import check_limits, export_around
 from atomtrain.training.engine import Engine
 from atomtrain.training.engine import train as train_with
 from atomtrain.training.run import TrainingOutcome, TrainingRun
@@ -23,7 +22,7 @@ log = logging.getLogger("atomtrain")
 def train(model: Model, run: TrainingRun) -> TrainingOutcome:
     """Train on the features of the backbone. Raises DeviceError for what it does not run on."""
     assert isinstance(model, Classifier)
-    _check_limits(model.backbone, run.device, run.dtype)
+    check_limits(model.backbone, run.device, run.dtype)
     hypers = run.hypers
     assert isinstance(hypers, TrainerHypers)
     run.kept = Kept(hypers.memory_budget_bytes, folder=hypers.feature_cache, scratch=run.directory)
@@ -56,26 +55,5 @@ class ClassifierEngine(Engine):
 
 def export(predictor: Predictor, metadata: dict[str, Any]) -> Any:
     """The metatomic model: the backbone is inside, and its references are named."""
-    model = predictor.model
-    assert isinstance(model, Classifier)
-    told = {key: value for key, value in model.backbone.references.items() if value}
-    devices = [d for d in ("cuda", "cpu", "mps") if d in model.backbone.devices]
-    return export_predictor(
-        predictor, merge_metadata({"references": told}, metadata), devices=devices
-    )
-
-
-def _check_limits(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> None:
-    name = backbone.checkpoint["architecture"]["name"]
-    if device.type not in backbone.devices:
-        raise DeviceError(
-            f"device: '{device.type}' is none the backbone '{name}' runs on; it supports "
-            f"{', '.join(backbone.devices)}"
-        )
-    short = str(dtype).removeprefix("torch.")
-    if short not in backbone.dtypes:
-        bits = sorted({"float64": 64, "float32": 32}.get(d, 16) for d in backbone.dtypes)
-        raise DeviceError(
-            f"base_precision: the backbone '{name}' does not compute in {short}; set it to "
-            f"{' or '.join(map(str, bits))}"
-        )
+    assert isinstance(predictor.model, Classifier)
+    return export_around(predictor.model.backbone, predictor, metadata, ("cuda", "cpu", "mps"))

@@ -131,25 +131,36 @@ def by_element(flat: Tensor, layout: BySpecies, n_harmonics: int, mean: Tensor) 
         flat = flat[:, : n_harmonics * n_columns]
     if layout.n_species > 1:
         flat = flat.index_select(0, layout.order)
-    parts: List[Tensor] = []
-    for s, part in enumerate(flat.split_with_sizes(layout.counts)):
-        n = part.shape[0]
-        rows = torch.empty([n_harmonics * n, n_columns], dtype=flat.dtype, device=flat.device)
-        rows.view(n_harmonics, n, n_columns).copy_(
-            part.view(n, n_harmonics, n_columns).transpose(0, 1)
-        )
-        rows[:n] -= mean[s]
-        parts.append(rows)
+    parts = as_rows(flat, layout.counts, n_harmonics)
+    for s, rows in enumerate(parts):
+        rows[: layout.counts[s]] -= mean[s]
     return parts
 
 
 def by_atom(parts: List[Tensor], layout: BySpecies, n_harmonics: int) -> Tensor:
     """The inverse, but for the mean."""
-    rows: List[Tensor] = []
-    for s, part in enumerate(parts):
-        n, n_columns = layout.counts[s], part.shape[1]
+    flat = as_atoms(parts, n_harmonics)
+    return flat if layout.n_species == 1 else flat.index_select(0, layout.ranks)
+
+
+def as_rows(flat: Tensor, counts: List[int], n_harmonics: int) -> List[Tensor]:
+    """Atoms sorted by element, ``[n_atoms, K Q]``, as rows by harmonic and atom: ``[K n_s, Q]`` for each element."""
+    n_columns = flat.shape[1] // n_harmonics
+    parts: List[Tensor] = []
+    for part in flat.split_with_sizes(counts):
+        n = part.shape[0]
+        rows = torch.empty([n_harmonics * n, n_columns], dtype=flat.dtype, device=flat.device)
+        by_atom = part.view(n, n_harmonics, n_columns)
+        rows.view(n_harmonics, n, n_columns).copy_(by_atom.transpose(0, 1))
+        parts.append(rows)
+    return parts
+
+
+def as_atoms(parts: List[Tensor], n_harmonics: int) -> Tensor:
+    """The inverse, ``[n_atoms, K Q]``."""
+    atoms: List[Tensor] = []
+    for part in parts:
+        n, n_columns = part.shape[0] // n_harmonics, part.shape[1]
         by_row = part.view(n_harmonics, n, n_columns).transpose(0, 1)
-        rows.append(by_row.reshape(n, n_harmonics * n_columns))
-    if layout.n_species == 1:
-        return rows[0]
-    return torch.cat(rows).index_select(0, layout.ranks)
+        atoms.append(by_row.reshape(n, n_harmonics * n_columns))
+    return atoms[0] if len(atoms) == 1 else torch.cat(atoms)

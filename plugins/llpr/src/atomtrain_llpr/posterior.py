@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from atomtrain.training.reliability import surprises
+
 NEGLIGIBLE = 1e-4
 """Directions of which the data say this little, beside the ridge, count as unknown: variances change by less."""
 DECADES = {torch.float32: 9, torch.float64: 11}
@@ -105,8 +107,7 @@ def calibrated(errors: Tensor, spreads: Tensor, method: str) -> Tensor:
 
 def surprise(errors: Tensor, sigma: Tensor) -> Tensor:
     """Mean negative logarithm of the likelihood of ``errors``, where there are any, for ``sigma`` of their shape."""
-    each = 0.5 * (errors / sigma).square() + sigma.log() + 0.5 * math.log(2.0 * math.pi)
-    return each.nanmean()
+    return surprises(errors, sigma).nanmean()
 
 
 def _least_crps(errors: Tensor, spreads: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from atomtrain.data import Batch
-from atomtrain.errors import DeviceError, OptionsError
+from atomtrain.errors import OptionsError
 from atomtrain.graph import n_structures, sum_over_structures
-from atomtrain.model import Backbone, Model, Predictor
-from atomtrain.model.export import export_predictor, merge_metadata
+from atomtrain.model import Model, Predictor
 from atomtrain.targets import uncertainty_name
+from atomtrain.training.backbone import check_limits, export_around
 from atomtrain.training.reliability import Reliability
 from atomtrain.training.run import TrainingOutcome, TrainingRun
 from atomtrain.training.session import Session
@@ -44,7 +44,7 @@ class Fit:
         Raises OptionsError without a validation set, DeviceError for what the model inside does not run on.
         """
         run, model = self.run, self.model
-        _check_limits(model.backbone, run.device, run.dtype)
+        check_limits(model.backbone, run.device, run.dtype)
         if len(run.validation) == 0:
             raise OptionsError(
                 "validation_set: uncertainties get their size from errors on structures that the model was not trained "
@@ -171,26 +171,5 @@ class Fit:
 
 def export(predictor: Predictor, metadata: dict[str, Any]) -> Any:
     """The metatomic model: the trained one is inside, and its references are named."""
-    model = predictor.model
-    assert isinstance(model, Llpr)
-    told = {key: value for key, value in model.backbone.references.items() if value}
-    devices = [d for d in ("cuda", "cpu") if d in model.backbone.devices]
-    return export_predictor(
-        predictor, merge_metadata({"references": told}, metadata), devices=devices
-    )
-
-
-def _check_limits(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> None:
-    name = backbone.checkpoint["architecture"]["name"]
-    if device.type not in backbone.devices:
-        raise DeviceError(
-            f"device: '{device.type}' is none the model inside ('{name}') runs on; it supports "
-            f"{', '.join(backbone.devices)}"
-        )
-    short = str(dtype).removeprefix("torch.")
-    if short not in backbone.dtypes:
-        bits = sorted({"float64": 64, "float32": 32}.get(d, 16) for d in backbone.dtypes)
-        raise DeviceError(
-            f"base_precision: the model inside ('{name}') does not compute in {short}; set it to "
-            f"{' or '.join(map(str, bits))}"
-        )
+    assert isinstance(predictor.model, Llpr)
+    return export_around(predictor.model.backbone, predictor, metadata, ("cuda", "cpu"))

@@ -8,7 +8,7 @@ from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput
 
 from atomtrain.data import StructureStore
 from atomtrain.errors import DataError, OptionsError
-from atomtrain.evaluation import systems_of
+from atomtrain.evaluation import runs_on_cuda, systems_of
 from atomtrain.model.export import requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain.sections.names import symbols
@@ -60,8 +60,7 @@ def look(
     """
     _check_elements(model, structures)
     capabilities = model.capabilities()
-    cuda = "cuda" in capabilities.supported_devices and torch.cuda.is_available()
-    device = "cuda" if cuda else "cpu"
+    device = "cuda" if runs_on_cuda(model) else "cpu"
     model = model.to(device)
     outputs = {}
     if uncertainty is not None:
@@ -95,14 +94,12 @@ def look(
 
 
 def _check_elements(model: AtomisticModel, structures: StructureStore) -> None:
-    known = torch.tensor(model.capabilities().atomic_types)
-    strange = ~torch.isin(structures.types, known)
-    if bool(strange.any()):
-        atom = int(strange.nonzero()[0])
-        k = int(torch.searchsorted(structures.offsets, atom, right=True)) - 1
+    known = model.capabilities().atomic_types
+    unknown = sorted(set(structures.elements) - set(known))
+    if unknown:
         raise DataError(
-            f"{structures.origin(k)}: the model does not know {symbols([int(structures.types[atom])])} "
-            f"(it knows {symbols(known.tolist())})"
+            f"{structures.origin(structures.first_with(unknown))}: the model does not know {symbols(unknown)} "
+            f"(it knows {symbols(known)})"
         )
 
 
