@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from ase import Atoms
 from ase.io import iread
 from metatomic_ase import MetatomicCalculator
 
@@ -23,21 +24,28 @@ WARM_UP = 20  # TorchScript optimises during the first calls
 CALLS = 60
 
 
+def turn(
+    atoms: Atoms, start: np.ndarray, rng: np.random.Generator, warm_up: int, calls: int
+) -> list[float]:
+    """Times of some calls, s, after some that do not count."""
+    times = []
+    for _ in range(warm_up + calls):
+        atoms.positions = start + rng.normal(scale=0.01, size=start.shape)
+        begin = time.perf_counter()
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        times.append(time.perf_counter() - begin)
+    return times[warm_up:]
+
+
 def main() -> None:
     """Call the model as dynamics would: positions that move a little every time."""
     model, structure = sys.argv[1:]
     atoms = next(iread(structure))
     extensions = "extensions" if Path("extensions").is_dir() else None
     atoms.calc = MetatomicCalculator(model, extensions_directory=extensions)
-    start, rng = atoms.positions.copy(), np.random.default_rng(0)
-    times = []
-    for _ in range(WARM_UP + CALLS):
-        atoms.positions = start + rng.normal(scale=0.01, size=start.shape)
-        begin = time.perf_counter()
-        atoms.get_potential_energy()
-        atoms.get_forces()
-        times.append(time.perf_counter() - begin)
-    print(f"{1000 * median(times[WARM_UP:]):.3f}")
+    times = turn(atoms, atoms.positions.copy(), np.random.default_rng(0), WARM_UP, CALLS)
+    print(f"{1000 * median(times):.3f}")
 
 
 if __name__ == "__main__":

@@ -8,29 +8,16 @@ which ASE's calculator then asks for. The models take turns, some tens of calls 
 from __future__ import annotations
 
 import sys
-import time
 from statistics import median
 
 import numpy as np
-from ase import Atoms
 from ase.io import iread
 from metatomic_ase import MetatomicCalculator
+from time_model import turn
 
 TURNS = 8
 WARM_UP = 15  # calls at the beginning of a turn that do not count
 CALLS = 30
-
-
-def turn(atoms: Atoms, start: np.ndarray, rng: np.random.Generator) -> list[float]:
-    """Times of some calls."""
-    times = []
-    for _ in range(WARM_UP + CALLS):
-        atoms.positions = start + rng.normal(scale=0.01, size=start.shape)
-        begin = time.perf_counter()
-        atoms.get_potential_energy()
-        atoms.get_forces()
-        times.append(time.perf_counter() - begin)
-    return times[WARM_UP:]
 
 
 def main() -> None:
@@ -45,7 +32,7 @@ def main() -> None:
         ready[model].calc = MetatomicCalculator(model, uncertainty_threshold=1e6)
     for k in range(TURNS):
         for model in models if k % 2 else reversed(models):
-            found = turn(ready[model], first.positions.copy(), rng)
+            found = turn(ready[model], first.positions.copy(), rng, WARM_UP, CALLS)
             times[model] += found if k > 0 else []  # TorchScript compiles in the first
     without, with_it = (1000 * median(times[model]) for model in models)
     print(f"without {without:.3f} ms, with {with_it:.3f} ms, ratio {with_it / without:.3f}")

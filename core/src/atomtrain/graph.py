@@ -54,6 +54,22 @@ class AtomGraph(NamedTuple):
     :meth:`atomtrain.model.Model.constants` kept for this batch, or :meth:`atomtrain.model.Model.layout` said of it"""
 
 
+def exchanged(graph: AtomGraph, vectors: Tensor, extras: Dict[str, Tensor]) -> AtomGraph:
+    """The graph with these; TorchScript has no ``_replace``."""
+    return AtomGraph(
+        graph.positions,
+        graph.types,
+        graph.cells,
+        graph.pbc,
+        graph.structure,
+        graph.centers,
+        graph.neighbors,
+        graph.shifts,
+        vectors,
+        extras,
+    )
+
+
 def n_structures(graph: AtomGraph) -> int:
     """Number of structures in the batch."""
     return graph.cells.shape[0]

@@ -6,7 +6,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 import torch
 from torch import Tensor
 
-from atomtrain.graph import AtomGraph
+from atomtrain.graph import AtomGraph, exchanged
 from atomtrain_density.pairs import group_of
 
 
@@ -38,15 +38,4 @@ def softened(graph: AtomGraph, species: Tensor, inner: Tensor) -> AtomGraph:
     t = ((r / r_inner.clamp(min=1e-6)).clamp(max=1.0) * 5.0 - 4.0).clamp(min=0.0)
     seen = r_inner * (1.0 - 0.2 * (0.5 - t**3 + 0.5 * t**4))
     factor = torch.where(r < r_inner, seen / r, torch.ones_like(r))
-    return AtomGraph(
-        graph.positions,
-        graph.types,
-        graph.cells,
-        graph.pbc,
-        graph.structure,
-        graph.centers,
-        graph.neighbors,
-        graph.shifts,
-        graph.vectors * factor.unsqueeze(1),
-        graph.extras,
-    )
+    return exchanged(graph, graph.vectors * factor.unsqueeze(1), graph.extras)

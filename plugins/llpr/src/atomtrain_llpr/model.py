@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atomtrain.errors import TargetError, did_you_mean
-from atomtrain.graph import AtomGraph, type_table
+from atomtrain.graph import AtomGraph, exchanged, type_table
 from atomtrain.model import Backbone, Model
 from atomtrain.model.affine import Affine
 from atomtrain.model.base import InFloat64
@@ -306,18 +306,7 @@ def _detached(graph: AtomGraph) -> AtomGraph:
     """The graph for a model whose features nobody differentiates."""
     extras = graph.extras.copy()
     extras["atomtrain::detached"] = torch.zeros(0)
-    return AtomGraph(
-        graph.positions,
-        graph.types,
-        graph.cells,
-        graph.pbc,
-        graph.structure,
-        graph.centers,
-        graph.neighbors,
-        graph.shifts,
-        graph.vectors,
-        extras,
-    )
+    return exchanged(graph, graph.vectors, extras)
 
 
 def _members(hypers: ModelHypers, dataset_info: DatasetInfo) -> Dict[str, int]:
