@@ -177,6 +177,30 @@ def test_weighted_sums_have_their_own_gradient(model: Ace, batch: Batch) -> None
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.norm()))
 
 
+def test_an_exported_model_differentiates_what_engines_ask_for(model: Ace, batch: Batch) -> None:
+    """The sum over atoms, over those that are selected, or over atoms that are weighed in any way."""
+    exported = copy.deepcopy(model)
+    exported.before_export()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(exported)
+    model.plain = True
+    n_atoms = len(batch.graph.types)
+    selected = torch.arange(n_atoms) % 3 != 0
+    any_weights = torch.linspace(0.0, 2.0, n_atoms, dtype=torch.float64)
+    asked = [
+        ({"atomtrain::selected": selected}, selected.to(torch.float64)),
+        ({"atomtrain::per_atom": batch.graph.types[:0]}, any_weights),
+    ]
+    for extras, weights in asked:
+        slopes = []
+        for one in (scripted, model):
+            graph = with_leaves(batch.graph)._replace(extras=extras)
+            total = (weights.unsqueeze(1) * one(graph, ["energy"])["energy"][0]).sum()
+            slopes.append(torch.autograd.grad(total, graph.vectors)[0])
+        torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_elements_without_data_are_seen_as_the_others(batch: Batch, num_layers: int) -> None:
     """N is known but not there: a later training may bring it."""

@@ -3,17 +3,42 @@
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from atomtrain_ace.around import around, places_around
+from atomtrain_ace.messages import Sending
 from atomtrain_ace.scalars import Network, Norm, Weights
-from atomtrain_density.closed import ClosedDensity
+from atomtrain_ace.two_layers import Known, TwoLayers
+from atomtrain_density.closed import ClosedDensity, Neighborhoods
 from atomtrain_density.density import by_atom, by_element
-from atomtrain_density.elements import by_species
+from atomtrain_density.elements import BySpecies, by_species
 from atomtrain_density.pairs import group_of
+
+
+class Structures(NamedTuple):
+    """What is asked about."""
+
+    vectors: Tensor
+    """[n_pairs, 3]"""
+    centers: Tensor
+    """[n_pairs] atoms"""
+    neighbors: Tensor
+    """[n_pairs] atoms"""
+    species: Tensor
+    """[n_atoms] elements, counted from 0"""
+    share: Optional[Tensor]
+    """[n_atoms, 1], weights of atoms in the sum that is differentiated; none: 1"""
+
+
+class SecondWeights(NamedTuple):
+    """What a second layer has beside the :class:`Weights`."""
+
+    sending: Sending
+    norm: Norm
 
 
 @torch.jit.interface
@@ -22,12 +47,10 @@ class ScalarsAndGradients(nn.Module):
 
     def forward(  # type: ignore[empty-body]
         self,
-        vectors: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        species: Tensor,
+        of: Structures,
         weights: Weights,
         norm: Norm,
+        second: Optional[SecondWeights],
         wanted: bool,
         last: bool,
     ) -> Tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +60,8 @@ class ScalarsAndGradients(nn.Module):
 class ClosedForm(nn.Module):
     """Scalars ``[n_atoms, 1]`` and, if ``wanted``, the derivative of their sum ``[n_pairs, 3]``.
 
-    Beside them, if asked for, what the ``last`` layer takes but for its size: features, then neurons.
+    Beside them, if asked for, what the ``last`` layer takes but for its size: features, then neurons. An atom's scalar
+    depends on the vectors that start from it alone, so that the derivative serves weighted sums as well.
     """
 
     def __init__(self, density: ClosedDensity, products: Network) -> None:
@@ -47,25 +71,20 @@ class ClosedForm(nn.Module):
 
     def forward(
         self,
-        vectors: Tensor,
-        centers: Tensor,
-        neighbors: Tensor,
-        species: Tensor,
+        of: Structures,
         weights: Weights,
         norm: Norm,
+        second: Optional[SecondWeights],
         wanted: bool,
         last: bool,
     ) -> Tuple[Tensor, Tensor, Tensor]:
-        """``centers`` and ``neighbors [n_pairs]`` are atoms, ``species [n_atoms]`` counts from 0."""
+        """See the class; ``second`` is none."""
         with torch.no_grad():
-            n_species = self.density.blocks.n_species
-            group = group_of(centers, neighbors, species, n_species)
-            kept = self.density.neighborhoods(vectors, group, species.shape[0])
-            layout = by_species(species, n_species)
+            kept, layout = neighborhoods(self.density, of)
             density = by_element(kept.density, layout, self.products.n_harmonics, norm.density)
             done = self.products.forward_pass(density, layout, weights, norm)
             y = done.scalars.index_select(0, layout.ranks)
-            g, x = vectors, vectors
+            g, x = of.vectors, of.vectors
             if last:
                 x = torch.cat([done.x, silu(done.z)], 1).index_select(0, layout.ranks)
             if wanted:
@@ -73,3 +92,60 @@ class ClosedForm(nn.Module):
                 by_density = by_atom(found.density, layout, self.products.n_harmonics)
                 g = self.density.adjoint(kept, by_density)
         return y, g, x
+
+
+class ClosedTwoLayers(nn.Module):
+    """The same of two layers.
+
+    An atom's scalar depends on what its neighbours see: the derivative is that of the sum with the ``share`` of each
+    atom, and of no other.
+    """
+
+    def __init__(self, density: ClosedDensity, layers: TwoLayers) -> None:
+        super().__init__()
+        self.density = density
+        self.layers = layers
+
+    def forward(
+        self,
+        of: Structures,
+        weights: Weights,
+        norm: Norm,
+        second: Optional[SecondWeights],
+        wanted: bool,
+        last: bool,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        assert second is not None
+        with torch.no_grad():
+            kept, layout = neighborhoods(self.density, of)
+            n_atoms, n_harmonics = of.species.shape[0], self.layers.first.n_harmonics
+            density = by_element(kept.density, layout, n_harmonics, norm.density)
+            harmonics, radial = self.density.pair_functions(kept, n_harmonics)
+            places, width = places_around(layout.ranks.index_select(0, of.centers), n_atoms)
+            ends = layout.ranks.index_select(0, of.neighbors)
+            near = around(places, width, n_atoms, ends, harmonics, radial)
+            known = Known(layout, near, norm, second.norm)
+            done = self.layers.forward_pass(density, known, weights, second.sending)
+            y = done.scalars.index_select(0, layout.ranks)
+            g, x = of.vectors, of.vectors
+            if last:
+                x = torch.cat([done.x, silu(done.z)], 1).index_select(0, layout.ranks)
+            if wanted:
+                share = of.share
+                if share is not None:
+                    share = share.index_select(0, layout.order)
+                _, slopes, on_y, on_r = self.layers.slopes(
+                    done, known, weights, second.sending, share
+                )
+                by_density = by_atom(slopes, layout, n_harmonics)
+                g = self.density.adjoint(kept, by_density, (on_y, on_r))
+        return y, g, x
+
+
+def neighborhoods(density: ClosedDensity, of: Structures) -> Tuple[Neighborhoods, BySpecies]:
+    """The density, and atoms by element."""
+    n_species = density.blocks.n_species
+    group = group_of(of.centers, of.neighbors, of.species, n_species)
+    kept = density.neighborhoods(of.vectors, group, of.species.shape[0])
+    return kept, by_species(of.species, n_species)

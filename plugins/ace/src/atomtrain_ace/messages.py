@@ -13,14 +13,31 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from atomtrain_ace.around import around, arriving, places_around, seen, weighed
+from atomtrain_ace.scalars import Norm
 from atomtrain_density.elements import BySpecies, activation
 from atomtrain_density.pairs import PairFunctions
 from atomtrain_density.products import Plain, Products
+
+
+class Sending(NamedTuple):
+    """The weights of what atoms send, and of the products of what arrives; Q columns of the second density."""
+
+    send: Tensor
+    """[F, n_sent]"""
+    offset: Tensor
+    """[S, n_sent]"""
+    turn: Tensor
+    """[L + 1, S, C, n_sent]"""
+    pair: Tensor
+    """[L + 1, S, Q, 2 C]"""
+    third: Tensor
+    """[L + 1, S, Q, C]; no columns for correlation 2"""
 
 
 class SecondLayer(nn.Module):
@@ -57,6 +74,7 @@ class SecondLayer(nn.Module):
         self.register_buffer("scale", torch.ones(n_degrees, n_species, self.n_own))
         self.register_buffer("feature_mean", torch.zeros(n_species, self.products.n_features))
         self.register_buffer("feature_scale", torch.ones(n_species, self.products.n_features))
+        self.is_white = False
 
     def density(
         self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions
@@ -81,6 +99,8 @@ class SecondLayer(nn.Module):
 
     def whitened(self, weight: Tensor) -> Tensor:
         """Weights for the density as it is, of weights ``[L + 1, S, Q, m]`` for the whitened one."""
+        if self.is_white:
+            return weight
         n_degrees, n_species, _, m = weight.shape
         half = self.n_radial * self.n_sent
         one, two, own = weight.split_with_sizes([half, half, self.n_own], 2)
@@ -91,6 +111,24 @@ class SecondLayer(nn.Module):
         one, two = blocks.reshape(n_degrees, n_species, 2, half, m).unbind(2)
         one = one.reshape(shape).transpose(2, 3).reshape(n_degrees, n_species, half, m)
         return torch.cat([one, two, own * self.scale.unsqueeze(3)], 2)
+
+    def sending(self) -> Sending:
+        """The weights, for the density as it is."""
+        pair, third = self.whitened(self.pair), self.whitened(self.third)
+        return Sending(self.send, self.offset.squeeze(1), self.turn, pair, third)
+
+    def norm(self) -> Norm:
+        """The statistics that features are normalised with."""
+        return Norm(self.mean, self.feature_mean, self.feature_scale)
+
+    @torch.jit.ignore
+    def whiten(self) -> None:
+        """Keep the weights as :meth:`whitened` gives them; they cannot be trained any more."""
+        with torch.no_grad():
+            pair, third = self.whitened(self.pair), self.whitened(self.third)
+        self.pair = nn.Parameter(pair, requires_grad=False)
+        self.third = nn.Parameter(third, requires_grad=False)
+        self.is_white = True
 
     def forward(
         self, x: Tensor, first: Plain, species: Tensor, layout: BySpecies, pairs: PairFunctions

@@ -5,7 +5,7 @@ Annotated without ``from __future__ import annotations``, which TorchScript cann
 
 import math
 from functools import partial
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,17 @@ from atomtrain.model import Constants, ExtraInput, Growth, Model
 from atomtrain.targets import DatasetInfo, last_layer_names
 from atomtrain_ace.around import around, places_around
 from atomtrain_ace.calibration import calibrate, calibrate_new
-from atomtrain_ace.closed import ClosedForm, ScalarsAndGradients
+from atomtrain_ace.closed import (
+    ClosedForm,
+    ClosedTwoLayers,
+    ScalarsAndGradients,
+    SecondWeights,
+    Structures,
+)
 from atomtrain_ace.hypers import ModelHypers
 from atomtrain_ace.messages import SecondLayer, normalised, of_degree_0
 from atomtrain_ace.scalars import Network, Norm, Weights, scalars
-from atomtrain_ace.two_layers import Known, Sending, TwoLayers, scalars_of_two_layers
+from atomtrain_ace.two_layers import Known, TwoLayers, scalars_of_two_layers
 from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks
 from atomtrain_density.derivatives import (
@@ -40,7 +46,7 @@ from atomtrain_density.elements import (
 from atomtrain_density.harmonics import HarmonicsAndGradients, SphericalHarmonics
 from atomtrain_density.inputs import InputShift
 from atomtrain_density.pairs import PairFunctions, groups_of, padded
-from atomtrain_density.potential import DensityModel, with_slopes
+from atomtrain_density.potential import DensityModel, any_selected, with_slopes
 from atomtrain_density.products import Plain
 from atomtrain_density.radial import bessel_table
 from atomtrain_density.short_range import softened
@@ -74,8 +80,8 @@ class Ace(DensityModel):
             self.second = SecondLayer(self.products, n_radial, n_species, hypers.num_messages)
         self.n_features = hypers.num_layers * self.products.n_features
         self.n_hidden = self.n_features + n_neurons
-        self.has_closed_form = self.second is None
-        self.has_fast_scalar = True
+        self.has_closed_form = True
+        self.hears_neighbors = self.second is not None
         self.n_columns = self.n_hidden * self.n_species
         self.build_density(self.degree_for(dataset_info))
 
@@ -156,17 +162,25 @@ class Ace(DensityModel):
         """What :meth:`forward` gives, with first derivatives in the pair vectors from closed forms."""
         vectors = graph.vectors
         wanted = vectors.requires_grad
+        share: Optional[Tensor] = None
+        owners = graph.centers
+        if self.hears_neighbors and "atomtrain::selected" in graph.extras:
+            selected = graph.extras["atomtrain::selected"]
+            share = selected.unsqueeze(1).to(vectors.dtype)
+            owners = any_selected(selected, graph).index_select(0, graph.centers)
+        of = Structures(vectors.detach(), graph.centers, graph.neighbors, species, share)
+        second: Optional[SecondWeights] = None
+        if self.second is not None:
+            second = SecondWeights(self.second.sending(), self.second.norm())
         predictions: Dict[str, List[Tensor]] = {}
         for name, head in self.heads.items():
             last = self.last_layers[name] in outputs
             if name in outputs or last:
                 offset = self._offset(graph, species)
                 weights = self.weights(head.last_weight(), offset)  # type: ignore[operator]
-                y, g, x = self.closed(
-                    vectors.detach(), graph.centers, graph.neighbors, species, weights, self.norm(), wanted, last
-                )  # fmt: skip
+                y, g, x = self.closed(of, weights, self.norm(), second, wanted, last)
                 if name in outputs:
-                    predictions[name] = [with_slopes(y, g, vectors, graph.centers) if wanted else y]
+                    predictions[name] = [with_slopes(y, g, vectors, owners) if wanted else y]
                 if last:
                     columns = own_columns(self.size * x, species, self.n_species)
                     predictions[self.last_layers[name]] = [columns]
@@ -213,6 +227,8 @@ class Ace(DensityModel):
         self.pair = nn.Parameter(pair, requires_grad=False)
         self.third = nn.Parameter(third, requires_grad=False)
         self.is_white = True
+        if self.second is not None:
+            self.second.whiten()
         self.closed = torch.jit.script(self.closed)  # type: ignore[assignment]
 
     @torch.jit.ignore
@@ -353,16 +369,9 @@ class Ace(DensityModel):
             places, width = places_around(layout.ranks.index_select(0, pairs.centers), n_atoms)
         neighbors = layout.ranks.index_select(0, pairs.neighbors)
         near = around(places, width, n_atoms, neighbors, pairs.harmonics, pairs.radial)
-        sending = Sending(
-            second.send,
-            second.offset.squeeze(1),
-            second.turn,
-            second.whitened(second.pair),
-            second.whitened(second.third),
-        )
-        norm = Norm(second.mean, second.feature_mean, second.feature_scale)
-        known = Known(layout, near, self.norm(), norm)
-        layers = TwoLayers(self.products, second)
+        sending = second.sending()
+        known = Known(layout, near, self.norm(), second.norm())
+        layers: TwoLayers = self.closed.layers  # type: ignore[attr-defined]
         offset = self._offset(graph, species)
         weights = self.weights(self.heads[name].last_weight(), offset)  # type: ignore[operator]
         y, found = scalars_of_two_layers(layers, kept, known, weights, sending, wanted)
@@ -399,7 +408,11 @@ class Ace(DensityModel):
         n_per_l = [self.hypers.num_radial] * (degree + 1)
         self.blocks = DensityBlocks(n_per_l, self.n_species, shared=True)
         density = ClosedDensity(self.harmonics, self.radial, self.blocks)
-        self.closed = ClosedForm(density, self.products)  # type: ignore[assignment]
+        if self.second is None:
+            self.closed = ClosedForm(density, self.products)  # type: ignore[assignment]
+        else:
+            layers = TwoLayers(self.products, self.second)
+            self.closed = ClosedTwoLayers(density, layers)  # type: ignore[assignment]
 
     @torch.jit.ignore
     def add_heads(self, dataset_info: DatasetInfo) -> None:

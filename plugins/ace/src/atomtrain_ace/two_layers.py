@@ -1,15 +1,15 @@
 """One scalar per atom of two layers, its slopes, and what training needs of both, all written out.
 
 What :mod:`atomtrain_ace.scalars` is for one layer. Rows of tables are ordered as there: by element of the atom,
-harmonic, atom.
+harmonic, atom. Scalars and slopes are what exported models compute, too (:mod:`atomtrain_ace.closed`).
+
+Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
@@ -28,28 +28,11 @@ from atomtrain_ace.around import (
     summed_by_sender,
     weighed,
 )
-from atomtrain_ace.messages import SecondLayer, normalised
+from atomtrain_ace.messages import SecondLayer, Sending, normalised
 from atomtrain_ace.scalars import Norm, Weights
 from atomtrain_density.density import as_atoms, as_rows, by_atom, by_element
 from atomtrain_density.elements import BySpecies, add_bend
 from atomtrain_density.products import Channels, Moved, Products, Wanted
-
-silu_backward = torch.ops.aten.silu_backward
-
-
-class Sending(NamedTuple):
-    """The weights of what atoms send, and of the products of what arrives; Q columns of the second density."""
-
-    send: Tensor
-    """[F, n_sent]"""
-    offset: Tensor
-    """[S, n_sent]"""
-    turn: Tensor
-    """[L + 1, S, C, n_sent]"""
-    pair: Tensor
-    """[L + 1, S, Q, 2 C]"""
-    third: Tensor
-    """[L + 1, S, Q, C]; no columns for correlation 2"""
 
 
 class Known(NamedTuple):
@@ -65,7 +48,7 @@ class Known(NamedTuple):
 class Pass(NamedTuple):
     """From the density to scalars; atoms by element."""
 
-    density: list[Tensor]
+    density: List[Tensor]
     """[K n_s, Q] for each element"""
     first: Channels
     x: Tensor
@@ -78,7 +61,7 @@ class Pass(NamedTuple):
     """[n_atoms, width, n_radial n_sent]"""
     turned: Tensor
     """[n_atoms, width, K n_sent]"""
-    arrived: list[Tensor]
+    arrived: List[Tensor]
     """[K n_s, Q] for each element, the second density"""
     second: Channels
     z: Tensor
@@ -95,7 +78,7 @@ class Asked(NamedTuple):
     """Derivatives of a sum in what the second layer is made of."""
 
     channels: Channels
-    dots: list[Tensor]
+    dots: List[Tensor]
     """see :meth:`Products.adjoint`"""
     one: Tensor
     """[n_atoms, K, n_radial n_sent], what arrived of numbers"""
@@ -116,27 +99,28 @@ class Slopes(NamedTuple):
     on_turned: Tensor
     """[n_rows, n_sent]"""
     first: Channels
-    dots: list[Tensor]
+    dots: List[Tensor]
 
 
 class Change(NamedTuple):
     """How a :class:`Pass` changes along a change of the density and of the pairs."""
 
-    density: list[Tensor]
+    density: List[Tensor]
     moved: Moving
     first: Channels
     x: Tensor
     u: Tensor
-    product: list[Tensor]
-    arrived: list[Tensor]
+    product: List[Tensor]
+    arrived: List[Tensor]
     second: Channels
     z: Tensor
 
 
-class TwoLayers:
-    """The products of both layers, and what leads from one to the other."""
+class TwoLayers(nn.Module):
+    """The products of both layers, and what leads from one to the other. It has no weights of its own."""
 
     def __init__(self, first: Products, second: SecondLayer) -> None:
+        super().__init__()
         self.first = first
         self.second = second.products
         self.n_radial = second.n_radial
@@ -149,17 +133,17 @@ class TwoLayers:
         """What tensors to send are mixtures of, ``[n_rows, C]``."""
         return c.product if self.first.correlation > 2 else c.pair[:, : self.first.channels]
 
-    def rows_of(self, x: Tensor, counts: list[int]) -> list[Tensor]:
+    def rows_of(self, x: Tensor, counts: List[int]) -> List[Tensor]:
         """``[n_rows, m] -> [K n_s, m]`` for each element."""
-        return list(x.split_with_sizes([n * self.first.n_harmonics for n in counts]))
+        return list(x.split([n * self.first.n_harmonics for n in counts]))
 
-    def joined(self, arrived: Tensor, c: Channels, counts: list[int]) -> list[Tensor]:
+    def joined(self, arrived: Tensor, c: Channels, counts: List[int]) -> List[Tensor]:
         """The second density, ``[K n_s, Q]`` for each element, of ``[n_atoms, K, ...]`` and own channels."""
         n_harmonics, width = arrived.shape[1], arrived.shape[2]
         own = self.rows_of(c.pair[:, : self.n_own], counts)
-        parts = []
-        for part, mine, n in zip(arrived.split_with_sizes(counts), own, counts, strict=True):
-            rows = arrived.new_empty(n_harmonics * n, width + self.n_own)
+        parts: List[Tensor] = []
+        for part, mine, n in zip(arrived.split_with_sizes(counts), own, counts):  # noqa: B905
+            rows = arrived.new_empty([n_harmonics * n, width + self.n_own])
             by_harmonic = rows.view(n_harmonics, n, width + self.n_own)
             by_harmonic[:, :, :width].copy_(part.transpose(0, 1))
             rows[:, width:] = mine
@@ -168,20 +152,22 @@ class TwoLayers:
 
     # -- passes --------------------------------------------------------------------------------
 
-    def forward_pass(self, density: list[Tensor], known: Known, w: Weights, s: Sending) -> Pass:
+    def forward_pass(self, density: List[Tensor], known: Known, w: Weights, s: Sending) -> Pass:
         """Scalars of the density."""
         kinds, counts = known.layout.kinds, known.layout.counts
         first = self.first.channels_of(density, w.pair, w.third, counts)
-        x = normalised(self.first.features(first, counts), kinds, *known.first[1:])
+        x = self.first.features(first, counts)
+        x = normalised(x, kinds, known.first.mean, known.first.scale)
         u = torch.addmm(s.offset.index_select(0, kinds), x, s.send)
         sent = seen(silu(u), known.around)
         turned = self._turned(self.product_of(first), known, s)
         numbers = weighed(known.around.radial, sent)
         arrived = self.joined(arriving(numbers, turned, known.around), first, counts)
-        for rows, n, mean in zip(arrived, counts, known.second.density, strict=True):
-            rows[:n] -= mean
+        for k, rows in enumerate(arrived):
+            rows[: counts[k]] -= known.second.density[k]
         second = self.second.channels_of(arrived, s.pair, s.third, counts)
-        x2 = normalised(self.second.features(second, counts), kinds, *known.second[1:])
+        x2 = self.second.features(second, counts)
+        x2 = normalised(x2, kinds, known.second.mean, known.second.scale)
         x = torch.cat([x, x2], 1)
         z = torch.addmm(w.offset.index_select(0, known.layout.order), x, w.first)
         linear = w.linear.index_select(0, kinds)
@@ -192,12 +178,18 @@ class TwoLayers:
         )
 
     def slopes(
-        self, done: Pass, known: Known, w: Weights, s: Sending
-    ) -> tuple[Slopes, list[Tensor], Tensor, Tensor]:
-        """Of the sum of the scalars: in the density, and in the pairs' harmonics and radial functions."""
+        self, done: Pass, known: Known, w: Weights, s: Sending, share: Optional[Tensor] = None
+    ) -> Tuple[Slopes, List[Tensor], Tensor, Tensor]:
+        """Of the sum of the scalars: in the density, and in the pairs' harmonics and radial functions.
+
+        ``share [n_atoms, 1]``: weights of that sum, if it is not the plain one; atoms by element.
+        """
         counts = known.layout.counts
-        on_z = silu_backward(done.last, done.z)
-        on_x, on_x2 = self._halves(torch.addmm(done.linear, on_z, w.first.t()), known)
+        last, linear = done.last, done.linear
+        if share is not None:
+            last, linear = share * last, share * linear
+        on_z = torch.ops.aten.silu_backward(last, done.z)
+        on_x, on_x2 = self._halves(torch.addmm(linear, on_z, w.first.t()), known)
         second = self._second(done, on_x2, known, s, None)
         places = on_places(second.one, second.two, known.around)
         on_y, on_r = on_pairs(
@@ -205,14 +197,14 @@ class TwoLayers:
         )
         numbers = on_sent(places.weighed, known.around.radial)
         by_sender, on_turned = self._by_sender(numbers, places.turned, known)
-        on_x.addmm_(silu_backward(by_sender, done.u), s.send.t())
+        on_x.addmm_(torch.ops.aten.silu_backward(by_sender, done.u), s.send.t())
         first, dots = self._first(done, on_x, on_turned, second, known, s, None)
         density = self.first.unmixed(first, w.pair, w.third, counts)
         found = Slopes(on_z, second, places, by_sender, on_turned, first, dots)
         return found, density, on_y, on_r
 
     def change(
-        self, along: tuple[list[Tensor], Tensor, Tensor], done: Pass, known: Known, w: Weights,
+        self, along: Tuple[List[Tensor], Tensor, Tensor], done: Pass, known: Known, w: Weights,
         s: Sending,
     ) -> Change:  # fmt: skip
         """When the density, and harmonics and radial functions of the pairs, change ``along``."""
@@ -223,7 +215,7 @@ class TwoLayers:
         x = self.first.features(done.first, counts, first)
         x.mul_(known.first.scale.index_select(0, kinds))
         u = x @ s.send
-        sent = seen(silu_backward(u, done.u), known.around)
+        sent = seen(torch.ops.aten.silu_backward(u, done.u), known.around)
         product = self.product_of(first)
         turned = self._turned(product, known, s)
         numbers = weighed(moved.radial, done.sent).add_(weighed(known.around.radial, sent))
@@ -237,23 +229,23 @@ class TwoLayers:
         return Change(density, moved, first, x, u, rows, arrived, second, x @ w.first)
 
     def by_weights(
-        self, a: Tensor, change: Change | None, done: Pass, found: Slopes | None, known: Known,
+        self, a: Tensor, change: Optional[Change], done: Pass, found: Optional[Slopes], known: Known,
         w: Weights, s: Sending,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> Tuple[Tensor, ...]:  # fmt: skip
         """Derivatives in all weights of ``<a, y>`` and of how much the sum of y changes.
 
         In the order of :class:`Weights` and :class:`Sending`.
         """
         kinds, counts = known.layout.kinds, known.layout.counts
         n_first = self.first.n_features
-        on_z = silu_backward(a * done.last, done.z)
+        on_z = torch.ops.aten.silu_backward(a * done.last, done.z)
         on_linear = a * done.x
         on_last = a * silu(done.z)
         if change is not None:
             assert found is not None
             add_bend(on_z, done.z, done.last * change.z)
             on_linear += change.x
-            on_last += silu_backward(change.z, done.z)
+            on_last += torch.ops.aten.silu_backward(change.z, done.z)
         by_first = done.x.t() @ on_z
         on_x, on_x2 = self._halves(torch.addmm(a * done.linear, on_z, w.first.t()), known)
 
@@ -269,13 +261,15 @@ class TwoLayers:
         if change is not None and found is not None:
             numbers += on_sent(found.places.weighed, change.moved.radial)
         by_sender, on_turned = self._by_sender(numbers, places.turned, known)
-        on_u = silu_backward(by_sender, done.u)
+        on_u = torch.ops.aten.silu_backward(by_sender, done.u)
         if change is not None and found is not None:
             add_bend(on_u, done.u, found.on_sent * change.u)
         by_send = done.x[:, :n_first].t() @ on_u
         on_x.addmm_(on_u, s.send.t())
         if change is not None and found is not None:
-            by_send.addmm_(change.x[:, :n_first].t(), silu_backward(found.on_sent, done.u))
+            by_send.addmm_(
+                change.x[:, :n_first].t(), torch.ops.aten.silu_backward(found.on_sent, done.u)
+            )
             moved = Moved(change.first, found.first, found.dots)
         first, _ = self._first(done, on_x, on_turned, second, known, s, moved)
 
@@ -308,14 +302,14 @@ class TwoLayers:
         turned = as_atoms(self.rows_of(turned, counts), self.first.n_harmonics)
         return seen(turned, known.around)
 
-    def _halves(self, on_x: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def _halves(self, on_x: Tensor, known: Known) -> Tuple[Tensor, Tensor]:
         """Derivatives in the normalised features of the first layer, and in those of the second as they come."""
         n_first = self.first.n_features
         scale = known.second.scale.index_select(0, known.layout.kinds)
         return on_x[:, :n_first].contiguous(), on_x[:, n_first:] * scale
 
     def _second(
-        self, done: Pass, on_features: Tensor, known: Known, s: Sending, moved: Moved | None
+        self, done: Pass, on_features: Tensor, known: Known, s: Sending, moved: Optional[Moved]
     ) -> Asked:
         """From features of the second layer to what arrived, and own channels."""
         counts = known.layout.counts
@@ -323,8 +317,10 @@ class TwoLayers:
         rows = self.second.unmixed(channels, s.pair, s.third, counts)
         half = self.n_radial * self.n_sent
         n_harmonics = self.first.n_harmonics
-        one, two, own = [], [], []
-        for part, n in zip(rows, counts, strict=True):
+        one: List[Tensor] = []
+        two: List[Tensor] = []
+        own: List[Tensor] = []
+        for part, n in zip(rows, counts):  # noqa: B905
             atoms = part.view(n_harmonics, n, part.shape[1]).transpose(0, 1)
             numbers, tensors = atoms[:, :, :half], atoms[:, :, half : 2 * half]
             one.append(numbers)
@@ -332,15 +328,15 @@ class TwoLayers:
             own.append(part[:, 2 * half :])
         return Asked(channels, dots, torch.cat(one), torch.cat(two), torch.cat(own))
 
-    def _by_sender(self, on_sent: Tensor, on_turned: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def _by_sender(self, on_sent: Tensor, on_turned: Tensor, known: Known) -> Tuple[Tensor, Tensor]:
         """What places ask of senders: ``[n_atoms, n_sent]`` and ``[n_rows, n_sent]``."""
         numbers, tensors = summed_by_sender(on_sent, on_turned, known.around)
         return numbers, torch.cat(as_rows(tensors, known.layout.counts, self.first.n_harmonics))
 
     def _first(
         self, done: Pass, on_x: Tensor, on_turned: Tensor, second: Asked, known: Known, s: Sending,
-        moved: Moved | None,
-    ) -> tuple[Channels, list[Tensor]]:  # fmt: skip
+        moved: Optional[Moved],
+    ) -> Tuple[Channels, List[Tensor]]:  # fmt: skip
         """From normalised features of the first layer, and what the second asks of it, to its channels."""
         counts = known.layout.counts
         on_x.mul_(known.first.scale.index_select(0, known.layout.kinds))
@@ -375,7 +371,7 @@ class _TwoLayers(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, a: Tensor | None, *b: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, a: Optional[Tensor], *b: Optional[Tensor]) -> Any:  # type: ignore[override]
         w, s = split(ctx.saved_tensors)
         layers, known, done, found = ctx.known
         layout = known.layout
@@ -389,7 +385,7 @@ class _TwoLayers(torch.autograd.Function):
         return None, None, None, None, *layers.by_weights(a, change, done, found, known, w, s)
 
 
-def split(weights: tuple[Tensor, ...]) -> tuple[Weights, Sending]:
+def split(weights: Tuple[Tensor, ...]) -> Tuple[Weights, Sending]:
     """All weights, in order."""
     n = len(Weights._fields)
     return Weights(*weights[:n]), Sending(*weights[n:])
@@ -397,7 +393,7 @@ def split(weights: tuple[Tensor, ...]) -> tuple[Weights, Sending]:
 
 def scalars_of_two_layers(
     layers: TwoLayers, flat: Tensor, known: Known, w: Weights, s: Sending, wanted: bool
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None]:
+) -> Tuple[Tensor, Optional[Tuple[Tensor, Tensor, Tensor]]]:
     """Scalars ``[n_atoms, 1]`` of the density ``flat`` and, if ``wanted``, the slopes of their sum.
 
     In the density ``[n_atoms, K Q]``, and in the pairs' harmonics ``[n_pairs, K]`` and radial functions

@@ -4,7 +4,7 @@ What :mod:`derivatives` is for training this is for exported models, which know 
 Annotated without ``from __future__ import annotations``, which TorchScript cannot read here.
 """
 
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -110,16 +110,44 @@ class ClosedDensity(nn.Module):
             parts.append(self.blocks.product(harmonics, radial[:, 0], size, width))
         return Neighborhoods(self.blocks.by_atom(parts, groups), bins, groups)
 
-    def adjoint(self, kept: Neighborhoods, gradient: Tensor) -> Tensor:
+    def pair_functions(self, kept: Neighborhoods, n_harmonics: int) -> Tuple[Tensor, Tensor]:
+        """Harmonics ``[n_pairs, n_harmonics]`` and radial functions ``[n_pairs, n_radial]`` of the pairs."""
+        y = torch.cat([one.harmonics[:, :n_harmonics] for one in kept.bins])
+        radial = torch.cat([one.radial[:, 0] for one in kept.bins])
+        slots = kept.groups.slots
+        return y.index_select(0, slots), radial.index_select(0, slots)
+
+    def adjoint(
+        self,
+        kept: Neighborhoods,
+        gradient: Tensor,
+        of_pairs: Optional[Tuple[Tensor, Tensor]] = None,
+    ) -> Tensor:
         """``[n_pairs, 3]`` from the derivative in the density ``[n_atoms, sum of block sizes]``.
 
-        Blocks of the highest degrees may be missing.
+        Blocks of the highest degrees may be missing. ``of_pairs`` are derivatives in the :meth:`pair_functions`, where
+        a scalar depends on these, too.
         """
-        by_group = self.blocks.by_group(gradient, kept.groups)
+        groups = kept.groups
+        by_group = self.blocks.by_group(gradient, groups).split(groups.sizes)
+        more: List[Tensor] = []
+        if of_pairs is not None:
+            more = self._at_places(of_pairs[0], of_pairs[1], groups)
         parts: List[Tensor] = []
-        for k, part in enumerate(by_group.split(kept.groups.sizes)):
-            parts.append(self._of_bin(kept.bins[k], part))
-        return torch.cat(parts).index_select(0, kept.groups.slots)
+        for k, part in enumerate(by_group):
+            parts.append(self._of_bin(kept.bins[k], part, more[k] if len(more) > 0 else None))
+        return torch.cat(parts).index_select(0, groups.slots)
+
+    def _at_places(self, on_y: Tensor, on_radial: Tensor, groups: Groups) -> List[Tensor]:
+        """Derivatives ``[n_pairs, ...]`` side by side at the places of each bin; 0 where there is no pair."""
+        pairs = torch.cat([on_y, on_radial], 1)
+        shape = [groups.n_places, pairs.shape[1]]
+        places = torch.zeros(shape, dtype=pairs.dtype, device=pairs.device)
+        places.index_copy_(0, groups.slots, pairs)
+        sizes: List[int] = []
+        for size, width in zip(groups.sizes, groups.widths):  # noqa: B905
+            sizes.append(size * width)
+        return list(places.split(sizes))
 
     def pair_by_pair(self, vectors: Tensor, group: Tensor, n_atoms: int) -> Pairs:
         """What :meth:`neighborhoods` computes, with no pair laid out anywhere."""
@@ -144,13 +172,19 @@ class ClosedDensity(nn.Module):
         lower = (g * kept.radial) @ self.lowering_of_used
         return self._on_vectors(lower, on_r, kept.harmonics, kept.r, kept.directions)
 
-    def _of_bin(self, one: Bin, g: Tensor) -> Tensor:
-        """``[size * width, 3]`` from ``g [size, (L + 1)^2, n_radial]``."""
+    def _of_bin(self, one: Bin, g: Tensor, more: Optional[Tensor]) -> Tensor:
+        """``[size * width, 3]`` from ``g [size, (L + 1)^2, n_radial]``, and from what pairs ask for alone."""
         y = one.harmonics
         radial = one.radial.reshape(one.size, 2 * one.width, one.radial.shape[2])
         both = torch.bmm(radial, g.transpose(1, 2)).reshape(y.shape[0], 2, y.shape[1])
         on_y, on_r = both.unbind(1)
-        return self._on_vectors(on_y @ self.lowering, dots(on_r, y), y, one.r, one.directions)
+        along = dots(on_r, y)
+        if more is not None:
+            n_radial = one.radial.shape[2]
+            n_harmonics = more.shape[1] - n_radial
+            on_y[:, :n_harmonics] += more[:, :n_harmonics]
+            along = along + dots(more[:, n_harmonics:], one.radial[:, 1])
+        return self._on_vectors(on_y @ self.lowering, along, y, one.r, one.directions)
 
     def _on_vectors(
         self, lower: Tensor, on_r: Tensor, y: Tensor, r: Tensor, directions: Tensor

@@ -8,7 +8,7 @@ from typing import Dict, List
 import torch
 from torch import Tensor, nn
 
-from atomtrain.graph import AtomGraph, type_table
+from atomtrain.graph import AtomGraph, n_structures, type_table
 from atomtrain.model import ZBL, Model
 from atomtrain.targets import DatasetInfo
 from atomtrain_density.elements import by_species, kept_layout
@@ -34,7 +34,9 @@ class DensityModel(Model):
     ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
 
     A subclass sets ``heads``, ``last_layers``, the names of their features by target, ``degree``, the largest of
-    its density, ``n_columns``, the number of its features, and ``has_closed_form``, whether single scalars have one;
+    its density, ``n_columns``, the number of its features, ``has_closed_form``, whether single scalars have one, and
+    ``hears_neighbors``, whether an atom's scalar depends on other pairs than those that start from it: then the
+    closed form is that of the sum over atoms, and who asks for atoms one by one goes the plain way;
     it says what changes with targets (:meth:`build_density`, :meth:`add_heads`). Where elements have networks of
     their own, each has columns of features of its own, zero for atoms of the others.
     """
@@ -49,7 +51,7 @@ class DensityModel(Model):
     ) -> None:
         super().__init__()
         self.plain = False
-        self.has_fast_scalar = False
+        self.hears_neighbors = False
         self.name = name
         self.max_degree = max_degree
         self.zbl = zbl
@@ -91,11 +93,12 @@ class DensityModel(Model):
                     beside += 1
         scalars = count > 0 and count + beside == len(outputs)
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            return "closed form" if scalars and self.has_closed_form else "plain"
+            own = not self.hears_neighbors or "atomtrain::per_atom" not in graph.extras
+            closed = scalars and self.has_closed_form and (own or not graph.vectors.requires_grad)
+            return "closed form" if closed else "plain"
         if self.plain:
             return "plain"
-        written_out = self.has_closed_form or self.has_fast_scalar
-        return "fast scalar" if written_out and scalars and len(outputs) == 1 else "fast"
+        return "fast scalar" if self.has_closed_form and scalars and len(outputs) == 1 else "fast"
 
     @torch.jit.ignore
     def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
@@ -154,3 +157,14 @@ def with_slopes(y: Tensor, slopes: Tensor, vectors: Tensor, centers: Tensor) -> 
     """
     along = ((vectors - vectors.detach()) * slopes).sum(1, keepdim=True)
     return y.index_add(0, centers, along)
+
+
+def any_selected(selected: Tensor, graph: AtomGraph) -> Tensor:
+    """For each atom one of its structure that is ``selected [n_atoms]``, or the first atom of all, ``[n_atoms]``.
+
+    The sum over those that are selected has the slopes of pairs that start from others, too: it gets them there.
+    """
+    rows = selected.nonzero().squeeze(1)
+    hosts = torch.zeros([n_structures(graph)], dtype=rows.dtype, device=rows.device)
+    hosts.index_copy_(0, graph.structure.index_select(0, rows), rows)
+    return hosts.index_select(0, graph.structure)

@@ -104,11 +104,7 @@ class ExportedModel(nn.Module):
             rows = _rows(systems, chosen)
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
-        names: Dict[str, str] = {}  # by output what the predictor calls it
-        for name, output in outputs.items():
-            names[name] = name
-            if output.sample_kind == "atom" and name in self._of_atoms:
-                names[name] = self._of_atoms[name]
+        names = self._called(outputs, graph)
         predictions = self.predictor(graph, list(names.values()))
 
         atoms = selected_atoms  # samples of per-atom outputs, made when first needed
@@ -135,6 +131,17 @@ class ExportedModel(nn.Module):
                     blocks = [sum_over_structures(v, structure, n_systems) for v in blocks]
             results[name] = self._map(name, blocks, samples, systems[0].positions.dtype)
         return results
+
+    def _called(self, outputs: Dict[str, ModelOutput], graph: AtomGraph) -> Dict[str, str]:
+        """By output what the predictor calls it; says in the graph whether atoms are asked for one by one."""
+        names: Dict[str, str] = {}
+        for name, output in outputs.items():
+            names[name] = name
+            if output.sample_kind == "atom":
+                graph.extras["atomtrain::per_atom"] = graph.types[:0]
+                if name in self._of_atoms:
+                    names[name] = self._of_atoms[name]
+        return names
 
     def _map(
         self, name: str, blocks: List[Tensor], samples: Labels, dtype: torch.dtype
