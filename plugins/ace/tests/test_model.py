@@ -52,6 +52,12 @@ def among(one: torch.Tensor, others: torch.Tensor) -> bool:
     return bool(((others.amin(0) <= one) & (one <= others.amax(0))).all())
 
 
+def sizes_of(model: Ace) -> torch.Tensor:
+    """How large features are on the data."""
+    orders = model.products.neighbors_of_features().to(torch.float64)
+    return (calibration.SMALLER ** (orders - 2.0).clamp(min=0.0)).repeat(model.hypers.num_layers)
+
+
 def graph_batch(frames: list[Atoms]) -> Batch:
     return source_of(store_of(frames), cutoff=4.5).batch(torch.arange(len(frames)))
 
@@ -124,7 +130,8 @@ def test_statistics_of_the_training_set(
         own = features[species == s, s * model.n_hidden :][:, : model.n_features]
         assert float(own.mean(0).abs().max()) < 1e-9
         deviation = own.std(0, correction=0)
-        assert float(deviation.max()) <= 1.0 and float(deviation.median()) > 0.99
+        sizes = sizes_of(model)
+        assert bool((deviation <= sizes).all()) and float((deviation / sizes).median()) > 0.99
     forces = results(model, batch.graph)[1]
     wanted = batch.labels["energy:forces"]
     assert float(forces.norm()) == pytest.approx(float(wanted.norm()), rel=1e-6)
@@ -263,7 +270,7 @@ def test_a_grown_model_has_statistics_of_old_and_new(
     assert torch.equal(means[old][:, old].flatten(1), trained.density_mean)
     assert not means[old][:, n].any()  # without N there is nothing to be seen of it
     assert means[n, n].any()
-    # atoms of N have features of mean 0 and variance 1, as all others had
+    # atoms of N have features of mean 0 and as large as those of others
     species = grown.species_index[new.graph.types]
     layout = by_species(species, 4)
     flat, _ = grown._fast_density(new.graph, species)
@@ -272,7 +279,8 @@ def test_a_grown_model_has_statistics_of_old_and_new(
         species == n
     ].detach()
     torch.testing.assert_close(own.mean(0), torch.zeros_like(own[0]), atol=1e-9, rtol=0)
-    assert float(own.std(0, correction=0).median()) == pytest.approx(1.0, abs=0.01)
+    relative = own.std(0, correction=0) / sizes_of(grown)[: own.shape[1]]
+    assert float(relative.median()) == pytest.approx(1.0, abs=0.01)
     # how close N comes to what is known
     graph = new.graph
     r = torch.linalg.vector_norm(graph.vectors, dim=1)

@@ -53,6 +53,8 @@ class TrainerHypers(options.TrainerHypers):
     """Which optimiser. ``muon``: matrices by their orthogonalised momentum, all else by AdamW."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
     """Learning rate after the warmup."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.03
+    """Weights shrink by this part of the learning rate in every step, beside it: small sets are overfitted less."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.99
     """Validate and export an exponential moving average of the weights with this decay. ``null``: the
     weights themselves."""

@@ -371,7 +371,8 @@ class Ace(DensityModel):
         near = around(places, width, n_atoms, neighbors, pairs.harmonics, pairs.radial)
         sending = second.sending()
         known = Known(layout, near, self.norm(), second.norm())
-        layers: TwoLayers = self.closed.layers  # type: ignore[attr-defined]
+        layers = self.closed.layers  # type: ignore[attr-defined]
+        assert isinstance(layers, TwoLayers)
         offset = self._offset(graph, species)
         weights = self.weights(self.heads[name].last_weight(), offset)  # type: ignore[operator]
         y, found = scalars_of_two_layers(layers, kept, known, weights, sending, wanted)

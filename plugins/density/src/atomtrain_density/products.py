@@ -98,6 +98,14 @@ class Products(nn.Module):
 
     # -- steps -----------------------------------------------------------------------------------
 
+    @torch.jit.ignore
+    def neighbors_of_features(self) -> Tensor:
+        """How many neighbours each feature looks at together, ``[n_features]``: 1 to ``correlation``."""
+        orders = [torch.ones(2 * self.channels + self.n_third)]
+        for order in range(2, self.correlation + 1):
+            orders.append(torch.full([(self.degree + 1) * self.channels], float(order)))
+        return torch.cat(orders)
+
     def mix(self, density: List[Tensor], weight: Tensor) -> Tensor:
         """``A = D W``: ``[K n_s, Q]`` per element, ``[L + 1, S, Q, m]`` -> ``[n_rows, m]``."""
         n_rows = 0
