@@ -1,13 +1,13 @@
 """What a model of 300 K says of paths it has not seen: rigid scans of acetylacetone (the enol) by GFN2-xTB.
 
 ``python benchmarks/scans.py make FOLDER`` writes three scans, energies (eV) and forces (eV/A) at every step:
-``proton.xyz``, the hydrogen between the two oxygens goes from one to the other, these 2.45 A apart; ``hydroxyl.xyz``, it
-is turned out of the ring about the bond of carbon and oxygen, half a turn; ``methyl.xyz``, a methyl group is turned,
-120 degrees. Needs ``tblite`` and ``ase`` (the method: doi 10.1021/acs.jctc.8b01176).
+``proton.xyz``, the hydrogen between the two oxygens goes from one to the other, these 2.45 A apart; ``hydroxyl.xyz``,
+it is turned out of the ring about the bond of carbon and oxygen, half a turn; ``methyl.xyz``, a methyl group is
+turned, 120 degrees. Needs ``tblite`` and ``ase`` (the method: doi 10.1021/acs.jctc.8b01176).
 
-``python benchmarks/scans.py errors FOLDER MODEL [MODEL ...]`` prints for each scan and model the barrier (highest energy
-less that of the first frame), that of xTB, and the largest error of an energy along the path, relative to the first
-frame, in meV of the whole molecule; and the RMSE of forces, in meV/A. Models are metatomic's (``.pt``) or MACE's
+``python benchmarks/scans.py errors FOLDER MODEL [MODEL ...]`` prints for each scan and model the barrier (highest
+energy less that of the first frame), that of xTB, and the largest error of an energy along the path, relative to the
+first frame, in meV of the whole molecule; and the RMSE of forces, in meV/A. Models are metatomic's (``.pt``) or MACE's
 (``.model``), in an environment that has them.
 """
 

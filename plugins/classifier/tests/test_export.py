@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from helpers.classes import Run
+from helpers.classes import options
 from metatomic.torch import ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
 from metatomic_ase import MetatomicCalculator
 
@@ -21,10 +22,23 @@ from atomtrain.report.show import describe_model
 TWO = {"mtt::phase": {"key": "phase"}, "mtt::close": {"key": "close_packed", "type": "binary"}}
 
 
+@pytest.fixture(scope="session")
+def trained(site: Path, workshop: Path) -> Path:
+    """The model of these tests, trained once, in the folder of the data."""
+    described = options(TWO, num_epochs=80)
+    described["architecture"]["model"].update(hidden_sizes=[16, 2, 8], feature_layer_index=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workshop)
+        patch.syspath_prepend(str(site))
+        atomtrain.train(described, output="two.pt")
+    return workshop / "two.pt"
+
+
 @pytest.fixture
-def exported(place: Path, run: Run) -> Path:
-    run(TWO, model={"hidden_sizes": [16, 2, 8], "feature_layer_index": 1}, num_epochs=80)
-    return place / "model.pt"
+def exported(place: Path, trained: Path) -> Path:
+    """It, in the working directory."""
+    shutil.copy(trained.with_suffix(".ckpt"), place / "model.ckpt")
+    return Path(shutil.copy(trained, place / "model.pt"))
 
 
 def test_what_it_offers(exported: Path) -> None:
