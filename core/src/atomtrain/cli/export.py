@@ -36,6 +36,19 @@ def export(
         Optional[Path],
         typer.Option("-e", "--extensions", help="Folder for libraries the model may need."),
     ] = None,
+    second_derivatives: Annotated[
+        bool,
+        typer.Option(
+            "--second-derivatives",
+            help="A slower model that autograd can differentiate twice.",
+        ),
+    ] = False,
+    hessian: Annotated[
+        bool,
+        typer.Option(
+            "--hessian", help="And the Hessian of each energy as an output of the model."
+        ),
+    ] = False,
     revision: Annotated[
         Optional[str],
         typer.Option(
@@ -58,4 +71,6 @@ def export(
         output=output,
         metadata=metadata,
         extensions=extensions,
+        second_derivatives=second_derivatives,
+        hessian=hessian,
     )

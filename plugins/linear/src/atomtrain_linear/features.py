@@ -18,6 +18,7 @@ from typing import List, Tuple
 import torch
 from torch import Tensor, nn
 
+from atomtrain_density.elements import BySpecies
 from atomtrain_density.products import Products
 from atomtrain_linear.hypers import ModelHypers
 
@@ -72,6 +73,14 @@ class Features(nn.Module):
         first = (3 + self.degree + 1) * self.many.channels
         of_many = self.many.features(many, counts)[:, first:]
         return torch.cat([torch.cat(linear), of_pairs, of_many], 1)
+
+    def plain(self, density: Tensor, layout: BySpecies) -> Tensor:
+        """The same for autograd, of ``[n_atoms, K, Q]``, atoms in the order of the structures."""
+        none = self.pair[:, :, :, :0]
+        pairs = self.two.plain(density, layout, self.pair, none).features[:, 2 * self.two.channels :]
+        first = (3 + self.degree + 1) * self.many.channels
+        many = self.many.plain(density, layout, self.factors, self.third).features[:, first:]
+        return torch.cat([self.linear * density[:, 0], pairs, many], 1)
 
     def slopes(self, density: Tensor, s: int) -> List[Tuple[int, slice, Tensor]]:
         """Derivatives of each feature of atoms of element ``s`` in their density ``[n, K, Q]``.
