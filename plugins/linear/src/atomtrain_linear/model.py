@@ -92,7 +92,7 @@ class Linear(PotentialModel):
         return y + self.constant.index_select(0, species).unsqueeze(1)
 
     def _plain_energies(self, graph: AtomGraph, species: Tensor) -> Tensor:
-        """The same but for the constant, from features, in operations that can be differentiated twice."""
+        """The same but for the constant (see :class:`Readout`), in operations that can be differentiated twice."""
         n_species = self.n_species
         group = group_of(graph.centers, graph.neighbors, species, n_species)
         groups = group_pairs(group, species.shape[0])
@@ -101,8 +101,11 @@ class Linear(PotentialModel):
         harmonics = self.density.harmonics(vectors / r.unsqueeze(1))
         density = self.density.blocks(harmonics, self.density.radial(r), groups)
         density = density.reshape(-1, self.features.n_harmonics, self.features.n_columns)
-        x = self.features.plain(density, by_species(species, n_species))
-        return (x * self.weight.index_select(0, species)).sum(1, keepdim=True)
+        of_two = (density[:, 0] * self.linear.index_select(0, species)).sum(1, keepdim=True)
+        layout = by_species(species, n_species)
+        return of_two + self.features.contracted(
+            density, layout, species, self.quadratic, self.third, self.square
+        )
 
     def rows(self, graph: AtomGraph, species: Tensor) -> Tensor:
         """What energies of structures are linear in, ``[n_structures, n_coefficients]``.
