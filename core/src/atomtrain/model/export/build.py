@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput
 
-from atomtrain.errors import OutputError, TargetError, first_line
+from atomtrain.errors import TargetError, first_line
 from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
 from atomtrain.model.export.wrapper import ExportedModel, related_target
@@ -106,9 +106,10 @@ def _hessian(target: TargetInfo, length_unit: str) -> ModelOutput:
     unit = f"{target.unit}/{length_unit}^2" if target.unit and length_unit else ""
     about = f"second derivatives of '{target.name}' in the positions of two atoms and their images"
     try:
-        return ModelOutput(unit=unit, sample_kind="atom_pair", description=about)
-    except (ValueError, RuntimeError) as error:  # an early version, which knows no pairs, or an odd unit
-        raise OutputError(f"no Hessian of '{target.name}': {first_line(error)}") from error
+        # of systems, and not of pairs: metatomic 0.1.19 refuses all calls with those that it checks
+        return ModelOutput(unit=unit, sample_kind="system", description=about)
+    except (ValueError, RuntimeError) as error:
+        raise TargetError(f"no Hessian of '{target.name}': {first_line(error)}") from error
 
 
 def _output(target: TargetInfo) -> ModelOutput:

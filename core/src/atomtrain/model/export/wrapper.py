@@ -116,6 +116,8 @@ class ExportedModel(nn.Module):
         results: Dict[str, TensorMap] = {}
         for name, output in outputs.items():
             if name in self._energies:
+                if output.sample_kind == "atom":
+                    raise ValueError("'" + name + "' belongs to structures, not to their atoms")
                 hessian = self._hessian(self._energies[name], graph, systems, rows)
                 samples = pair_labels([len(system) for system in systems], graph.positions.device)
                 results[name] = self._map(name, [hessian], samples, systems[0].positions.dtype)
