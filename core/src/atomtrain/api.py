@@ -216,7 +216,7 @@ def verify(
             )
 
 
-def export(
+def export(  # noqa: PLR0913
     checkpoint: str | Path,
     *,
     file: str | None = None,
@@ -360,7 +360,9 @@ def _exported(
     if derivatives:
         predictor = with_second_derivatives(predictor, hessian=derivatives == "hessian")
     model: AtomisticModel = architecture.export_model(predictor, described)
-    lacking = {hessian_name(name) for name in predictor.hessians} - set(model.capabilities().outputs)
+    lacking = {hessian_name(name) for name in predictor.hessians} - set(
+        model.capabilities().outputs
+    )
     if lacking:
         raise PluginError(
             f"'{architecture.info.name}' exports its models itself, without {', '.join(sorted(lacking))}: ask its "

@@ -200,7 +200,9 @@ def test_models_without_hessians_say_so():
         with_second_derivatives(Predictor(OnlyOnce(info), info))
     charge = TargetInfo("test::charge", per_atom=True)
     other = DatasetInfo("angstrom", TYPES, {"test::charge": charge})
-    with pytest.raises(TargetError, match="of the energy of structures, and this model predicts test::charge"):
+    with pytest.raises(
+        TargetError, match="of the energy of structures, and this model predicts test::charge"
+    ):
         with_second_derivatives(Predictor(Tensors(), other), hessian=True)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 
-def export(
+def export(  # noqa: PLR0913
     checkpoint: Annotated[
         str,
         typer.Argument(
@@ -45,9 +45,7 @@ def export(
     ] = False,
     hessian: Annotated[
         bool,
-        typer.Option(
-            "--hessian", help="And the Hessian of each energy as an output of the model."
-        ),
+        typer.Option("--hessian", help="And the Hessian of each energy as an output of the model."),
     ] = False,
     revision: Annotated[
         Optional[str],

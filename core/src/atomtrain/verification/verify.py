@@ -171,7 +171,9 @@ def _curvature(name: str, off: float | None, found: Verification) -> None:
     if off is None:
         found.untried.append(f"Hessian of '{name}': the forces are too rough to tell")
     elif off > 0:
-        found.wrong.append(f"the Hessian of '{name}' not the derivative of its forces ({off:.0%} off)")
+        found.wrong.append(
+            f"the Hessian of '{name}' not the derivative of its forces ({off:.0%} off)"
+        )
     else:
         found.right.append(f"the Hessian of '{name}' as the derivative of its forces")
 

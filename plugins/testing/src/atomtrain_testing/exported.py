@@ -209,9 +209,7 @@ def _exported(subject: Subject) -> Path:
     return path
 
 
-def _along(
-    predictor: Predictor, frames: list[Atoms], ways: list[Tensor]
-) -> tuple[Tensor, Tensor]:
+def _along(predictor: Predictor, frames: list[Atoms], ways: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Forces in training ``[n_atoms, 3]``, and minus their derivatives along ``ways``, by differences."""
     at, change = [], []
     for atoms, way in zip(frames, ways, strict=True):
@@ -230,7 +228,7 @@ def _along(
 def _differentiated(
     model: Any, subject: Subject, frames: list[Atoms], ways: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Forces of an exported model ``[n_atoms, 3]``, and second derivatives of its energy times ``ways``, by autograd."""
+    """Forces of an exported model ``[n_atoms, 3]``, and second derivatives of its energy times ``ways``."""
     from metatomic.torch import ModelEvaluationOptions, ModelOutput
 
     from atomtrain.evaluation import systems_of
@@ -239,16 +237,14 @@ def _differentiated(
     store = store_of(frames, subject.inputs)
     lists, inputs = model.requested_neighbor_lists(), requested_inputs(model)
     part = torch.arange(len(frames))
-    systems, leaves = systems_of(
-        store, part, lists, "angstrom", torch.float64, "cpu", True, inputs
-    )
+    systems, leaves = systems_of(store, part, lists, "angstrom", torch.float64, "cpu", True, inputs)
     positions = leaves[: len(frames)]
     options = ModelEvaluationOptions("angstrom", {energy: ModelOutput(sample_kind="system")})
-    with torch.jit.optimized_execution(False):  # one call: compiling it anew would take most of the time
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         values = _quietly(lambda: model(systems, options, check_consistency=True))
         total = values[energy].block().values.sum()
         slopes = torch.autograd.grad(total, positions, create_graph=True)
-        along = sum((s * w).sum() for s, w in zip(slopes, ways, strict=True))
+        along = (torch.cat(slopes) * torch.cat(ways)).sum()
         curvature = torch.autograd.grad(along, positions)
     return -torch.cat(slopes).detach(), torch.cat(curvature)
 

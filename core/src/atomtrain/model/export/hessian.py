@@ -53,7 +53,9 @@ def second_derivatives(energy: Tensor, steps: Tensor, counts: List[int]) -> Tens
         ours = slope.index_select(0, torch.tensor(places, device=steps.device)).sum(0)
         for axis in range(3):
             rows.append(_derivative(ours[axis], steps, False))
-    every = torch.stack(rows).reshape(-1, 3, n_atoms, 3).transpose(1, 2)  # [largest n, n_atoms, 3, 3]
+    every = (
+        torch.stack(rows).reshape(-1, 3, n_atoms, 3).transpose(1, 2)
+    )  # [largest n, n_atoms, 3, 3]
     parts: List[Tensor] = []
     first = 0
     for n in counts:
@@ -66,7 +68,9 @@ def _derivative(y: Tensor, x: Tensor, again: bool) -> Tensor:
     """That of a number, zero where it does not depend on ``x``; ``again``: it is to be differentiated."""
     if not y.requires_grad:
         return torch.zeros_like(x)
-    found = torch.autograd.grad([y], [x], retain_graph=True, create_graph=again, allow_unused=True)[0]
+    found = torch.autograd.grad([y], [x], retain_graph=True, create_graph=again, allow_unused=True)[
+        0
+    ]
     return torch.zeros_like(x) if found is None else found
 
 

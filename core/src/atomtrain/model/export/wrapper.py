@@ -113,14 +113,9 @@ class ExportedModel(nn.Module):
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
         names: Dict[str, str] = {}  # by output what the predictor calls it
-        results: Dict[str, TensorMap] = {}
+        results = self._hessians(outputs, graph, systems, rows)
         for name, output in outputs.items():
-            if name in self._energies:
-                if output.sample_kind == "atom":
-                    raise ValueError("'" + name + "' belongs to structures, not to their atoms")
-                hessian = self._hessian(self._energies[name], graph, systems, rows)
-                samples = pair_labels([len(system) for system in systems], graph.positions.device)
-                results[name] = self._map(name, [hessian], samples, systems[0].positions.dtype)
+            if name in results:
                 continue
             names[name] = name
             if output.sample_kind == "atom" and name in self._of_atoms:
@@ -152,6 +147,24 @@ class ExportedModel(nn.Module):
                     blocks = [sum_over_structures(v, structure, n_systems) for v in blocks]
             results[name] = self._map(name, blocks, samples, systems[0].positions.dtype)
         return results
+
+    def _hessians(
+        self,
+        outputs: Dict[str, ModelOutput],
+        graph: AtomGraph,
+        systems: List[System],
+        rows: Optional[Tensor],
+    ) -> Dict[str, TensorMap]:
+        """Those that are asked for."""
+        found: Dict[str, TensorMap] = {}
+        for name, output in outputs.items():
+            if name in self._energies:
+                if output.sample_kind == "atom":
+                    raise ValueError("'" + name + "' belongs to structures, not to their atoms")
+                hessian = self._hessian(self._energies[name], graph, systems, rows)
+                samples = pair_labels([len(system) for system in systems], graph.positions.device)
+                found[name] = self._map(name, [hessian], samples, systems[0].positions.dtype)
+        return found
 
     def _hessian(
         self, energy: str, graph: AtomGraph, systems: List[System], rows: Optional[Tensor]
