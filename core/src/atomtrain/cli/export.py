@@ -37,15 +37,10 @@ def export(  # noqa: PLR0913
         typer.Option("-e", "--extensions", help="Folder for libraries the model may need."),
     ] = None,
     second_derivatives: Annotated[
-        bool,
-        typer.Option(
-            "--second-derivatives",
-            help="A slower model that autograd can differentiate twice.",
-        ),
+        bool, typer.Option("--second-derivatives", help="A model that is differentiable twice.")
     ] = False,
     hessian: Annotated[
-        bool,
-        typer.Option("--hessian", help="And the Hessian of each energy as an output of the model."),
+        bool, typer.Option("--hessian", help="And one with Hessians of energies as outputs.")
     ] = False,
     revision: Annotated[
         Optional[str],

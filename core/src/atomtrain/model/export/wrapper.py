@@ -112,14 +112,8 @@ class ExportedModel(nn.Module):
             rows = _rows(systems, chosen)
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
-        names: Dict[str, str] = {}  # by output what the predictor calls it
         results = self._hessians(outputs, graph, systems, rows)
-        for name, output in outputs.items():
-            if name in results:
-                continue
-            names[name] = name
-            if output.sample_kind == "atom" and name in self._of_atoms:
-                names[name] = self._of_atoms[name]
+        names = self._called(outputs)
         if len(names) == 0:
             return results
         predictions = self.predictor(graph, list(names.values()))
@@ -147,6 +141,16 @@ class ExportedModel(nn.Module):
                     blocks = [sum_over_structures(v, structure, n_systems) for v in blocks]
             results[name] = self._map(name, blocks, samples, systems[0].positions.dtype)
         return results
+
+    def _called(self, outputs: Dict[str, ModelOutput]) -> Dict[str, str]:
+        """By output what the predictor calls it; it knows no Hessians."""
+        names: Dict[str, str] = {}
+        for name, output in outputs.items():
+            if name not in self._energies:
+                names[name] = name
+                if output.sample_kind == "atom" and name in self._of_atoms:
+                    names[name] = self._of_atoms[name]
+        return names
 
     def _hessians(
         self,
