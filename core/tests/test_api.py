@@ -82,6 +82,10 @@ def test_the_whole_way_without_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
         atomtrain.export("exported.pt")
     with pytest.raises(CheckpointError, match=r"export the '\.ckpt' file"):
         atomtrain.export("exported.pt", output="other.ckpt")
+    with pytest.raises(CheckpointError, match="which has the derivatives it has"):
+        atomtrain.export("exported.pt", output="other.pt", second_derivatives=True)
+    with pytest.raises(OutputError, match="a checkpoint, which has no derivatives: name a model"):
+        atomtrain.export("again.ckpt", output="other.ckpt", hessian=True)
     for file in ("exported.pt", "again.ckpt"):
         assert "energy" in atomtrain.load(file).capabilities().outputs
     for file in ("exported.pt", "again.ckpt"):
@@ -121,7 +125,7 @@ def test_errors_are_those_of_the_command_line(
           "--check-consistency", "--no-warm-up"],
          "evaluate", []),
         (["export", "owner/c", "c.ckpt", "-o", "m.pt", "-m", "a.yaml", "-e", "e", "-b", "v1",
-          "--token", "t"],
+          "--token", "t", "--second-derivatives", "--hessian"],
          "export", Path("m.pt")),
         (["show", "m.pt", "-e", "e"], "show", {"what": "exported model"}),
     ],

@@ -20,9 +20,17 @@ from atomtrain.data.store import offsets_of
 from atomtrain.errors import VerificationError
 from atomtrain.graph import AtomGraph
 from atomtrain.model import Predictor
-from atomtrain.model.export import export_predictor, load_model, save_model
+from atomtrain.model.export import (
+    export_predictor,
+    load_model,
+    save_model,
+    with_second_derivatives,
+)
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.verification import save_verified, unverified, verify
+from atomtrain.verification.calls import ExportedFile
+from atomtrain.verification.curvature import curvature_off
+from atomtrain.verification.structures import made_up
 
 # torch's own announcement, whose text changes from version to version
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -68,6 +76,20 @@ class RightAtFirst(Pairs):
             if self.seen[0] > 1:
                 return 1.01 * energies
         return energies
+
+
+class HessianWrong(Pairs):
+    """Half of the energy is not differentiated a second time."""
+
+    def spoiled(self, energies: Tensor, graph: AtomGraph) -> Tensor:
+        v = graph.vectors
+        if not self.exported or not v.requires_grad:
+            return energies
+        slopes = torch.autograd.grad([energies.sum()], [v], retain_graph=True)[0]
+        assert slopes is not None
+        along = ((v - v.detach()) * slopes.detach()).sum(1)
+        flat = energies.detach().index_add(0, graph.centers, along.to(energies.dtype))
+        return 0.5 * (energies + flat)
 
 
 class Off(Pairs):
@@ -180,6 +202,24 @@ def test_sound_exports_pass(dtype, tmp_path, caplog):
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
     assert [r.levelname for r in caplog.records] == ["INFO"]
     assert "gives what was trained in repeated calls and forces and stress" in caplog.text
+
+
+def test_hessians_are_held_against_forces(tmp_path):
+    predictor, path = predictor_of(HessianWrong), tmp_path / "model.pt"
+    model = export_predictor(with_second_derivatives(predictor, hessian=True), {})
+    wrong = "trained: the Hessian of 'energy' not the der"
+    with torch.jit.optimized_execution(False), pytest.raises(VerificationError, match=wrong):
+        save_verified(model, path, predictor)
+
+
+def test_sound_hessians_pass(tmp_path):
+    predictor, path = predictor_of(Pairs, torch.float64), tmp_path / "model.pt"
+    save_model(export_predictor(with_second_derivatives(predictor, hessian=True), {}), path)
+    file = ExportedFile(load_model(path), "cpu", None)
+    with torch.jit.optimized_execution(False):
+        assert curvature_off(file, made_up([1, 6, 8], 1.0), "energy", 1e-8) == 0.0
+        alone = store_of([Atoms("O"), Atoms("H")])
+        assert curvature_off(file, alone, "energy", 1e-8) is None
 
 
 def store_of(structures: list[Atoms]) -> StructureStore:

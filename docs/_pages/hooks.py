@@ -28,6 +28,7 @@ OF_MODELS = (
     "keeps_structures",
     "is_head",
     "calibrate",
+    "keep_second_derivatives",
     "before_export",
     "retarget",
     "grow",

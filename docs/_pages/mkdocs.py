@@ -25,6 +25,7 @@ WRITTEN = {
         "dynamics.md",
         "select.md",
         "engines.md",
+        "hessians.md",
         "report.md",
         "api.md",
     ),

@@ -198,6 +198,36 @@ class WrongForces(Tiny):
         return values + 0.1 * over_neighbours(graph, ending.detach())
 
 
+class OnlyOnce(Tiny):
+    """Forces are right, and no derivative of theirs is told that a part of them changes."""
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        held = ending.detach()
+        return values + over_neighbours(graph, 2.0 * held * ending - held.square())
+
+
+class Silent(Tiny):
+    """The same, but where second derivatives are asked for."""
+
+    def __init__(self, dataset_info: DatasetInfo) -> None:
+        super().__init__(dataset_info)
+        self.plain = False
+
+    @torch.jit.ignore
+    def keep_second_derivatives(self) -> None:
+        self.plain = True
+
+    def finish(self, graph: AtomGraph, values: Tensor, ending: Tensor) -> Tensor:
+        held = ending if self.plain else ending.detach()
+        return values + over_neighbours(graph, 2.0 * held * ending - held.square())
+
+
+class Refuses(Tiny):
+    @torch.jit.ignore
+    def keep_second_derivatives(self) -> None:
+        raise TargetError("its table is of straight lines")
+
+
 class WrongTrainingGradients(Tiny):
     def of_center(self, graph: AtomGraph) -> Tensor:
         return self.embedding.weight.detach().index_select(0, graph.types)

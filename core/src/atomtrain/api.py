@@ -29,6 +29,7 @@ from atomtrain.model.export import (
     merge_metadata,
     read_metadata,
     save_model,
+    with_second_derivatives,
 )
 from atomtrain.options import check_units, load_eval_options, load_options
 from atomtrain.plugins import open_architecture
@@ -49,6 +50,7 @@ from atomtrain.runs import (
 from atomtrain.runs.directory import check_writable, checkpoint_of, deliver
 from atomtrain.runs.evaluations import evaluation_of
 from atomtrain.sections import defaults_of
+from atomtrain.targets import hessian_name
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain.training.fetch import fetched, file_name
 from atomtrain.verification import report, save_verified
@@ -214,7 +216,7 @@ def verify(
             )
 
 
-def export(
+def export(  # noqa: PLR0913
     checkpoint: str | Path,
     *,
     file: str | None = None,
@@ -223,13 +225,19 @@ def export(
     output: str | Path | None = None,
     metadata: str | Path | None = None,
     extensions: str | Path | None = None,
+    second_derivatives: bool = False,
+    hessian: bool = False,
 ) -> Path:
     """Export a checkpoint as a metatomic model.
 
     ``checkpoint`` is a path or an address; with ``file`` a repository on the Hugging Face hub that has this file
     (``revision``: a branch, tag or commit; ``token``: for private ones). ``output`` ending in ``.ckpt`` writes a
     checkpoint with the ``metadata`` (a YAML file) in it. A model that is exported already is opened and copied.
+
+    Autograd can differentiate a model twice that is exported with ``second_derivatives``; such a one is slower. With
+    ``hessian`` it also offers the Hessian of each energy, ``atomtrain::energy_hessian``.
     """
+    derivatives = ("hessian" if hessian else "second") if hessian or second_derivatives else ""
     with logging_to(None, Console()):
         remote = file is not None or "://" in str(checkpoint)
         named = Path(file_name(checkpoint, file)) if remote else Path(checkpoint)
@@ -237,9 +245,14 @@ def export(
         user = read_metadata(metadata) if metadata is not None else {}
         with fetched(checkpoint, file, revision=revision, token=token) as path:
             if archive_kind(path) == "model":
+                if derivatives:
+                    raise CheckpointError(
+                        f"'{path}' is an exported model, which has the derivatives it has: export the '.ckpt' file "
+                        "written beside it with them"
+                    )
                 _copy_model(path, output, user, extensions)
             else:
-                _export_checkpoint(load_checkpoint(path), output, user, extensions)
+                _export_checkpoint(load_checkpoint(path), output, user, extensions, derivatives)
         log.info(f"written: {output}")
         return output
 
@@ -295,15 +308,26 @@ def _with_extension(output: Path) -> Path:
 
 
 def _export_checkpoint(
-    state: dict[str, Any], output: Path, user: Mapping[str, Any], extensions: str | Path | None
+    state: dict[str, Any],
+    output: Path,
+    user: Mapping[str, Any],
+    extensions: str | Path | None,
+    derivatives: str,
 ) -> None:
-    """Write a checkpoint as a model, or, with the ``user``'s metadata, as a checkpoint."""
+    """Write a checkpoint as a model, or, with the ``user``'s metadata, as a checkpoint.
+
+    ``derivatives``: ``second`` or ``hessian`` where the model is to have them.
+    """
     check_writable(output)
     if output.suffix == ".ckpt":
+        if derivatives:
+            raise OutputError(
+                f"'{output}' will be a checkpoint, which has no derivatives: name a model (.pt)"
+            )
         state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
         save_checkpoint(state, output)
     else:
-        model, predictor = _exported(state, user)
+        model, predictor = _exported(state, user, derivatives)
         save_verified(model, output, predictor, extensions=extensions)
 
 
@@ -323,14 +347,27 @@ def _copy_model(
     deliver(model, output)
 
 
-def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[AtomisticModel, Predictor]:
+def _exported(
+    state: dict[str, Any], user: Mapping[str, Any], derivatives: str = ""
+) -> tuple[AtomisticModel, Predictor]:
     """The exported model of a checkpoint, with the ``user``'s metadata, and what it was made of."""
     restored = restore(state, "export")
     architecture = restored.architecture
     if architecture.notice is not None:
         log.warning(architecture.notice)
     described = describe_checkpoint(restored.checkpoint, architecture.info, user)
-    model: AtomisticModel = architecture.export_model(copy.deepcopy(restored.predictor), described)
+    predictor = copy.deepcopy(restored.predictor)
+    if derivatives:
+        predictor = with_second_derivatives(predictor, hessian=derivatives == "hessian")
+    model: AtomisticModel = architecture.export_model(predictor, described)
+    lacking = {hessian_name(name) for name in predictor.hessians} - set(
+        model.capabilities().outputs
+    )
+    if lacking:
+        raise PluginError(
+            f"'{architecture.info.name}' exports its models itself, without {', '.join(sorted(lacking))}: ask its "
+            "authors for it"
+        )
     return model, restored.predictor
 
 

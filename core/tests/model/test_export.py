@@ -28,6 +28,7 @@ from atomtrain.model.export import (
     merge_metadata,
     read_metadata,
     save_model,
+    with_second_derivatives,
 )
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.targets.layout import Irrep
@@ -164,6 +165,45 @@ def test_several_structures_at_once(calculator):
     block = calculator.run_model(structures, request)["energy"].block()
     torch.testing.assert_close(block.values.detach(), atomic, rtol=1e-14, atol=0)
     assert block.samples.values[-4:].tolist() == [[2, 0], [2, 1], [2, 2], [3, 0]]
+
+
+def test_hessians_of_selected_atoms():
+    """Of some atoms' energy, in the positions of all; atoms have none of their own."""
+    exported = export_predictor(with_second_derivatives(potential(), hessian=True), {})
+    calculator, atoms = MetatomicCalculator(exported, device="cpu"), frames()[2]
+    name = "atomtrain::energy_hessian"
+    output = {name: ModelOutput(unit="eV/A^2", sample_kind="system")}
+    parts = []
+    for chosen in ([0], [2, 1]):
+        labels = Labels(["system", "atom"], torch.tensor([[0, k] for k in chosen]).int())
+        block = calculator.run_model(atoms, output, labels)[name].block()
+        assert block.samples.names == ["system", "first_atom", "second_atom"]
+        assert block.values.shape == (9, 3, 3, 1)
+        parts.append(block.values)
+    assert parts[0].any()
+    block = calculator.run_model([atoms, frames()[3], atoms], output)[name].block()
+    torch.testing.assert_close(block.values[:9], parts[0] + parts[1])
+    assert block.samples.values[9].tolist() == [1, 0, 0] and not block.values[9].any()
+    torch.testing.assert_close(block.values[10:], block.values[:9])
+    with pytest.raises(ValueError, match="belongs to structures, not to their atoms"):
+        calculator.run_model(atoms, {name: ModelOutput(sample_kind="atom")})
+
+
+class OnlyOnce(Embedded):
+    def keep_second_derivatives(self) -> None:
+        raise TargetError("a table has no second derivatives")
+
+
+def test_models_without_hessians_say_so():
+    info = DatasetInfo("angstrom", TYPES, {"energy": ENERGY})
+    with pytest.raises(TargetError, match="a table has no"):
+        with_second_derivatives(Predictor(OnlyOnce(info), info))
+    charge = TargetInfo("test::charge", per_atom=True)
+    other = DatasetInfo("angstrom", TYPES, {"test::charge": charge})
+    with pytest.raises(
+        TargetError, match="of the energy of structures, and this model predicts test::charge"
+    ):
+        with_second_derivatives(Predictor(Tensors(), other), hessian=True)
 
 
 @pytest.mark.parametrize("together", [False, True])

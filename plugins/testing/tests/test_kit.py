@@ -58,7 +58,7 @@ def failures(subject: Subject, meant: str) -> dict[str, str]:
     Those that take long count as passed unless they are meant; all of them run on the sound plugin.
     """
     slow = ["description", "picklable", "fits", "two_processes"]
-    slow += ["export", "ase_calculator", "selected_atoms"]
+    slow += ["export", "ase_calculator", "selected_atoms", "second_derivatives"]
     if CHECKS[meant].theme not in TRAINING:  # what trains is not in question
         slow += [one.name for one in all_checks() if one.theme in TRAINING]
     for name in slow:
@@ -128,6 +128,15 @@ def test_a_faulty_model(
     assert set(found) == {meant}, found
     assert message in found[meant]
     assert found[meant].endswith(f"\n{CHECKS[meant].explanation}")
+
+
+def test_second_derivatives(plugin: Callable[..., Subject]) -> None:
+    """Where they are not asked for they may be refused, and not be wrong; a model that has none says why."""
+    for fault, file in (("OnlyOnce", "is to have them"), ("Silent", "does not refuse them")):
+        message = run_check(plugin(fault), "second_derivatives").message
+        assert f"second derivatives of a file that {file}, times a direction" in message
+    outcome = run_check(plugin("Refuses"), "second_derivatives")
+    assert (outcome.verdict, outcome.message) == ("skipped", "its table is of straight lines")
 
 
 def test_a_sound_model_that_takes_a_charge(plugin: Callable[..., Subject]) -> None:
@@ -362,7 +371,8 @@ KINDS = "scalar cartesian spherical binary classes spacegroup pointgroup crystal
     [
         (tuple(KINDS.split()), {"core_heads"}),
         (("classes",), {"last_layers", "gradients", "training_gradients", "smoothness", "extensivity",
-                        "interaction_range", "ase_calculator", "selected_atoms"}),
+                        "interaction_range", "ase_calculator", "selected_atoms",
+                        "second_derivatives"}),
     ],
 )  # fmt: skip
 def test_every_kind_of_target(

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 
-def export(
+def export(  # noqa: PLR0913
     checkpoint: Annotated[
         str,
         typer.Argument(
@@ -36,6 +36,12 @@ def export(
         Optional[Path],
         typer.Option("-e", "--extensions", help="Folder for libraries the model may need."),
     ] = None,
+    second_derivatives: Annotated[
+        bool, typer.Option("--second-derivatives", help="A model that is differentiable twice.")
+    ] = False,
+    hessian: Annotated[
+        bool, typer.Option("--hessian", help="And one with Hessians of energies as outputs.")
+    ] = False,
     revision: Annotated[
         Optional[str],
         typer.Option(
@@ -58,4 +64,6 @@ def export(
         output=output,
         metadata=metadata,
         extensions=extensions,
+        second_derivatives=second_derivatives,
+        hessian=hessian,
     )

@@ -254,6 +254,15 @@ class Model(nn.Module):
         """
 
     @torch.jit.ignore
+    def keep_second_derivatives(self) -> None:
+        """Called on the copy that is exported, before ``before_export``, where second derivatives are asked for.
+
+        To be overridden where ``forward``, compiled, brings first derivatives of its own, which autograd cannot
+        differentiate again: from then on it has to be made of torch's operations alone, and give the same numbers.
+        Models that are need nothing. Raise a TargetError that says why where it cannot be done.
+        """
+
+    @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:
         """Prepare for another data set: new targets get new, freshly initialised last layers.
 

@@ -43,6 +43,8 @@ class Predictor(nn.Module):
         self.affine = nn.ModuleList(Affine(t, len(dataset_info.atomic_types)) for t in targets)
         self.register_buffer("type_index", type_table(dataset_info.atomic_types))
         self.type_index: Tensor
+        # energies whose Hessians the exported model is to offer (see export.with_second_derivatives)
+        self.hessians: List[str] = []
 
     @torch.jit.unused
     def affine_of(self, target: str) -> Affine:

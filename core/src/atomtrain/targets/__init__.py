@@ -12,6 +12,7 @@ from atomtrain.targets.layout import Irrep as Irrep
 from atomtrain.targets.layout import TargetInfo as TargetInfo
 from atomtrain.targets.layout import ensemble_name as ensemble_name
 from atomtrain.targets.layout import forces_uncertainty_name as forces_uncertainty_name
+from atomtrain.targets.layout import hessian_name as hessian_name
 from atomtrain.targets.layout import last_layer_names as last_layer_names
 from atomtrain.targets.layout import split_key as split_key
 from atomtrain.targets.layout import uncertainty_name as uncertainty_name

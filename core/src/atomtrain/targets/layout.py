@@ -42,6 +42,12 @@ def forces_uncertainty_name(target: str) -> str:
     return uncertainty_name(target).replace("_uncertainty", "_forces_uncertainty")
 
 
+def hessian_name(target: str) -> str:
+    """The output with the second derivatives of an energy: ``atomtrain::energy_hessian`` and its variants."""
+    base, _, variant = target.partition("/")
+    return f"atomtrain::{base.split('::')[-1]}_hessian" + (f"/{variant}" if variant else "")
+
+
 def last_layer_names(targets: Iterable[str], taken: Collection[str] = ()) -> dict[str, str]:
     """Names of the outputs with what targets' last layers take, by target; none is among those ``taken``.
 

@@ -20,6 +20,7 @@ from atomtrain.graph import sum_over_structures
 from atomtrain.model import STANDARD, ExtraInput
 from atomtrain.model.export import requested_inputs
 from atomtrain.model.export.archive import quiet_torchscript
+from atomtrain.targets import hessian_name
 
 GRADIENTS = ("forces", "strain")
 
@@ -47,12 +48,16 @@ class ExportedFile:
             for name, one in self.inputs.items()
         }
         offered, targets = dict(capabilities.outputs.items()), told(model)
+        hessians = {hessian_name(name) for name in offered}
         self.only_energies = bool(targets) and all(t.is_energy for t in targets.values())
         self.outputs: dict[str, ModelOutput] = {}
         self.energies: dict[str, ModelOutput] = {}
+        self.hessians: dict[str, ModelOutput] = {}  # by energy
         self.of_atoms: dict[str, ModelOutput] = {}  # sums, which are offered atom by atom too
         # metatomic adds older names of what a model offers
         for name in getattr(model, "_model_capabilities_outputs_names", offered):
+            if name in hessians:
+                continue
             unit, kind = offered[name].unit, offered[name].sample_kind
             target = targets.get(name)
             is_energy = target.is_energy if target else name.split("/")[0] == "energy"
@@ -62,6 +67,9 @@ class ExportedFile:
             self.outputs[name] = ModelOutput(unit=unit, sample_kind=kind)
             if is_energy:
                 self.energies[name] = self.outputs[name]
+                called = hessian_name(name)
+                if called in offered:
+                    self.hessians[name] = offered[called]
 
     def call(
         self,

@@ -25,14 +25,14 @@ def few_small(structures: StructureStore, angstrom: float) -> StructureStore:
     """
     order = structures.n_atoms.argsort(stable=True)
     chosen = dict.fromkeys([int(order[-1]), int(order[0])])
-    few = [_cut(structures.select(torch.tensor([k])), ATOMS) for k in chosen]
+    few = [cut(structures.select(torch.tensor([k])), ATOMS) for k in chosen]
     n = len(few[0].types)
     if n > 1:
-        few.append(_cut(few[0], n - 1))
+        few.append(cut(few[0], n - 1))
     return _rattled(concatenated(few), angstrom)
 
 
-def _cut(one: StructureStore, n: int) -> StructureStore:
+def cut(one: StructureStore, n: int) -> StructureStore:
     """The ``n`` atoms nearest to the first, with nothing where the others were."""
     near = (one.positions - one.positions[0]).norm(dim=1).argsort(stable=True)[:n].sort().values
     counts = torch.tensor([len(near)])

@@ -21,6 +21,7 @@ from atomtrain.verification.calls import (
     atom_by_atom,
     repeated_calls,
 )
+from atomtrain.verification.curvature import curvature_off
 from atomtrain.verification.lines import Lines
 from atomtrain.verification.structures import few_small, made_up
 from atomtrain.verification.wanted import Wanted, of_itself, of_predictor
@@ -137,6 +138,9 @@ def _try(
     found.right.append(f"gives {'what was trained' if trained else 'the same'} in repeated calls")
     for name in energies:
         _derivatives(name, lines, energies[name], own, wanted, found)
+        if name in file.hessians:
+            forces_off = float(wanted[f"{name}:forces"].allowed.max())
+            _curvature(name, curvature_off(file, store, name, forces_off), found)
 
 
 def _derivatives(
@@ -160,6 +164,18 @@ def _derivatives(
             right.append(word)
     if right:
         found.right.append(f"{' and '.join(right)} as derivatives of '{name}'")
+
+
+def _curvature(name: str, off: float | None, found: Verification) -> None:
+    """Whether the Hessian is the derivative of the forces, in words."""
+    if off is None:
+        found.untried.append(f"Hessian of '{name}': the forces are too rough to tell")
+    elif off > 0:
+        found.wrong.append(
+            f"the Hessian of '{name}' not the derivative of its forces ({off:.0%} off)"
+        )
+    else:
+        found.right.append(f"the Hessian of '{name}' as the derivative of its forces")
 
 
 def _off(values: Tensor, wanted: Tensor, allowed: Tensor) -> float:

@@ -13,9 +13,9 @@ from atomtrain_ace.around import around, places_around
 from atomtrain_ace.messages import Sending
 from atomtrain_ace.scalars import Network, Norm, Weights
 from atomtrain_ace.two_layers import Known, TwoLayers
-from atomtrain_density.closed import ClosedDensity, Neighborhoods
+from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import by_atom, by_element
-from atomtrain_density.elements import BySpecies, by_species
+from atomtrain_density.elements import by_species
 from atomtrain_density.pairs import group_of
 
 
@@ -80,7 +80,10 @@ class ClosedForm(nn.Module):
     ) -> Tuple[Tensor, Tensor, Tensor]:
         """See the class; ``second`` is none."""
         with torch.no_grad():
-            kept, layout = neighborhoods(self.density, of)
+            n_species, n_atoms = self.density.blocks.n_species, of.species.shape[0]
+            group = group_of(of.centers, of.neighbors, of.species, n_species)
+            kept = self.density.neighborhoods(of.vectors, group, n_atoms)
+            layout = by_species(of.species, n_species)
             density = by_element(kept.density, layout, self.products.n_harmonics, norm.density)
             done = self.products.forward_pass(density, layout, weights, norm)
             y = done.scalars.index_select(0, layout.ranks)
@@ -118,8 +121,11 @@ class ClosedTwoLayers(nn.Module):
         """See the class."""
         assert second is not None
         with torch.no_grad():
-            kept, layout = neighborhoods(self.density, of)
-            n_atoms, n_harmonics = of.species.shape[0], self.layers.first.n_harmonics
+            n_species, n_atoms = self.density.blocks.n_species, of.species.shape[0]
+            group = group_of(of.centers, of.neighbors, of.species, n_species)
+            kept = self.density.neighborhoods(of.vectors, group, n_atoms)
+            layout = by_species(of.species, n_species)
+            n_harmonics = self.layers.first.n_harmonics
             density = by_element(kept.density, layout, n_harmonics, norm.density)
             harmonics, radial = self.density.pair_functions(kept, n_harmonics)
             places, width = places_around(layout.ranks.index_select(0, of.centers), n_atoms)
@@ -141,11 +147,3 @@ class ClosedTwoLayers(nn.Module):
                 by_density = by_atom(slopes, layout, n_harmonics)
                 g = self.density.adjoint(kept, by_density, (on_y, on_r))
         return y, g, x
-
-
-def neighborhoods(density: ClosedDensity, of: Structures) -> Tuple[Neighborhoods, BySpecies]:
-    """The density, and atoms by element."""
-    n_species = density.blocks.n_species
-    group = group_of(of.centers, of.neighbors, of.species, n_species)
-    kept = density.neighborhoods(of.vectors, group, of.species.shape[0])
-    return kept, by_species(of.species, n_species)

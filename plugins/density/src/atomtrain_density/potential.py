@@ -31,7 +31,7 @@ class DensityModel(Model):
     - ``fast scalar``: in training, one scalar is all that is wanted; values and slopes at once;
     - ``fast``: in training, everything else; the density and its first derivatives are kept or explicit.
 
-    ``plain = True`` takes the plain way in training too: for derivatives beyond the first (Hessians).
+    ``plain = True`` takes the plain way everywhere: for derivatives beyond the first (Hessians).
 
     A subclass sets ``heads``, ``last_layers``, the names of their features by target, ``degree``, the largest of
     its density, ``n_columns``, the number of its features, ``has_closed_form``, whether single scalars have one, and
@@ -94,11 +94,16 @@ class DensityModel(Model):
         scalars = count > 0 and count + beside == len(outputs)
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             own = not self.hears_neighbors or "atomtrain::per_atom" not in graph.extras
-            closed = scalars and self.has_closed_form and (own or not graph.vectors.requires_grad)
-            return "closed form" if closed else "plain"
+            closed = self.has_closed_form and (own or not graph.vectors.requires_grad)
+            return "closed form" if scalars and closed and not self.plain else "plain"
         if self.plain:
             return "plain"
         return "fast scalar" if self.has_closed_form and scalars and len(outputs) == 1 else "fast"
+
+    @torch.jit.ignore
+    def keep_second_derivatives(self) -> None:
+        """See :meth:`atomtrain.model.Model.keep_second_derivatives`."""
+        self.plain = True
 
     @torch.jit.ignore
     def layout(self, graph: AtomGraph) -> Dict[str, Tensor]:
@@ -153,10 +158,13 @@ def with_slopes(y: Tensor, slopes: Tensor, vectors: Tensor, centers: Tensor) -> 
     """Scalars ``y [n_atoms, 1]`` as functions of the pair vectors, given their ``slopes [n_pairs, 3]``.
 
     An atom's scalar is a function of the vectors that start from it, and so autograd is told its value and
-    its slope along each of them. There are no second derivatives: autograd refuses them.
+    its slope along each of them. There are no second derivatives, and autograd refuses them: they would else be
+    taken for zero, also where a baseline has some. TorchScript knows no way to raise an error from a derivative, but
+    torch has none of what cdist has for a derivative; here it is of a zero, and zero.
     """
     along = ((vectors - vectors.detach()) * slopes).sum(1, keepdim=True)
-    return y.index_add(0, centers, along)
+    total = along.sum(0, keepdim=True)
+    return y.index_add(0, centers, along) + torch.cdist(total, total.detach(), 1.0)
 
 
 def any_selected(selected: Tensor, graph: AtomGraph) -> Tensor:

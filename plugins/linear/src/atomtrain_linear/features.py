@@ -18,6 +18,7 @@ from typing import List, Tuple
 import torch
 from torch import Tensor, nn
 
+from atomtrain_density.elements import BySpecies
 from atomtrain_density.products import Products
 from atomtrain_linear.hypers import ModelHypers
 
@@ -72,6 +73,29 @@ class Features(nn.Module):
         first = (3 + self.degree + 1) * self.many.channels
         of_many = self.many.features(many, counts)[:, first:]
         return torch.cat([torch.cat(linear), of_pairs, of_many], 1)
+
+    def contracted(
+        self,
+        density: Tensor,
+        layout: BySpecies,
+        species: Tensor,
+        quadratic: Tensor,
+        third: Tensor,
+        square: Tensor,
+    ) -> Tensor:
+        """Features of three bodies and more times coefficients (:class:`atomtrain_linear.closed.Readout`), ``[n, 1]``.
+
+        In operations that can be differentiated as often as one likes, of ``density [n_atoms, K, Q]``, atoms in the
+        order of the structures.
+        """
+        t = self.many
+        found = t.plain(density, layout, self.factors, third)
+        rows = torch.tensor(t.rows, device=species.device)
+        by_row = square.squeeze(2).repeat_interleave(rows, 0).index_select(1, species)
+        with_product = found.channels[:, :, 2 * t.channels :] + by_row * found.product
+        turned = t.plain_mix(density, layout, quadratic)
+        y = (density.transpose(0, 1) * turned).sum([0, 2])
+        return (y + (found.product * with_product).sum([0, 2])).unsqueeze(1)
 
     def slopes(self, density: Tensor, s: int) -> List[Tuple[int, slice, Tensor]]:
         """Derivatives of each feature of atoms of element ``s`` in their density ``[n, K, Q]``.

@@ -15,7 +15,7 @@ from atomtrain_density.closed import ClosedDensity
 from atomtrain_density.density import DensityBlocks, by_element
 from atomtrain_density.elements import by_species
 from atomtrain_density.harmonics import SphericalHarmonics
-from atomtrain_density.pairs import group_of
+from atomtrain_density.pairs import group_of, group_pairs, padded
 from atomtrain_density.potential import with_slopes
 from atomtrain_density.radial import stretched_table
 from atomtrain_density.short_range import softened
@@ -32,6 +32,7 @@ class Linear(PotentialModel):
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
         super().__init__(dataset_info)
+        self.plain = False
         self.cutoff = float(hypers.cutoff)
         if hypers.zbl:
             self.baseline = ZBL(dataset_info)
@@ -73,16 +74,38 @@ class Linear(PotentialModel):
         graph = softened(graph, species, self.inner)
         predictions: Dict[str, List[Tensor]] = {}
         if self.energy_name in outputs:
-            wanted = graph.vectors.requires_grad
-            readout = Readout(self.linear, self.quadratic, self.third, self.square)
-            y, g = self.closed(graph, species, self.features.factors, readout, wanted)
-            y = y + self.constant.index_select(0, species).unsqueeze(1)
-            if wanted:
-                y = with_slopes(y, g, graph.vectors, graph.centers)
-            predictions[self.energy_name] = [y]
+            predictions[self.energy_name] = [self._energies(graph, species)]
         if self.uncertainty_name != "" and self.uncertainty_name in outputs:
             predictions[self.uncertainty_name] = [self.uncertainty(graph, species)]
         return predictions
+
+    def _energies(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """Energies ``[n_atoms, 1]``."""
+        if self.plain:
+            y = self._plain_energies(graph, species)
+        else:
+            wanted = graph.vectors.requires_grad
+            readout = Readout(self.linear, self.quadratic, self.third, self.square)
+            y, g = self.closed(graph, species, self.features.factors, readout, wanted)
+            if wanted:
+                y = with_slopes(y, g, graph.vectors, graph.centers)
+        return y + self.constant.index_select(0, species).unsqueeze(1)
+
+    def _plain_energies(self, graph: AtomGraph, species: Tensor) -> Tensor:
+        """The same but for the constant (see :class:`Readout`), in operations that can be differentiated twice."""
+        n_species = self.n_species
+        group = group_of(graph.centers, graph.neighbors, species, n_species)
+        groups = group_pairs(group, species.shape[0])
+        vectors = padded(graph.vectors, groups, self.density.radial.cutoff)
+        r = torch.linalg.vector_norm(vectors, dim=1)
+        harmonics = self.density.harmonics(vectors / r.unsqueeze(1))
+        density = self.density.blocks(harmonics, self.density.radial(r), groups)
+        density = density.reshape(-1, self.features.n_harmonics, self.features.n_columns)
+        of_two = (density[:, 0] * self.linear.index_select(0, species)).sum(1, keepdim=True)
+        layout = by_species(species, n_species)
+        return of_two + self.features.contracted(
+            density, layout, species, self.quadratic, self.third, self.square
+        )
 
     def rows(self, graph: AtomGraph, species: Tensor) -> Tensor:
         """What energies of structures are linear in, ``[n_structures, n_coefficients]``.
@@ -134,6 +157,11 @@ class Linear(PotentialModel):
     def structure_outputs(self) -> Dict[str, int]:
         """The uncertainty, if the model knows it."""
         return {self.uncertainty_name: 1} if self.uncertainty_name else {}
+
+    @torch.jit.ignore
+    def keep_second_derivatives(self) -> None:
+        """See :meth:`atomtrain.model.Model.keep_second_derivatives`."""
+        self.plain = True
 
     @torch.jit.ignore
     def before_export(self) -> None:

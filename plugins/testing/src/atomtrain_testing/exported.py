@@ -11,9 +11,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from atomtrain.errors import TargetError
 from atomtrain.graph import n_structures, sum_over_structures
-from atomtrain.model import STANDARD, Predictor
-from atomtrain.model.export import load_model, save_model
+from atomtrain.model import STANDARD, Model, Predictor
+from atomtrain.model.export import load_model, requested_inputs, save_model
+from atomtrain.model.export.archive import quiet_torchscript
 from atomtrain_testing import structures
 from atomtrain_testing.checks import (
     NotApplicable,
@@ -21,8 +23,13 @@ from atomtrain_testing.checks import (
     expect_equal,
     require,
 )
-from atomtrain_testing.predictions import graph_of, predict, predict_one, with_input
+from atomtrain_testing.predictions import graph_of, predict, predict_one, store_of, with_input
 from atomtrain_testing.subject import Subject
+
+STEP = 1e-4
+"""of differences of forces, in angstrom"""
+CURVED = 1e-4
+"""what second derivatives may differ by, as part of the largest: tables have rough ones"""
 
 
 @check("moves")
@@ -129,6 +136,48 @@ def selected_atoms(subject: Subject) -> None:
     expect_equal(total, wanted, subject.tolerance, "the sum over selected atoms")
 
 
+@check("torchscript", "gradients")
+def second_derivatives(subject: Subject) -> None:
+    """Second derivatives of the exported energy are right where they are asked for, and else right or an error.
+
+    A file of ``atomtrain export --second-derivatives`` gives the forces of training, and Hessians that are
+    differences of these. A model whose ``forward``, compiled, brings first derivatives of its own takes plain
+    operations once ``Model.keep_second_derivatives`` was called, or raises a TargetError there: then this is skipped.
+    The file as it is exported otherwise refuses second derivatives, or has them right: parts that autograd
+    takes for constants would silently be missing.
+    """
+    from atomtrain.model.export import with_second_derivatives
+
+    predictor = subject.predictors[subject.energy]
+    awkward = structures.awkward(subject.atomic_types)
+    frames = subject.in_turn([awkward["molecule"], awkward["small cell"]])
+    generator = torch.Generator().manual_seed(0)
+    ways = [torch.randn(len(a), 3, generator=generator, dtype=torch.float64) for a in frames]
+    forces, wanted = _along(predictor, frames, ways)
+    size = float(wanted.abs().max()) or 1.0
+    try:
+        twice = with_second_derivatives(predictor)
+    except TargetError as reason:
+        raise NotApplicable(str(reason)) from reason
+    usual = asked = load_model(_exported(subject))
+    own = {getattr(type(m), "keep_second_derivatives", None) for m in predictor.modules()}
+    if own - {None, Model.keep_second_derivatives}:
+        with quiet_torchscript():
+            asked = torch.jit.script(subject.architecture.export_model(twice, {}))
+    found, curvature = _differentiated(asked, subject, frames, ways)
+    expect_equal(found, forces, 10 * subject.tolerance, "forces of a file with second derivatives")
+    what = "second derivatives of a file that is to have them, times a direction"
+    expect_equal(curvature / size, wanted / size, CURVED, what)
+    if asked is usual:
+        return
+    try:
+        _, curvature = _differentiated(usual, subject, frames, ways)
+    except (RuntimeError, torch.jit.Error):
+        return
+    what = "second derivatives of a file that does not refuse them, times a direction"
+    expect_equal(curvature / size, wanted / size, CURVED, what)
+
+
 # -- pieces ----------------------------------------------------------------------------------------
 
 
@@ -158,6 +207,46 @@ def _exported(subject: Subject) -> Path:
         model = subject.architecture.export_model(subject.predictors[subject.main.name], metadata)
         save_model(model, path)
     return path
+
+
+def _along(predictor: Predictor, frames: list[Atoms], ways: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Forces in training ``[n_atoms, 3]``, and minus their derivatives along ``ways``, by differences."""
+    at, change = [], []
+    for atoms, way in zip(frames, ways, strict=True):
+        found = []
+        for k in (0, -2, -1, 1, 2):
+            moved = atoms.copy()
+            moved.positions += k * STEP * way.numpy()
+            forces = predict_one(predictor, moved).forces
+            assert forces is not None
+            found.append(forces.detach())
+        at.append(found[0])
+        change.append((8 * (found[2] - found[3]) - (found[1] - found[4])) / (12 * STEP))
+    return torch.cat(at), torch.cat(change)
+
+
+def _differentiated(
+    model: Any, subject: Subject, frames: list[Atoms], ways: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Forces of an exported model ``[n_atoms, 3]``, and second derivatives of its energy times ``ways``."""
+    from metatomic.torch import ModelEvaluationOptions, ModelOutput
+
+    from atomtrain.evaluation import systems_of
+
+    energy = subject.energy
+    store = store_of(frames, subject.inputs)
+    lists, inputs = model.requested_neighbor_lists(), requested_inputs(model)
+    part = torch.arange(len(frames))
+    systems, leaves = systems_of(store, part, lists, "angstrom", torch.float64, "cpu", True, inputs)
+    positions = leaves[: len(frames)]
+    options = ModelEvaluationOptions("angstrom", {energy: ModelOutput(sample_kind="system")})
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        values = _quietly(lambda: model(systems, options, check_consistency=True))
+        total = values[energy].block().values.sum()
+        slopes = torch.autograd.grad(total, positions, create_graph=True)
+        along = (torch.cat(slopes) * torch.cat(ways)).sum()
+        curvature = torch.autograd.grad(along, positions)
+    return -torch.cat(slopes).detach(), torch.cat(curvature)
 
 
 def _calculator(subject: Subject) -> Any:

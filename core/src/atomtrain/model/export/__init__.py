@@ -9,6 +9,7 @@ from atomtrain.model.export.archive import load_model as load_model
 from atomtrain.model.export.archive import requested_inputs as requested_inputs
 from atomtrain.model.export.archive import save_model as save_model
 from atomtrain.model.export.build import export_predictor as export_predictor
+from atomtrain.model.export.build import with_second_derivatives as with_second_derivatives
 from atomtrain.model.export.metadata import describe_checkpoint as describe_checkpoint
 from atomtrain.model.export.metadata import merge_metadata as merge_metadata
 from atomtrain.model.export.metadata import read_metadata as read_metadata

@@ -14,7 +14,7 @@ from atomtrain.model.base import Model
 from atomtrain.model.export.metadata import complete_metadata
 from atomtrain.model.export.wrapper import ExportedModel, related_target
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import TargetInfo, uncertainty_name
+from atomtrain.targets import TargetInfo, hessian_name, uncertainty_name
 from atomtrain.tasks import task_of
 
 
@@ -58,6 +58,8 @@ def export_predictor(
         outputs[name] = ModelOutput(
             unit=unit, sample_kind="system" if alone else "atom", description=about
         )
+    for name in predictor.hessians:
+        outputs[hessian_name(name)] = _hessian(info.targets[name], info.length_unit)
     try:
         capabilities = ModelCapabilities(
             outputs=outputs,
@@ -74,6 +76,40 @@ def export_predictor(
         ModelMetadata(**complete_metadata(metadata, info)),
         capabilities,
     )
+
+
+def with_second_derivatives(predictor: Predictor, *, hessian: bool = False) -> Predictor:
+    """A copy of a ``predictor`` which, once exported, autograd can differentiate twice, for the same numbers.
+
+    Exported energies of many architectures bring their first derivatives themselves, and refuse others; here all are
+    made of plain operations, which takes longer. With ``hessian`` the exported model offers the Hessian of each
+    energy (:func:`atomtrain.targets.hessian_name`) as well. Raises TargetError where the model cannot do it, and
+    where no target is the energy of a structure.
+    """
+    predictor = copy.deepcopy(predictor)
+    for module in predictor.modules():
+        if isinstance(module, Model):
+            module.keep_second_derivatives()
+    if hessian:
+        targets = predictor.dataset_info.targets
+        predictor.hessians = [
+            name for name, t in targets.items() if t.is_energy and not (t.per_atom or t.pooled)
+        ]
+        if not predictor.hessians:
+            raise TargetError(
+                f"a Hessian is of the energy of structures, and this model predicts {', '.join(targets)}"
+            )
+    return predictor
+
+
+def _hessian(target: TargetInfo, length_unit: str) -> ModelOutput:
+    unit = f"{target.unit}/{length_unit}^2" if target.unit and length_unit else ""
+    about = f"second derivatives of '{target.name}' in the positions of two atoms and their images"
+    try:
+        # of systems, and not of pairs: metatomic 0.1.19 refuses all calls with those that it checks
+        return ModelOutput(unit=unit, sample_kind="system", description=about)
+    except (ValueError, RuntimeError) as error:
+        raise TargetError(f"no Hessian of '{target.name}': {first_line(error)}") from error
 
 
 def _output(target: TargetInfo) -> ModelOutput:

@@ -12,9 +12,10 @@ from metatomic.torch import ModelOutput, NeighborListOptions, System
 from torch import Tensor, nn
 
 from atomtrain.graph import AtomGraph, sum_over_structures
+from atomtrain.model.export.hessian import displaced, pair_labels, second_derivatives
 from atomtrain.model.inputs import inputs_of
 from atomtrain.model.predictor import Predictor
-from atomtrain.targets import DatasetInfo, TargetInfo, ensemble_name, uncertainty_name
+from atomtrain.targets import DatasetInfo, TargetInfo, ensemble_name, hessian_name, uncertainty_name
 from atomtrain.targets.maps import map_labels
 
 
@@ -30,6 +31,7 @@ class ExportedModel(nn.Module):
 
     pooled: List[str]
     _of_atoms: Dict[str, str]
+    _energies: Dict[str, str]
     inputs: List[str]
     _input_of_atoms: List[bool]
     _widths: List[int]
@@ -58,6 +60,11 @@ class ExportedModel(nn.Module):
         of_structures = predictor.model.structure_outputs()
         self.pooled += list(of_structures)
         self._of_atoms = predictor.model.atom_outputs()
+        self._energies = {hessian_name(name): name for name in predictor.hessians}
+        for output in self._energies:
+            axes = [Labels.range("xyz_1", 3), Labels.range("xyz_2", 3)]
+            keys = Labels("_", torch.tensor([[0]]))
+            self._labels[output] = (keys, [axes], [Labels.range("energy", 1)])
         for name, width in {**predictor.model.feature_outputs(), **of_structures}.items():
             of = related_target(name, predictor.dataset_info)
             if of is not None:  # laid out as the target is
@@ -89,7 +96,8 @@ class ExportedModel(nn.Module):
         """See metatomic's ``ModelInterface.forward``. ValueError where two atoms are in one place.
 
         Per-atom samples come in the order of ``selected_atoms``, or of the systems; structures none
-        of whose atoms are selected have the value zero.
+        of whose atoms are selected have the value zero. A Hessian is of what the energy would be, of these atoms
+        alone, in the positions of all.
         """
         graph = self._graph(systems)
         self._add_inputs(graph, systems)
@@ -104,13 +112,15 @@ class ExportedModel(nn.Module):
             rows = _rows(systems, chosen)
             selected = torch.zeros_like(graph.types, dtype=torch.bool)
             graph.extras["atomtrain::selected"] = selected.index_fill(0, rows, 1)
+        results = self._hessians(outputs, graph, systems, rows)
         names = self._called(outputs, graph)
+        if len(names) == 0:
+            return results
         predictions = self.predictor(graph, list(names.values()))
 
         atoms = selected_atoms  # samples of per-atom outputs, made when first needed
-        results: Dict[str, TensorMap] = {}
-        for name, output in outputs.items():
-            called = names[name]
+        for name, called in names.items():
+            output = outputs[name]
             if called not in predictions:
                 raise ValueError("this model does not predict '" + name + "'")
             blocks = predictions[called]
@@ -133,15 +143,53 @@ class ExportedModel(nn.Module):
         return results
 
     def _called(self, outputs: Dict[str, ModelOutput], graph: AtomGraph) -> Dict[str, str]:
-        """By output what the predictor calls it; says in the graph whether atoms are asked for one by one."""
+        """By output what the predictor calls it, which knows no Hessians.
+
+        The graph is told where atoms are asked for one by one.
+        """
         names: Dict[str, str] = {}
         for name, output in outputs.items():
+            if name in self._energies:
+                continue
             names[name] = name
             if output.sample_kind == "atom":
                 graph.extras["atomtrain::per_atom"] = graph.types[:0]
                 if name in self._of_atoms:
                     names[name] = self._of_atoms[name]
         return names
+
+    def _hessians(
+        self,
+        outputs: Dict[str, ModelOutput],
+        graph: AtomGraph,
+        systems: List[System],
+        rows: Optional[Tensor],
+    ) -> Dict[str, TensorMap]:
+        """Those that are asked for."""
+        found: Dict[str, TensorMap] = {}
+        for name, output in outputs.items():
+            if name in self._energies:
+                if output.sample_kind == "atom":
+                    raise ValueError("'" + name + "' belongs to structures, not to their atoms")
+                hessian = self._hessian(self._energies[name], graph, systems, rows)
+                samples = pair_labels([len(system) for system in systems], graph.positions.device)
+                found[name] = self._map(name, [hessian], samples, systems[0].positions.dtype)
+        return found
+
+    def _hessian(
+        self, energy: str, graph: AtomGraph, systems: List[System], rows: Optional[Tensor]
+    ) -> Tensor:
+        """``[sum of n^2, 3, 3, 1]``: see :func:`second_derivatives`. Engines may have switched autograd off."""
+        before = torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+        moved, steps = displaced(graph)
+        values = self.predictor(moved, [energy])[energy][0]
+        if rows is not None:
+            values = values.index_select(0, rows)
+        counts = [len(system) for system in systems]
+        hessian = second_derivatives(values.sum(), steps, counts).detach()
+        torch.set_grad_enabled(before)
+        return hessian.unsqueeze(-1)
 
     def _map(
         self, name: str, blocks: List[Tensor], samples: Labels, dtype: torch.dtype
