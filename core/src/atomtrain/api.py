@@ -48,6 +48,7 @@ from atomtrain.runs import (
 )
 from atomtrain.runs.directory import check_writable, checkpoint_of, deliver
 from atomtrain.runs.evaluations import evaluation_of
+from atomtrain.runs.heads import one_head
 from atomtrain.sections import defaults_of
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
 from atomtrain.training.fetch import fetched, file_name
@@ -223,23 +224,31 @@ def export(
     output: str | Path | None = None,
     metadata: str | Path | None = None,
     extensions: str | Path | None = None,
+    head: str | None = None,
 ) -> Path:
     """Export a checkpoint as a metatomic model.
 
     ``checkpoint`` is a path or an address; with ``file`` a repository on the Hugging Face hub that has this file
     (``revision``: a branch, tag or commit; ``token``: for private ones). ``output`` ending in ``.ckpt`` writes a
     checkpoint with the ``metadata`` (a YAML file) in it. A model that is exported already is opened and copied.
+    ``head``: one target alone, such as ``energy/pbe``, under its name without variant.
     """
     with logging_to(None, Console()):
         remote = file is not None or "://" in str(checkpoint)
         named = Path(file_name(checkpoint, file)) if remote else Path(checkpoint)
         output = named.with_suffix(".pt") if output is None else _with_extension(Path(output))
         user = read_metadata(metadata) if metadata is not None else {}
+        if head is not None and output.suffix == ".ckpt":
+            raise OutputError("--head is for models: a checkpoint (.ckpt) has all heads")
         with fetched(checkpoint, file, revision=revision, token=token) as path:
             if archive_kind(path) == "model":
+                if head is not None:
+                    raise OutputError(
+                        f"--head: '{named}' is exported already; give the checkpoint beside it"
+                    )
                 _copy_model(path, output, user, extensions)
             else:
-                _export_checkpoint(load_checkpoint(path), output, user, extensions)
+                _export_checkpoint(load_checkpoint(path), output, user, extensions, head)
         log.info(f"written: {output}")
         return output
 
@@ -295,7 +304,11 @@ def _with_extension(output: Path) -> Path:
 
 
 def _export_checkpoint(
-    state: dict[str, Any], output: Path, user: Mapping[str, Any], extensions: str | Path | None
+    state: dict[str, Any],
+    output: Path,
+    user: Mapping[str, Any],
+    extensions: str | Path | None,
+    head: str | None = None,
 ) -> None:
     """Write a checkpoint as a model, or, with the ``user``'s metadata, as a checkpoint."""
     check_writable(output)
@@ -303,7 +316,7 @@ def _export_checkpoint(
         state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
         save_checkpoint(state, output)
     else:
-        model, predictor = _exported(state, user)
+        model, predictor = _exported(state, user, head)
         save_verified(model, output, predictor, extensions=extensions)
 
 
@@ -323,9 +336,13 @@ def _copy_model(
     deliver(model, output)
 
 
-def _exported(state: dict[str, Any], user: Mapping[str, Any]) -> tuple[AtomisticModel, Predictor]:
+def _exported(
+    state: dict[str, Any], user: Mapping[str, Any], head: str | None = None
+) -> tuple[AtomisticModel, Predictor]:
     """The exported model of a checkpoint, with the ``user``'s metadata, and what it was made of."""
     restored = restore(state, "export")
+    if head is not None:
+        restored = one_head(restored, head)
     architecture = restored.architecture
     if architecture.notice is not None:
         log.warning(architecture.notice)

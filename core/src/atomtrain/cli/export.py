@@ -36,6 +36,12 @@ def export(
         Optional[Path],
         typer.Option("-e", "--extensions", help="Folder for libraries the model may need."),
     ] = None,
+    head: Annotated[
+        Optional[str],
+        typer.Option(
+            help="One target alone (energy/pbe), under its name without variant (energy)."
+        ),
+    ] = None,
     revision: Annotated[
         Optional[str],
         typer.Option(
@@ -58,4 +64,5 @@ def export(
         output=output,
         metadata=metadata,
         extensions=extensions,
+        head=head,
     )

@@ -148,6 +148,26 @@ def build_datasets(
     )
 
 
+def read_aside(
+    section: DatasetSection, default_kind: str, info: DatasetInfo
+) -> tuple[StructureStore, dict[str, TargetInfo]]:
+    """One section, to be looked at by a model of these targets: its structures, and the targets they have.
+
+    Raises DataError or OptionsError, also where targets or the length unit are others than the model's.
+    """
+    remarks = Remarks()
+    found = read_section(section, Files(), remarks, default_kind, info.targets)
+    unit = section.systems.length_unit.lower()
+    if {"a": "angstrom", "ang": "angstrom"}.get(unit, unit) != info.length_unit.lower():
+        raise OptionsError(
+            f"{section.where('systems', 'length_unit')}: is '{unit}', and the model's is '{info.length_unit}'"
+        )
+    for name, target in found.targets.items():
+        if name in info.targets:
+            _check_alike(target, info.targets[name], "in the training set and in the old data")
+    return found.store, found.targets
+
+
 def _at_random(part: PartOf) -> bool:
     """Whether a set is drawn from the training sections at random."""
     if isinstance(part, SplitSection):
