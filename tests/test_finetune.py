@@ -61,6 +61,7 @@ def section(name: str, targets: dict[str, Any] = ENERGY) -> dict[str, Any]:
 def options(architecture: str, sections: list[dict[str, Any]], **training: Any) -> dict[str, Any]:
     return {
         "seed": 1,
+        "base_precision": 64,
         "architecture": {
             "name": architecture,
             "model": MODELS[architecture],
@@ -85,8 +86,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     for name, kinds, a, n in (
         ("old", (29, 79), 3.8, 16),
-        ("new", (29, 79), 4.1, 8),
-        ("silver", (29, 47), 4.0, 8),
+        ("new", (29, 79), 3.82, 8),
+        ("silver", (29, 47), 3.85, 8),
     ):
         frames = [crystal(100 * len(name) + k, kinds, a) for k in range(n)]
         ase.io.write(folder / f"{name}.xyz", frames)
@@ -121,8 +122,10 @@ def predicted(checkpoint: dict[str, Any], target: str = "energy", file: str = "o
         return predictor(graph_of(predictor.model, frames), [target])[target][0]
 
 
-@pytest.mark.parametrize("architecture", MODELS)
-@pytest.mark.parametrize("method", ["full", "heads", "lora", "replay"])
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [*((("ace"), method) for method in ("full", "heads", "lora", "replay")), ("soap-bpnn", "lora")],
+)
 def test_no_epochs_are_the_identity(architecture: str, method: str) -> None:
     """Weights, composition and scale, to the last bit."""
     before = load_checkpoint(f"{architecture}.ckpt")
@@ -191,11 +194,11 @@ def test_new_elements_are_trained_beside_additions(architecture: str) -> None:
 
 def test_old_heads_stay_and_one_is_exported() -> None:
     """A new target that starts from the old one's head, which is kept, not trained, and exported by choice."""
-    before = load_checkpoint("soap-bpnn.ckpt")
+    before = load_checkpoint("ace.ckpt")
     given = {"keep_heads": True, "inherit_heads": {"energy/emt": "energy"}}
-    start = tune("soap-bpnn", [section("new.xyz", OTHER)], {"num_epochs": 0}, **given)
+    start = tune("ace", [section("new.xyz", OTHER)], {"num_epochs": 0}, **given)
     assert torch.equal(predicted(start.checkpoint, "energy/emt"), predicted(before))
-    done = tune("soap-bpnn", [section("new.xyz", OTHER)], {}, method="heads", **given)
+    done = tune("ace", [section("new.xyz", OTHER)], {}, method="heads", **given)
     assert torch.equal(predicted(done.checkpoint), predicted(before))
     wanted = predicted(done.checkpoint, "energy/emt")
     assert not torch.equal(wanted, predicted(before))
@@ -213,9 +216,9 @@ def test_old_heads_stay_and_one_is_exported() -> None:
     assert frame.get_potential_energy() == pytest.approx(float(wanted[:n].sum()), abs=1e-5)
     with pytest.raises(AtomtrainError, match="--head: the model has no target 'energy/x'"):
         api.export("two.ckpt", output="other.pt", head="energy/x")
-    again = options("soap-bpnn", [section("new.xyz", OTHER)], num_epochs=3)
+    again = options("ace", [section("new.xyz", OTHER)], num_epochs=3)
     again["architecture"]["training"]["finetune"] = {
-        "read_from": "soap-bpnn.ckpt", "method": "heads", **given
+        "read_from": "ace.ckpt", "method": "heads", **given
     }  # fmt: skip
     assert torch.equal(predicted(train(again, "two.ckpt").checkpoint), predicted(before))
 
@@ -264,13 +267,13 @@ MISTAKES = [
 @pytest.mark.parametrize(("finetune", "message"), MISTAKES)
 def test_mistakes(finetune: dict[str, Any], message: str) -> None:
     with pytest.raises(AtomtrainError) as error:
-        tune("soap-bpnn", [section("new.xyz"), section("old.xyz")], {}, **finetune)
+        tune("ace", [section("new.xyz"), section("old.xyz")], {}, **finetune)
     assert message in str(error.value)
 
 
 def test_a_replayed_section_has_a_head() -> None:
     sections = [section("new.xyz"), section("old.xyz", OTHER)]
-    with pytest.raises(AtomtrainError, match="has no head for any of its targets .energy/emt."):
-        tune("soap-bpnn", sections, {}, method="replay")
+    with pytest.raises(AtomtrainError, match=r"has no head for any of its targets .energy/emt."):
+        tune("ace", sections, {}, method="replay")
     with pytest.raises(AtomtrainError, match="training_set has 1 section;"):
-        tune("soap-bpnn", sections[:1], {}, method="replay")
+        tune("ace", sections[:1], {}, method="replay")
