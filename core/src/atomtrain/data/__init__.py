@@ -8,6 +8,7 @@ from atomtrain.data.batch import Batch as Batch
 from atomtrain.data.batch import BatchSource as BatchSource
 from atomtrain.data.datasets import Datasets as Datasets
 from atomtrain.data.datasets import build_datasets as build_datasets
+from atomtrain.data.datasets import joined as joined
 from atomtrain.data.datasets import read_aside as read_aside
 from atomtrain.data.inputs import check_inputs as check_inputs
 from atomtrain.data.inputs import unused as unused

@@ -111,7 +111,7 @@ def build_datasets(
                 _check_alike(info, known, f"in the training set and in the {name} set")
     extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
     stores = {
-        name: _set_of(p, partial(_concatenate, targets=targets, extra=extra, name=name), window)
+        name: _set_of(p, partial(joined, targets=targets, extra=extra, name=name), window)
         for name, p in parts.items()
         if p
     }
@@ -324,7 +324,7 @@ def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> l
     ]
 
 
-def _concatenate(
+def joined(
     stores: Sequence[StructureStore],
     targets: dict[str, TargetInfo],
     extra: dict[str, Label],

@@ -33,6 +33,7 @@ from atomtrain.plugins.restore import Restored, build_model, restore
 from atomtrain.runs.directory import INCIDENTAL, newest_checkpoint
 from atomtrain.runs.heads import for_targets, kept_targets, new_entries
 from atomtrain.runs.plan import Plan
+from atomtrain.runs.tuning import read_old_data, with_old_data
 from atomtrain.sections import on_one_line
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
@@ -58,7 +59,8 @@ class Start:
     """A predictor to be trained, the hypers its model has, and the checkpoint to go on from if any.
 
     ``changed_hypers`` of the trainer, by name what they were and are; ``data_changed``: since that checkpoint.
-    A fine-tuning says what it ``began`` with, and where it begins what its ``source`` was, untouched.
+    A fine-tuning says what it ``began`` with, and where it begins what its ``source`` was, untouched, and the
+    ``old_data`` that are looked at.
     """
 
     predictor: Predictor
@@ -68,6 +70,7 @@ class Start:
     data_changed: bool = False
     began: Began = field(default_factory=Began)
     source: Predictor | None = None
+    old_data: StructureStore | None = None
 
 
 def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None) -> Start:
@@ -264,9 +267,10 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     new = [t for t in info.targets if t not in known]
     fit_affines(predictor, data.train.sample, plan.hypers, new, plan.checkpoints)
     errors = _own_errors(restored.checkpoint, source.dataset_info)
+    old_data = read_old_data(plan, predictor)
     correct_composition(
         predictor,
-        data.train.sample,
+        with_old_data(data.train.sample, old_data, predictor),
         plan.hypers,
         [t for t in known if t not in kept],
         plan.checkpoints,
@@ -275,7 +279,7 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     )
     began = Began(new_entries(model, trained, grown, inherited) if finetune.lora else {})
     hypers = restored.checkpoint["hypers"]["model"]
-    return Start(predictor, hypers, began=began, source=untouched)
+    return Start(predictor, hypers, began=began, source=untouched, old_data=old_data)
 
 
 def _same_scale(finetune: Finetune, info: DatasetInfo, source: DatasetInfo) -> dict[str, str]:

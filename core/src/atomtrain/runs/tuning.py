@@ -6,6 +6,7 @@ import copy
 import logging
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,14 +16,14 @@ from atomtrain.data import (
     Structures,
     StructureStore,
     check_inputs,
+    joined,
     read_aside,
 )
 from atomtrain.errors import DataError, OptionsError
 from atomtrain.model.inputs import inputs_of
 from atomtrain.model.predictor import Predictor
-from atomtrain.options import DatasetSection, check_units, finetuning
+from atomtrain.options import check_units, finetuning
 from atomtrain.runs.plan import Plan
-from atomtrain.runs.start import Start
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.evaluate import errors_on
@@ -30,6 +31,9 @@ from atomtrain.training.finetune import Replayed
 from atomtrain.training.observers import Errors
 from atomtrain.training.run import TrainingRun
 from atomtrain.training.units import ShownError, shown_errors
+
+if TYPE_CHECKING:
+    from atomtrain.runs.start import Start
 
 log = logging.getLogger("atomtrain")
 
@@ -89,8 +93,9 @@ class OldAndNew:
                         "old": store.select(old.nonzero().squeeze(1)),
                         "new": store.select((~old).nonzero().squeeze(1)),
                     }
-        if finetune.old_data is not None:
-            self.sets["old"] = _read(plan, finetune.old_data, start)
+        old_data = start.old_data or read_old_data(plan, start.predictor)
+        if old_data is not None:
+            self.sets["old"] = old_data
 
     def before(self, run: TrainingRun, source: Predictor | None) -> dict[str, Errors]:
         """Errors of the model at the start; on old data those of the checkpoint's, ``source``, as it is."""
@@ -154,12 +159,19 @@ def _completed(store: StructureStore, info: DatasetInfo) -> StructureStore:
     return replace(store, labels=labels)
 
 
-def _read(plan: Plan, section: DatasetSection, start: Start) -> StructureStore:
-    """``finetune.old_data``; OptionsError or DataError where the model cannot say anything of them."""
+def read_old_data(plan: Plan, predictor: Predictor) -> StructureStore | None:
+    """``finetune.old_data``, if there are any.
+
+    Raises OptionsError or DataError where the model cannot say anything of them.
+    """
+    finetune = finetuning(plan.hypers)
+    if finetune is None or finetune.old_data is None:
+        return None
+    section = finetune.old_data
     section._source = plan.options.source
     section._path = ("architecture", "training", "finetune", "old_data")
     check_units([section])
-    model, info = start.predictor.model, start.predictor.dataset_info
+    info = predictor.dataset_info
     store, targets = read_aside(section, plan.architecture.info.default_kind, info)
     missing = [name for name in targets if name not in info.targets]
     if missing or not targets:
@@ -173,5 +185,18 @@ def _read(plan: Plan, section: DatasetSection, start: Start) -> StructureStore:
         raise DataError(
             f"{section.where('systems')}: the old data contain {symbols(strange)}, which the model was not trained for"
         )
-    check_inputs(inputs_of(model), store, section)
-    return store
+    check_inputs(inputs_of(predictor.model), store, section)
+    return _completed(store, info)
+
+
+def with_old_data(
+    sample: StructureStore, old: StructureStore | None, predictor: Predictor
+) -> StructureStore:
+    """What compositions of known targets are fitted to: they are to be right for old structures too."""
+    if old is None:
+        return sample
+    inputs = inputs_of(predictor.model)
+    extra = {name: label for name, label in sample.extra.items() if name in inputs}
+    info = predictor.dataset_info
+    targets = {n: t for n, t in info.targets.items() if n in sample.labels}
+    return joined([sample, old], targets, extra, "old data")
