@@ -108,7 +108,7 @@ class Objective:
                 numerators.append(None)
                 counts.append(0.0)
                 continue
-            numerator, count = _weighted(term, predictions[term.key], batch, replayed)
+            numerator, count = weighted(term, predictions[term.key], batch, replayed)
             numerators.append(numerator)
             counts.append(count)
         if self._processes.size > 1:
@@ -141,7 +141,7 @@ class Objective:
         return found
 
 
-def _weighted(
+def weighted(
     term: Term, prediction: Tensor, batch: Batch, replayed: Replayed | None
 ) -> tuple[Tensor, Tensor | float]:
     """A summand of the loss of a batch, and its count, old structures by their weight."""
