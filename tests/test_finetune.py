@@ -172,7 +172,7 @@ def test_new_elements_are_trained_beside_additions(architecture: str) -> None:
     """Weights of the new element are free; those of old elements change by matrices of rank 1."""
     done = tune(
         architecture, [section("silver.xyz"), section("old.xyz")], {"learning_rate": 0.01},
-        method="lora", lora={"rank": 1}, replay={"share": 0.5},
+        method="lora", lora={"rank": 1}, replay={"share": 0.5, "weight": 0.5},
     )  # fmt: skip
     new = done.checkpoint["began"]["new"]
     before = load_checkpoint(f"{architecture}.ckpt")
