@@ -12,6 +12,7 @@ WRITTEN = {
     "Start": (
         "index.md",
         "getting-started.md",
+        "finetuning.md",
         "metatrain.md",
         "coming-from.md",
         "data.md",

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from _pages.text import code, line, markdown, table
-from atomtrain.options import Options, TrainerHypers
+from atomtrain.options import DatasetSection, Options, TrainerHypers
 from atomtrain.options.loss import LOSSES
 from atomtrain.sections import sections_inside
 from atomtrain.tasks import CORE_KINDS, task_of
@@ -64,9 +64,12 @@ def sections(cls: type[BaseModel], path: str, level: int = 2) -> str:
 def walk(
     cls: type[BaseModel], path: str, seen: set[type] | None = None
 ) -> Iterator[tuple[str, type[BaseModel]]]:
-    """A section class and those inside it, each once, with its place in the file."""
+    """A section class and those inside it, each once, with its place in the file.
+
+    Structures that hypers name are as those of the options, which have them explained.
+    """
     seen = set() if seen is None else seen
-    if cls in seen:
+    if cls in seen or (cls is DatasetSection and Options not in seen):
         return
     seen.add(cls)
     yield path, cls

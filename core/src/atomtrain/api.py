@@ -49,6 +49,7 @@ from atomtrain.runs import (
 )
 from atomtrain.runs.directory import check_writable, checkpoint_of, deliver
 from atomtrain.runs.evaluations import evaluation_of
+from atomtrain.runs.heads import one_head
 from atomtrain.sections import defaults_of
 from atomtrain.targets import hessian_name
 from atomtrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -227,12 +228,14 @@ def export(  # noqa: PLR0913
     extensions: str | Path | None = None,
     second_derivatives: bool = False,
     hessian: bool = False,
+    head: str | None = None,
 ) -> Path:
     """Export a checkpoint as a metatomic model.
 
     ``checkpoint`` is a path or an address; with ``file`` a repository on the Hugging Face hub that has this file
     (``revision``: a branch, tag or commit; ``token``: for private ones). ``output`` ending in ``.ckpt`` writes a
     checkpoint with the ``metadata`` (a YAML file) in it. A model that is exported already is opened and copied.
+    ``head``: one target alone, such as ``energy/pbe``, under its name without variant.
 
     Autograd can differentiate a model twice that is exported with ``second_derivatives``; such a one is slower. With
     ``hessian`` it also offers the Hessian of each energy, ``atomtrain::energy_hessian``.
@@ -243,6 +246,8 @@ def export(  # noqa: PLR0913
         named = Path(file_name(checkpoint, file)) if remote else Path(checkpoint)
         output = named.with_suffix(".pt") if output is None else _with_extension(Path(output))
         user = read_metadata(metadata) if metadata is not None else {}
+        if head is not None and output.suffix == ".ckpt":
+            raise OutputError("--head is for models: a checkpoint (.ckpt) has all heads")
         with fetched(checkpoint, file, revision=revision, token=token) as path:
             if archive_kind(path) == "model":
                 if derivatives:
@@ -250,9 +255,14 @@ def export(  # noqa: PLR0913
                         f"'{path}' is an exported model, which has the derivatives it has: export the '.ckpt' file "
                         "written beside it with them"
                     )
+                if head is not None:
+                    raise OutputError(
+                        f"--head: '{named}' is exported already; give the checkpoint beside it"
+                    )
                 _copy_model(path, output, user, extensions)
             else:
-                _export_checkpoint(load_checkpoint(path), output, user, extensions, derivatives)
+                state = load_checkpoint(path)
+                _export_checkpoint(state, output, user, extensions, derivatives, head)
         log.info(f"written: {output}")
         return output
 
@@ -313,6 +323,7 @@ def _export_checkpoint(
     user: Mapping[str, Any],
     extensions: str | Path | None,
     derivatives: str,
+    head: str | None,
 ) -> None:
     """Write a checkpoint as a model, or, with the ``user``'s metadata, as a checkpoint.
 
@@ -327,7 +338,7 @@ def _export_checkpoint(
         state["metadata"] = merge_metadata(state.get("metadata") or {}, user)
         save_checkpoint(state, output)
     else:
-        model, predictor = _exported(state, user, derivatives)
+        model, predictor = _exported(state, user, derivatives, head)
         save_verified(model, output, predictor, extensions=extensions)
 
 
@@ -348,10 +359,12 @@ def _copy_model(
 
 
 def _exported(
-    state: dict[str, Any], user: Mapping[str, Any], derivatives: str = ""
+    state: dict[str, Any], user: Mapping[str, Any], derivatives: str = "", head: str | None = None
 ) -> tuple[AtomisticModel, Predictor]:
     """The exported model of a checkpoint, with the ``user``'s metadata, and what it was made of."""
     restored = restore(state, "export")
+    if head is not None:
+        restored = one_head(restored, head)
     architecture = restored.architecture
     if architecture.notice is not None:
         log.warning(architecture.notice)

@@ -42,6 +42,12 @@ def export(  # noqa: PLR0913
     hessian: Annotated[
         bool, typer.Option("--hessian", help="And one with Hessians of energies as outputs.")
     ] = False,
+    head: Annotated[
+        Optional[str],
+        typer.Option(
+            help="One target alone (energy/pbe), under its name without variant (energy)."
+        ),
+    ] = None,
     revision: Annotated[
         Optional[str],
         typer.Option(
@@ -66,4 +72,5 @@ def export(  # noqa: PLR0913
         extensions=extensions,
         second_derivatives=second_derivatives,
         hessian=hessian,
+        head=head,
     )

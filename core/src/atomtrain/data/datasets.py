@@ -111,7 +111,7 @@ def build_datasets(
                 _check_alike(info, known, f"in the training set and in the {name} set")
     extra = {k: v for p in parts["train"] for k, v in p.store.extra.items()}
     stores = {
-        name: _set_of(p, partial(_concatenate, targets=targets, extra=extra, name=name), window)
+        name: _set_of(p, partial(joined, targets=targets, extra=extra, name=name), window)
         for name, p in parts.items()
         if p
     }
@@ -146,6 +146,26 @@ def build_datasets(
         notes=remarks.notes,
         warnings=remarks.warnings,
     )
+
+
+def read_aside(
+    section: DatasetSection, default_kind: str, info: DatasetInfo
+) -> tuple[StructureStore, dict[str, TargetInfo]]:
+    """One section, to be looked at by a model of these targets: its structures, and the targets they have.
+
+    Raises DataError or OptionsError, also where targets or the length unit are others than the model's.
+    """
+    remarks = Remarks()
+    found = read_section(section, Files(), remarks, default_kind, info.targets)
+    unit = section.systems.length_unit.lower()
+    if {"a": "angstrom", "ang": "angstrom"}.get(unit, unit) != info.length_unit.lower():
+        raise OptionsError(
+            f"{section.where('systems', 'length_unit')}: is '{unit}', and the model's is '{info.length_unit}'"
+        )
+    for name, target in found.targets.items():
+        if name in info.targets:
+            _check_alike(target, info.targets[name], "in the training set and in the old data")
+    return found.store, found.targets
 
 
 def _at_random(part: PartOf) -> bool:
@@ -304,7 +324,7 @@ def _check_labels(stores: Mapping[str, StructureStore], targets: list[str]) -> l
     ]
 
 
-def _concatenate(
+def joined(
     stores: Sequence[StructureStore],
     targets: dict[str, TargetInfo],
     extra: dict[str, Label],

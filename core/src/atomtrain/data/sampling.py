@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def epoch_batches(
     n_atoms: Tensor,
     batch_size: int,
     *,
-    shuffled: tuple[int, int] | None = None,
+    shuffled: tuple[int, ...] | None = None,
     blocks: Blocks | None = None,
     limits: Limits = Limits(),
 ) -> list[Tensor]:
@@ -73,6 +73,45 @@ def epoch_batches(
         for b in batches
         if (low is None or sizes[b].sum() >= low) and (high is None or sizes[b].sum() <= high)
     ]
+
+
+def replay_batches(
+    n_atoms: Tensor,
+    batch_size: int,
+    old: Tensor,
+    share: float,
+    *,
+    shuffled: tuple[int, int],
+    limits: Limits,
+) -> list[Tensor]:
+    """Batches in which a ``share`` is ``old [n_structures]`` (bool), and the others go through what is new once.
+
+    The share is one of structures, or of atoms where ``limits`` say how many a batch has. Old structures are drawn
+    anew each epoch, none twice before all others. Raises ValueError where no old structure fits in.
+    """
+    seed, epoch = shuffled
+    n_old = round(share * batch_size)
+    most = limits.max_atoms
+    most_old = None if most is None else int(share * most)
+    most_new = None if most is None or most_old is None else most - most_old
+    (new,), (kept,) = (~old).nonzero(as_tuple=True), old.nonzero(as_tuple=True)
+    limits_old = replace(limits, max_atoms=most_old, drop_last=True)
+    limits_new = replace(limits, max_atoms=most_new)
+    news = epoch_batches(
+        n_atoms[new], batch_size - n_old, shuffled=(seed, epoch), limits=limits_new
+    )
+    olds: list[Tensor] = []
+    turn = 0
+    while len(olds) < len(news):
+        # a seed that no epoch of new ones has
+        more = epoch_batches(
+            n_atoms[kept], n_old, shuffled=(seed, epoch, turn + 1), limits=limits_old
+        )
+        if not more:
+            raise ValueError("no old structure fits into its share of a batch")
+        olds += more
+        turn += 1
+    return [torch.cat([new[a], kept[b]]) for a, b in zip(news, olds, strict=False)]
 
 
 def _by_blocks(n: int, rng: np.random.Generator, blocks: Blocks) -> np.ndarray:

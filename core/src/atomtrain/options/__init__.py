@@ -8,6 +8,9 @@ from atomtrain.options.dataset import DatasetSection as DatasetSection
 from atomtrain.options.dataset import GradientSection as GradientSection
 from atomtrain.options.dataset import SystemsSection as SystemsSection
 from atomtrain.options.dataset import TargetSection as TargetSection
+from atomtrain.options.finetune import Finetune as Finetune
+from atomtrain.options.finetune import LowRankSection as LowRankSection
+from atomtrain.options.finetune import ReplaySection as ReplaySection
 from atomtrain.options.head import HeadSection as HeadSection
 from atomtrain.options.loss import LossSpec as LossSpec
 from atomtrain.options.options import IndicesSection as IndicesSection
@@ -21,7 +24,6 @@ from atomtrain.options.options import load_options as load_options
 from atomtrain.options.options import read_indices as read_indices
 from atomtrain.options.options import target_info as target_info
 from atomtrain.options.trainer import BaseTrainerHypers as BaseTrainerHypers
-from atomtrain.options.trainer import Finetune as Finetune
 from atomtrain.options.trainer import TrainerHypers as TrainerHypers
 from atomtrain.options.trainer import finetuning as finetuning
 from atomtrain.sections import Section as Section

@@ -188,6 +188,38 @@ def no_finetuning(section: Any) -> Any:
     return None if empty else section
 
 
-def allow_empty(schema: Json) -> None:
-    """A section of which nothing need be there."""
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+
+def finetuning(section: Any) -> Any:
+    """Metatrain's ``config`` of a method is the section of that name here; it names modules, we name weights."""
+    if not isinstance(section, dict) or "config" not in section:
+        return section
+    section = dict(section)
+    config, method = section.pop("config") or {}, section.get("method", "full")
+    if not isinstance(config, dict):
+        raise Problems.at("config", "expected a section")
+    if method == "lora":
+        if section.get("lora"):
+            raise Problems.at(
+                "config", "is metatrain's way to write 'lora', which is given as well; keep one"
+            )
+        config = dict(config)
+        modules = config.pop("target_modules", None)
+        if isinstance(modules, list):
+            config["weights"] = [f"*{module}*" for module in modules]
+        elif modules is not None:
+            raise Problems.at(("config", "target_modules"), "expected a list of names of modules")
+        return {**section, "lora": config}
+    if config:
+        names = ", ".join(map(str, config))
+        problem = f"with method '{method}' nothing is configured ({names}): which weights are heads is known here"
+        raise Problems.at("config", problem)
+    return section
+
+
+def allow_finetuning(schema: Json) -> None:
+    """A section of which nothing need be there, and ``config``."""
     schema.pop("required", None)
+    about = "metatrain's way to write the section of the method, 'lora'."
+    schema["properties"]["config"] = {"type": ["object", "null"], "description": about}

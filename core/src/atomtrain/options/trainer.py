@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -23,6 +22,7 @@ from pydantic import (
 from atomtrain.errors import did_you_mean, nearest
 from atomtrain.options import peer
 from atomtrain.options.atomic_types import ByType
+from atomtrain.options.finetune import Finetune, MaybeFinetune
 from atomtrain.options.loss import KEYS, LOSSES, LossSpec
 from atomtrain.sections import Problems, Section
 from atomtrain.targets.layout import TargetInfo
@@ -81,24 +81,6 @@ Losses = Annotated[
     BeforeValidator(_spoken_of),
 ]
 """one loss for all targets, or one for each"""
-
-
-class Finetune(Section):
-    """Start from the best weights of another training."""
-
-    model_config = ConfigDict(json_schema_extra=peer.allow_empty)
-
-    read_from: str
-    """Path of the checkpoint. Elements of the data that it lacks are taken in where the architecture can."""
-    method: Literal["full", "heads", "encoder"] = "full"
-    """``full``: take over everything and train everything; ``heads``: take over everything, train
-    only the output heads; ``encoder``: take over all but the heads, which start anew."""
-    inherit_heads: dict[str, str] = {}
-    """For a new target the known target whose head it starts from."""
-    freeze_epochs: Annotated[int, Field(ge=0)] = 0
-    """Leave the encoder as it is during this many epochs."""
-    encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Learning rate of the encoder. Absent: that of the heads."""
 
 
 class BaseTrainerHypers(Section):
@@ -321,7 +303,7 @@ class TrainerHypers(BaseTrainerHypers):
     """Packed training batches of fewer atoms are skipped (with ``max_atoms_per_batch`` only)."""
     log_interval: Annotated[int, Field(ge=1)] = 5
     """Epochs between lines of the log."""
-    finetune: Annotated[Finetune | None, BeforeValidator(peer.no_finetuning)] = None
+    finetune: MaybeFinetune = None
     """Start from another training's weights."""
 
     @field_validator("batch_atom_bounds")
@@ -356,6 +338,7 @@ class TrainerHypers(BaseTrainerHypers):
     @model_validator(mode="after")
     def _batches_agree(self) -> TrainerHypers:
         largest = self.max_atoms_per_batch
+        self._check_replay()
         if largest is not None and self.batch_atom_bounds != [None, None]:
             problem = "is the older way to say max_atoms_per_batch, min_atoms_per_batch: keep one"
             raise Problems.at("batch_atom_bounds", problem)
@@ -363,6 +346,22 @@ class TrainerHypers(BaseTrainerHypers):
             problem = f"must be at most max_atoms_per_batch ({largest})"
             raise Problems.at("min_atoms_per_batch", problem)
         return self
+
+    def _check_replay(self) -> None:
+        """A part of each batch must be old, and a part new."""
+        replay = None if self.finetune is None else self.finetune.replay
+        if replay is None:
+            return
+        if self.batch_atom_bounds != [None, None] or self.min_atoms_per_batch:
+            problem = "batches with bounds cannot be replayed into: use max_atoms_per_batch alone"
+            raise Problems.at(("finetune", "replay"), problem)
+        n, size = round(replay.share * self.batch_size), self.batch_size
+        if self.max_atoms_per_batch is None and not 0 < n < size:
+            problem = (
+                f"is {n} of the {size} structures of a batch, and both old and new ones must be in it: give it another "
+                "share, or batch_size more structures"
+            )
+            raise Problems.at(("finetune", "replay", "share"), problem)
 
     def named_checkpoints(self) -> dict[tuple[str, ...], str]:
         """See :meth:`BaseTrainerHypers.named_checkpoints`."""

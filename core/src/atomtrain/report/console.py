@@ -122,8 +122,10 @@ class ConsoleObserver(Observer):
 
     def on_start(self, run: TrainingRun, info: StartInfo) -> None:
         n, dtype = len(run.train), str(run.dtype).removeprefix("torch.")
+        total = sum(p.numel() for p in run.predictor.model.parameters())
+        of = f" (the model has {total:,})" if total != info["n_parameters"] else ""
         log.info(
-            f"training {info['n_parameters']:,} parameters on {n} structures "
+            f"training {info['n_parameters']:,} parameters{of} on {n} structures "
             f"({int(run.train.n_atoms.sum())} atoms), validating on {len(run.validation) or 'nothing'}; device "
             f"{run.device}, {dtype}"
         )

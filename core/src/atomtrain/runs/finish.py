@@ -78,6 +78,10 @@ def finish(
     pictures: list[Path] = []
     if prepared.plan.options.final_eval is not False:
         errors, pictures = _evaluate(prepared)
+        if prepared.run.began.errors:
+            log.info("errors of the best model beside those before the fine-tuning:")
+            for line in prepared.tuned_by.lines(prepared.run, prepared.run.began.errors):
+                log.info(f"  {line}")
         found = Finished(prepared.run, prepared.data, outcome, prepared.plan.completed, errors)
         evaluate(found, prepared.plan.evaluations)
         pictures += [file for one in found.found.values() for file in one.files]

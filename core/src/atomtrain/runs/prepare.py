@@ -6,7 +6,7 @@ import copy
 import logging
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from atomtrain.data import Datasets, build_datasets
 from atomtrain.errors import AtomtrainError, DeviceError, OptionsError, PluginError, first_line
 from atomtrain.files import is_disk, writing
 from atomtrain.model.export import describe_checkpoint, save_model
-from atomtrain.options import dump_yaml
+from atomtrain.model.predictor import Predictor
+from atomtrain.options import dump_yaml, finetuning
 from atomtrain.runs.directory import write_splits
 from atomtrain.runs.plan import Plan
 from atomtrain.runs.start import begin, checkpoint_to_restart
+from atomtrain.runs.tuning import OldAndNew, replayed
 from atomtrain.runs.workplace import Workplace
+from atomtrain.targets import DatasetInfo
 from atomtrain.training.checkpoint import checkpoint_header
 from atomtrain.training.distributed import Processes
 from atomtrain.training.run import TrainingOutcome, TrainingRun
@@ -31,11 +34,16 @@ LARGE = 100_000
 
 @dataclass
 class Prepared:
-    """A training that is ready: ``run`` is what ``train_model`` gets, ``data`` has the test set too."""
+    """A training that is ready: ``run`` is what ``train_model`` gets, ``data`` has the test set too.
+
+    A fine-tuning is looked at by the structures ``tuned_by``, and its ``source`` is the checkpoint's model as it was.
+    """
 
     plan: Plan
     data: Datasets
     run: TrainingRun
+    tuned_by: OldAndNew
+    source: Predictor | None = None
 
     def train(self) -> TrainingOutcome:
         """Train, in the architecture's own way or by the core's engine."""
@@ -48,6 +56,11 @@ class Prepared:
                 f"device: the model cannot be moved to {what}: {first_line(error)}"
             ) from error
         run.rehearse = self.rehearse
+        begins = run.checkpoint is None and run.trial is None and run.processes.is_main
+        if begins and self.tuned_by.sets:
+            run.began.errors = self.tuned_by.before(run, self.source)
+            run.header["began"] = run.began.plain()
+        self.source = None
         return self.plan.architecture.train_model(run.predictor.model, run)
 
     def rehearse(self, checkpoint: dict[str, Any]) -> int | None:
@@ -110,7 +123,7 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     )
     run = TrainingRun(
         predictor=start.predictor,
-        dataset_info=start.predictor.dataset_info,
+        dataset_info=_of_data(start.predictor.dataset_info, data.info),
         hypers=plan.hypers,
         train=data.train,
         validation=data.validation,
@@ -124,10 +137,19 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
         changed_hypers=start.changed_hypers,
         data_changed=start.data_changed,
         observers=list(plan.observers),
+        began=start.began,
+        replayed=replayed(plan, data),
     )
+    if finetuning(plan.hypers) is not None:
+        header["began"] = start.began.plain()
     if found is not None:
         run.remember(found[0])
-    return Prepared(plan, data, run)
+    return Prepared(plan, data, run, OldAndNew(plan, data, start), start.source)
+
+
+def _of_data(model: DatasetInfo, data: DatasetInfo) -> DatasetInfo:
+    """What the model is for, without the targets that the data do not have."""
+    return replace(model, targets={n: t for n, t in model.targets.items() if n in data.targets})
 
 
 def _check_patience(plan: Plan, data: Datasets) -> None:

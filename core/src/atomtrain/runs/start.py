@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from atomtrain.contract import BuildContext
 from atomtrain.data import (
@@ -24,13 +26,14 @@ from atomtrain.data import (
 from atomtrain.errors import CheckpointError, DataError, OptionsError, TargetError
 from atomtrain.model.base import Model
 from atomtrain.model.growth import Growth
-from atomtrain.model.heads import retarget, split_targets
 from atomtrain.model.inputs import inputs_of
 from atomtrain.model.predictor import Predictor
 from atomtrain.options import Finetune, finetuning
 from atomtrain.plugins.restore import Restored, build_model, restore
 from atomtrain.runs.directory import INCIDENTAL, newest_checkpoint
+from atomtrain.runs.heads import for_targets, kept_targets, new_entries
 from atomtrain.runs.plan import Plan
+from atomtrain.runs.tuning import read_old_data, with_old_data
 from atomtrain.sections import on_one_line
 from atomtrain.sections.names import symbols
 from atomtrain.targets import DatasetInfo
@@ -41,6 +44,7 @@ from atomtrain.training.affine import (
     grow_affines,
 )
 from atomtrain.training.checkpoint import load_checkpoint
+from atomtrain.training.finetune import Began
 from atomtrain.training.predict import normalised_store
 
 log = logging.getLogger("atomtrain")
@@ -55,6 +59,8 @@ class Start:
     """A predictor to be trained, the hypers its model has, and the checkpoint to go on from if any.
 
     ``changed_hypers`` of the trainer, by name what they were and are; ``data_changed``: since that checkpoint.
+    A fine-tuning says what it ``began`` with, and where it begins what its ``source`` was, untouched, and the
+    ``old_data`` that are looked at.
     """
 
     predictor: Predictor
@@ -62,6 +68,9 @@ class Start:
     checkpoint: dict[str, Any] | None = None
     changed_hypers: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     data_changed: bool = False
+    began: Began = field(default_factory=Began)
+    source: Predictor | None = None
+    old_data: StructureStore | None = None
 
 
 def begin(plan: Plan, data: Datasets, found: tuple[Path, dict[str, Any]] | None) -> Start:
@@ -143,8 +152,8 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
     restored = restore(checkpoint, "restart", plan.hypers)
     before = restored.checkpoint["hypers"]["model"]
     now = plan.model_hypers.model_dump(mode="json")
-    tuned = finetuning(plan.hypers) is not None
-    if before != now and not tuned:
+    tuning = finetuning(plan.hypers)
+    if before != now and tuning is None:
         changed = ", ".join(
             f"{path}: {on_one_line(old)} in the checkpoint, {on_one_line(new)} in the options"
             for path, old, new in _differences(before, now, "model")
@@ -155,7 +164,10 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
         )
     _check_inputs(plan, data, restored.predictor.model)
     old, info = restored.predictor.dataset_info, data.info
-    if old.targets != info.targets or not set(info.atomic_types) <= set(old.atomic_types):
+    trained_on = dict(old.targets)
+    if tuning is not None and tuning.keep_heads:
+        trained_on = {n: t for n, t in old.targets.items() if n in info.targets}
+    if trained_on != info.targets or not set(info.atomic_types) <= set(old.atomic_types):
         raise CheckpointError(
             "cannot restart on other targets, or on more elements, than the checkpoint's "
             f"({', '.join(old.targets)}; {symbols(old.atomic_types)}); to train it further on new data "
@@ -176,6 +188,7 @@ def from_restart(plan: Plan, data: Datasets, checkpoint: dict[str, Any]) -> Star
         restored.checkpoint,
         changed_hypers(plan, restored.checkpoint),
         data_changed,
+        Began.of(restored.checkpoint),
     )
 
 
@@ -222,20 +235,29 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
     torch.manual_seed(plan.options.seed)
     restored = restore(checkpoint, "finetune", plan.hypers)
     _check_inputs(plan, data, restored.predictor.model)
+    _check_replay(plan, restored.predictor.dataset_info)
+    untouched = copy.deepcopy(restored.predictor) if finetune.replay or finetune.old_data else None
     known_types = set(restored.predictor.dataset_info.atomic_types)
     added = sorted(set(data.info.atomic_types) - known_types)
     _check_unit(data.info, restored.predictor.dataset_info)
+    grown: dict[str, Tensor] = {}
     if added:
-        restored = _grown(plan, data, restored, added, finetune)
+        restored, grown = _grown(plan, data, restored, added, finetune)
     source = restored.predictor
-    info = DatasetInfo(data.info.length_unit, source.dataset_info.atomic_types, data.info.targets)
-    model = _for_targets(plan, restored, info, finetune)
+    kept = kept_targets(finetune, source.dataset_info, data.info)
+    if kept:
+        log.info(f"heads that are kept beside those of the data: {', '.join(kept)}")
+    targets = {**data.info.targets, **kept}
+    info = DatasetInfo(data.info.length_unit, source.dataset_info.atomic_types, targets)
+    trained = {name: p.detach() for name, p in source.model.state_dict().items()}
+    model, inherited = for_targets(plan, restored, info, finetune)
     predictor = Predictor(model, info)
-    known = [t for t in info.targets if t in source.dataset_info.targets]
+    known = {t: t for t in info.targets if t in source.dataset_info.targets}
     if finetune.method == "encoder":
-        known = []
-    for target in known:
-        copy_affine(predictor, source, target)
+        known = {}
+    known |= _same_scale(finetune, info, source.dataset_info)
+    for target, of in known.items():
+        copy_affine(predictor, source, target, of)
         given = plan.hypers.fixed_scaling_weights
         if isinstance(given, str) or target in given:
             log.warning(
@@ -244,22 +266,65 @@ def from_finetune(plan: Plan, data: Datasets, finetune: Finetune) -> Start:
             )
     new = [t for t in info.targets if t not in known]
     fit_affines(predictor, data.train.sample, plan.hypers, new, plan.checkpoints)
+    errors = _own_errors(restored.checkpoint, source.dataset_info)
+    old_data = read_old_data(plan, predictor)
     correct_composition(
         predictor,
-        data.train.sample,
+        with_old_data(data.train.sample, old_data, predictor),
         plan.hypers,
-        known,
+        [t for t in known if t not in kept],
         plan.checkpoints,
-        _own_errors(restored.checkpoint, info),
+        {target: errors[of] for target, of in known.items() if of in errors},
         [info.atomic_types.index(number) for number in added],
     )
-    return Start(predictor, restored.checkpoint["hypers"]["model"])
+    began = Began(new_entries(model, trained, grown, inherited) if finetune.lora else {})
+    hypers = restored.checkpoint["hypers"]["model"]
+    return Start(predictor, hypers, began=began, source=untouched, old_data=old_data)
+
+
+def _same_scale(finetune: Finetune, info: DatasetInfo, source: DatasetInfo) -> dict[str, str]:
+    """New targets whose inherited heads give what the known ones give, in one unit: by their names."""
+    return {
+        new: old
+        for new, old in finetune.inherit_heads.items()
+        if new not in source.targets
+        and replace(info.targets[new], name=old, gradients=(), description="", unit="")
+        == replace(source.targets[old], gradients=(), description="", unit="")
+        and info.targets[new].unit.lower() == source.targets[old].unit.lower()
+    }
+
+
+def _check_replay(plan: Plan, source: DatasetInfo) -> None:
+    """Raise OptionsError unless there are old sections beside new ones, of targets that the checkpoint has."""
+    finetune = finetuning(plan.hypers)
+    if finetune is None or finetune.replay is None:
+        return
+    where = "architecture.training.finetune.replay"
+    sections = plan.options.training_set
+    old = finetune.replay.sections or range(1, len(sections))
+    if len(sections) < 2 or not set(old) < set(range(len(sections))):
+        raise OptionsError(
+            f"{where}: old structures are training sections beside the new ones, and training_set has {len(sections)} "
+            f"section{'s' * (len(sections) > 1)}; give it a list, the new data first, and name in 'sections' (counted "
+            "from 0) some of them, but not all"
+        )
+    for k in old:
+        section = sections[k]
+        if not set(section.targets) & set(source.targets):
+            raise OptionsError(
+                f"{section.where('targets')}: the section is replayed, and the checkpoint '{finetune.read_from}' has "
+                f"no head for any of its targets ({', '.join(section.targets) or 'none'}); it has "
+                f"{', '.join(source.targets)}"
+            )
 
 
 def _grown(
     plan: Plan, data: Datasets, restored: Restored, added: list[int], finetune: Finetune
-) -> Restored:
-    """The restored model with the atomic numbers ``added`` beside its own; DataError where it cannot grow."""
+) -> tuple[Restored, dict[str, Tensor]]:
+    """The restored model with the atomic numbers ``added`` beside its own, and masks of what is new in its weights.
+
+    Raises DataError where it cannot grow.
+    """
     trained, before = restored.predictor, restored.predictor.dataset_info
     info = replace(before, atomic_types=tuple(sorted({*before.atomic_types, *added})))
     hypers = plan.architecture.model_hypers(restored.checkpoint)
@@ -273,6 +338,7 @@ def _grown(
         model = build_model(plan.architecture, hypers, info, context)
         model.to(next((p.dtype for p in trained.model.parameters()), None))
         batches = partial(_sample, structures, model.cutoff, plan.options.seed)
+        fresh = {name: p.detach().clone() for name, p in model.named_parameters()}
         model.grow(trained.model, Growth(before.atomic_types, info.atomic_types, batches))
     except DataError as error:
         raise DataError(
@@ -287,7 +353,14 @@ def _grown(
             f"finetune.method: with 'heads' the encoder is not trained, and what it has of {symbols(added)} "
             "stays as random as it starts; 'full' trains it"
         )
-    return replace(restored, predictor=predictor)
+    shapes = {name: p.shape for name, p in trained.model.named_parameters()}
+    # what belongs to new elements keeps what it was built with
+    new = {
+        name: p.detach() == fresh[name]
+        for name, p in model.named_parameters()
+        if name in fresh and p.shape != shapes.get(name)
+    }
+    return replace(restored, predictor=predictor), new
 
 
 def _own_errors(checkpoint: dict[str, Any], info: DatasetInfo) -> dict[str, float]:
@@ -331,59 +404,6 @@ def _check_unit(info: DatasetInfo, source: DatasetInfo) -> None:
             f"the data are in '{info.length_unit}', the checkpoint in '{source.length_unit}': give "
             "both the same length_unit"
         )
-
-
-def _for_targets(plan: Plan, restored: Restored, info: DatasetInfo, finetune: Finetune) -> Model:
-    """The restored model with heads for the targets of ``info``, trained, fresh or inherited."""
-    model, architecture = restored.predictor.model, plan.architecture
-    before = restored.predictor.dataset_info
-    trained = {n: p.detach().clone() for n, p in model.state_dict().items()}
-    if info.targets != before.targets or finetune.method == "encoder":
-        fits = (architecture.info.target_kinds, architecture.info.name)
-        own_before, _ = split_targets(before, *fits)
-        model = retarget(model, own_before, *split_targets(info, *fits))
-    if finetune.method == "encoder":  # heads start anew
-        context = BuildContext("train", plan.hypers, restored.checkpoint)
-        hypers = architecture.model_hypers(restored.checkpoint)
-        fresh = build_model(architecture, hypers, info, context).state_dict()
-        own = model.state_dict()
-        for n, p in fresh.items():
-            if model.is_head(n):
-                own[n].copy_(p)
-    _inherit_heads(model, trained, finetune.inherit_heads, info)
-    return model
-
-
-def _inherit_heads(
-    model: torch.nn.Module,
-    trained: dict[str, torch.Tensor],
-    inherit: dict[str, str],
-    info: DatasetInfo,
-) -> None:
-    """Start the head of each new target from a trained one, by the targets' names in the weights."""
-    own = model.state_dict()
-    for new, old in inherit.items():
-        if new not in info.targets:
-            raise OptionsError(
-                f"architecture.training.finetune.inherit_heads: there is no target '{new}'"
-            )
-        copied = 0
-        for name, value in trained.items():
-            parts = name.split(".")
-            if old not in parts:
-                continue
-            counterpart = ".".join(new if part == old else part for part in parts)
-            # the encoder is inside where there are heads of the core, here or there
-            for place in (counterpart, f"encoder.{counterpart}", counterpart[len("encoder.") :]):
-                if place in own and own[place].shape == value.shape:
-                    own[place].copy_(value)
-                    copied += 1
-                    break
-        if not copied:
-            raise OptionsError(
-                f"architecture.training.finetune.inherit_heads: the checkpoint has no head "
-                f"'{old}' that fits '{new}'"
-            )
 
 
 def _differences(a: Any, b: Any, path: str) -> list[tuple[str, Any, Any]]:

@@ -300,6 +300,6 @@ def grow_affines(grown: Predictor, trained: Predictor, growth: Growth) -> None:
         growth.take_over(new, old)
 
 
-def copy_affine(target: Predictor, source: Predictor, name: str) -> None:
-    """Take over the composition and scale of a target that both predictors have."""
-    target.affine_of(name).load_state_dict(source.affine_of(name).state_dict())
+def copy_affine(target: Predictor, source: Predictor, name: str, of: str = "") -> None:
+    """Take over the composition and scale of a target that both predictors have, or ``of`` another one."""
+    target.affine_of(name).load_state_dict(source.affine_of(of or name).state_dict())

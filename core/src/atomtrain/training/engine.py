@@ -20,6 +20,7 @@ from atomtrain.options import LossSpec, TrainerHypers
 from atomtrain.schedules import EpochSchedule
 from atomtrain.training.brake import Brake
 from atomtrain.training.finetune import parameter_groups
+from atomtrain.training.lora import LowRank
 from atomtrain.training.observers import Errors
 from atomtrain.training.optimisation import (
     AveragedWeights,
@@ -73,14 +74,27 @@ class Engine:
             )
 
         groups = parameter_groups(self.model, self.hypers)
+        weights: list[Tensor] = [p for g in groups for p in g["params"]]
+        self.low_rank: LowRank | None = None
+        if self.hypers.finetune is not None and self.hypers.finetune.lora is not None:
+            self.low_rank = LowRank(
+                self.model, groups, self.hypers.finetune.lora, self.run.began.new, self.run.seed
+            )
+            groups = self.low_rank.groups
         self.groups = groups
         self.parameters: list[Tensor] = [p for g in groups for p in g["params"]]
+        """what the optimiser moves"""
+        self.weights = weights
+        """what the loss is differentiated in: the same, but for additions to weights"""
         self.optimizer = self.build_optimizer(groups)
         self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
         self.average: AveragedWeights | None = None
         if self.hypers.ema_decay:
             self.average = AveragedWeights(self.parameters, self.hypers.ema_decay)
             session.shown = self.average.shown
+        if self.low_rank is not None:
+            session.shown = self.low_rank.shown(session.shown)
+            self.state["low_rank"] = self.low_rank
         self.schedule: EpochSchedule | None = None
         if isinstance(self.hypers.scheduler, dict):
             self.schedule = EpochSchedule(*next(iter(self.hypers.scheduler.items())))
@@ -123,7 +137,7 @@ class Engine:
                     train_errors=errors,
                     learning_rate=self.optimizer.param_groups[0]["lr"],
                     to_be_logged=logged or epoch == hypers.num_epochs - 1,
-                    structures=len(self.run.train),
+                    structures=self._seen(epoch),
                 )
                 if self.schedule is not None:
                     validated = session.judge.validates
@@ -145,9 +159,8 @@ class Engine:
         state = self.state
         begun = {name: state[name] for name in ("step_in_epoch", "loss_sum", "losses")}
         # not a schedule by epochs: these go on, whatever is taken back
-        self.brake.keep(
-            self.epoch, [one for one in (self.optimizer, self.average) if one is not None]
-        )
+        parts = (self.optimizer, self.average, self.low_rank)
+        self.brake.keep(self.epoch, [one for one in parts if one is not None])
         while True:
             total, sums, stopping = self._pass(with_errors)
             good = self.brake.holds(state["losses"])
@@ -189,7 +202,9 @@ class Engine:
         stopping = False
         losses = [torch.zeros_like(loss_sum)]
         for k, batch in enumerate(session.sources.shares("train", batches, self.epoch)):
-            loss, predictions = session.objective(batch, create_graph=True, of=parts)
+            loss, predictions = session.objective(
+                batch, create_graph=True, of=parts, replayed=run.replayed
+            )
             if self.epoch == 0 and state["step_in_epoch"] == 0 and batch is not None:
                 self._compare_targets(predictions, batch)
             self._add_gradients(loss, anew=k % parts == 0)
@@ -250,12 +265,16 @@ class Engine:
         if anew:
             self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:
-            loss.backward(inputs=[p for p in self.parameters if p.requires_grad])
+            loss.backward(inputs=[p for p in self.weights if p.requires_grad])
 
     def _update(self) -> None:
         self._set_learning_rate()
+        if self.low_rank is not None:
+            self.low_rank.pull()
         self.run.processes.sum_gradients([p for p in self.parameters if p.requires_grad])
         self.step()
+        if self.low_rank is not None:
+            self.low_rank.merge()
         if self.average is not None:
             self.average.update()
 
@@ -291,6 +310,12 @@ class Engine:
             drop_last=True,
         )
         return self.session.sources.shuffled(epoch, limits)
+
+    def _seen(self, epoch: int) -> int:
+        """How many structures an epoch goes through."""
+        if self.run.replayed is None:
+            return len(self.run.train)
+        return sum(len(batch) for batch in self._batches(epoch))
 
     def _skipped(self) -> tuple[int, int]:
         """Training structures too large for any batch, and those left out by bounds in epoch 0."""

@@ -43,7 +43,9 @@ def errors_on(
     denoising targets, what it has kept of whole structures is used again. Classifications are added to
     ``samples`` one by one.
     """
-    info, hypers, totals = predictor.dataset_info, run.hypers, run.hypers.per_structure_targets
+    hypers, totals = run.hypers, run.hypers.per_structure_targets
+    labelled = {n: t for n, t in predictor.dataset_info.targets.items() if n in store.sample.labels}
+    info = replace(predictor.dataset_info, targets=labelled)  # a head that is kept has no data
     also = [name for name in predictor.model.structure_outputs() if samples is not None]
     blocks = block_columns(info) if hypers.log_separate_blocks else {}
     variances = label_variances(store.sample, info, totals)

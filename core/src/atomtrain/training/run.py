@@ -14,6 +14,7 @@ from atomtrain.data.streamed import Structures
 from atomtrain.model.predictor import Predictor
 from atomtrain.targets import DatasetInfo
 from atomtrain.training.distributed import Processes, how_to_go_on
+from atomtrain.training.finetune import Began, Replayed
 from atomtrain.training.outcome import TrainingOutcome as TrainingOutcome
 from atomtrain.training.session import Session
 
@@ -52,6 +53,11 @@ class TrainingRun:
     changed_hypers: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     data_changed: bool = False
     observers: list[Observer] = field(default_factory=list)
+    began: Began = field(default_factory=Began)
+    """what a fine-tuning began with"""
+    replayed: Replayed | None = None
+    """which structures a fine-tuning sees again"""
+
     kept: Kept | None = None
     """what is kept of whole structures; None: the session makes one"""
     rehearse: Callable[[dict[str, Any]], object] | None = None

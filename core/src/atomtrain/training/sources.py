@@ -21,8 +21,10 @@ from atomtrain.data import (
     Structures,
     StructureStore,
     epoch_batches,
+    replay_batches,
 )
 from atomtrain.data.ahead import ahead
+from atomtrain.errors import OptionsError
 from atomtrain.training.predict import normalised_store
 
 if TYPE_CHECKING:
@@ -149,7 +151,21 @@ class Sources:
 
     def shuffled(self, epoch: int, limits: Limits = ALL) -> list[Tensor]:
         """The batches of an epoch of training, the same for the same seed and epoch."""
-        store = self._run.train
+        store, replayed = self._run.train, self._run.replayed
+        if replayed is not None:
+            try:
+                return replay_batches(
+                    store.n_atoms,
+                    self._run.hypers.batch_size,
+                    replayed.old,
+                    replayed.share,
+                    shuffled=(self._run.seed, epoch),
+                    limits=limits,
+                )
+            except ValueError as error:
+                raise OptionsError(
+                    f"architecture.training.finetune.replay.share: {error}; give it more, or batches more atoms"
+                ) from error
         return epoch_batches(
             store.n_atoms,
             self._run.hypers.batch_size,

@@ -19,6 +19,7 @@ from atomtrain.training.predict import predict
 
 if TYPE_CHECKING:
     from atomtrain.data import Batch
+    from atomtrain.training.finetune import Replayed
     from atomtrain.training.run import TrainingRun
 
 
@@ -84,12 +85,18 @@ class Objective:
         self._device, self._dtype = run.device, run.dtype
 
     def __call__(
-        self, batch: Batch | None, *, create_graph: bool, of: int = 1
+        self,
+        batch: Batch | None,
+        *,
+        create_graph: bool,
+        of: int = 1,
+        replayed: Replayed | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """This process's part of the batch's loss; the parts of all processes add up to it.
 
         ``batch`` is this process's share, None where it has none. All processes call this at once. It may be one
-        ``of`` several batches whose losses are to add up to that of all their structures.
+        ``of`` several batches whose losses are to add up to that of all their structures. Those that are
+        ``replayed`` (``batch`` being of training) count as much as that says.
         """
         predictions: dict[str, Tensor] = {}
         if batch is not None:
@@ -101,12 +108,7 @@ class Objective:
                 numerators.append(None)
                 counts.append(0.0)
                 continue
-            numerator, count = term(
-                predictions[term.key],
-                batch.labels[term.key],
-                batch.masks.get(term.key),
-                batch.n_atoms,
-            )
+            numerator, count = weighted(term, predictions[term.key], batch, replayed)
             numerators.append(numerator)
             counts.append(count)
         if self._processes.size > 1:
@@ -137,3 +139,20 @@ class Objective:
             target = split_key(term.key)[0]
             found[target] = found.get(target, 0.0) + value
         return found
+
+
+def weighted(
+    term: Term, prediction: Tensor, batch: Batch, replayed: Replayed | None
+) -> tuple[Tensor, Tensor | float]:
+    """A summand of the loss of a batch, and its count, old structures by their weight."""
+    label, mask = batch.labels[term.key], batch.masks.get(term.key)
+    if replayed is None or replayed.weight == 1.0:
+        return term(prediction, label, mask, batch.n_atoms)
+    old = replayed.old[batch.structures].to(label.device)
+    if len(label) != len(old):  # labels of atoms
+        old = old[batch.graph.structure]
+    there = torch.ones_like(label, dtype=torch.bool) if mask is None else mask
+    new, again = (
+        term(prediction, label, there & chosen[:, None], batch.n_atoms) for chosen in (~old, old)
+    )
+    return new[0] + replayed.weight * again[0], new[1] + again[1]
