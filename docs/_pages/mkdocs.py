@@ -19,6 +19,7 @@ WRITTEN = {
         "tasks.md",
         "ace.md",
         "linear.md",
+        "mace.md",
         "classifier.md",
         "uncertainty.md",
         "compare.md",

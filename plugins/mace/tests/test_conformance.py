@@ -6,7 +6,9 @@ import pytest
 
 from atomtrain_testing import ArchitectureTests
 
-pytest.importorskip("mace", reason="mace-torch needs e3nn 0.4.4 and has an environment of its own: nox -s mace")
+pytest.importorskip(
+    "mace", reason="mace-torch needs e3nn 0.4.4 and has an environment of its own: nox -s mace"
+)
 
 SMALL = {
     "r_max": 4.0,
@@ -22,3 +24,6 @@ SMALL = {
 class TestMace(ArchitectureTests):
     architecture = "mace"
     model_hypers = SMALL
+    training_hypers = {
+        "ema_decay": 0.9
+    }  # a batch is fitted in few steps, of which averages would be late

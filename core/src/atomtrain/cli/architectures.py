@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -59,36 +60,35 @@ def architectures(
 
 
 def _list(console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from atomtrain.errors import PluginError
 
     found = _installed()
-    titles = ["name", "distribution", "version", "stage", "summary"]
     elsewhere = [one for one in environments.registered() if not environments.is_ours(one)]
-    if not found and not elsewhere:
+    if found:
+        _table(console, found)
+    elif not elsewhere:
         console.print(
             "No architecture is installed. Architectures are packages of their own:\n"
             "  pip install atomtrain-soap-bpnn"
         )
-        return
     for environment in elsewhere:
+        console.print(f"\nin the environment {environment}")
         try:
-            offer = environments.usable(environment)
+            _table(console, environments.usable(environment).architectures)
         except PluginError as error:
-            row = {"name": "?", "stage": "broken", "summary": str(error)}
-            found.append({**row, "environment": str(environment)})
-            continue
-        found += [{**one, "environment": str(environment)} for one in offer.architectures]
+            console.print(f"broken: {error}")
+
+
+def _table(console: Console, architectures: Iterable[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    titles = ("name", "distribution", "version", "stage", "summary")
     grid = Table(box=None, pad_edge=False)
-    for title in [*titles, *(["environment"] if elsewhere else [])]:
+    for title in titles:
         grid.add_column(title, overflow="fold")
-    for one in found:
-        cells = [one.get(title, "") for title in titles]
-        if elsewhere:
-            cells.append(one.get("environment", "this one"))
-        grid.add_row(*map(Text, cells))
+    for one in architectures:
+        grid.add_row(*(Text(one[title]) for title in titles))
     console.print(grid)
 
 

@@ -32,13 +32,13 @@ _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class OtherEnvironment(PluginError):
-    """What is asked for is in another environment. The command line goes there; from Python that is an error."""
+    """What is asked for is in another environment. The command line goes there; in Python it is an error."""
 
     def __init__(self, environment: Path, what: str) -> None:
         self.environment = environment
         super().__init__(
-            f"{what} is in the environment '{environment}'. The command line runs there by itself; from Python, use that "
-            f"environment's: {python_of(environment)}"
+            f"{what} is in the environment '{environment}'. The command line runs there by itself; from Python, use "
+            f"that environment's: {python_of(environment)}"
         )
 
 

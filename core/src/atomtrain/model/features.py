@@ -81,11 +81,11 @@ class FeatureModel(Model):
     def make_head(self, target: TargetInfo) -> nn.Module:
         """A fresh head of the target; TargetError for what there is none for.
 
-        To be overridden where some targets have heads of the model's own. Such a module has ``hidden(graph, invariant)``,
-        which gives what its last layer takes, ``[n_atoms, width]`` with its attribute ``width``, and
-        ``forward(hidden, equivariant)``, which gives the target's blocks; for scalars override
-        :meth:`last_layer_weights` too. ``__init__`` makes heads before anything of a subclass is there: one that needs
-        it first builds with a data set without targets, and ends with :meth:`retarget`.
+        To be overridden where some targets have heads of the model's own. Such a module has
+        ``hidden(graph, invariant)``, which gives what its last layer takes, ``[n_atoms, width]`` with its attribute
+        ``width``, and ``forward(hidden, equivariant)``, which gives the target's blocks; for scalars override
+        :meth:`last_layer_weights` too. ``__init__`` makes heads before anything of a subclass is there: one that
+        needs it first builds with a data set without targets, and ends with :meth:`retarget`.
         """
         if target.layout == "scalar":
             return _Scalars(target, self.n_features)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ _SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 def _import() -> None:
     """Import mace and e3nn without what they do to the process.
 
-    e3nn 0.4 keeps constants in a file that torch opens with ``weights_only=False`` alone, for which mace sets a variable that
-    holds for every file that is opened afterwards, and for all processes that are started.
+    e3nn 0.4 keeps constants in a file that torch opens with ``weights_only=False`` alone. For it mace sets a variable
+    that holds for every file that is opened afterwards, and in all processes that are started.
     """
     before = os.environ.get(_SWITCH)
     dtype = torch.get_default_dtype()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints what it lacks
             warnings.simplefilter("ignore")
-            import mace  # noqa: F401 (it sets the variable)
+            import mace
 
             os.environ[_SWITCH] = "1"
             import mace.modules  # noqa: F401

@@ -52,8 +52,8 @@ def import_mace(
     off = imported.difference(predictor, theirs, head)
     if not off <= ALIKE:
         raise CheckpointError(
-            f"the imported model differs from the original by {off:.1e} of the largest force on a structure that was made "
-            "up; nothing was written. Please report it, with the version of mace-torch that wrote the file"
+            f"the imported model differs from the original by {off:.1e} of the largest force on a made-up structure; "
+            "nothing was written. Please report it, with the version of mace-torch that wrote the file"
         )
     save_checkpoint(imported.checkpoint(predictor, hypers), output)
     atomtrain.verify(output)

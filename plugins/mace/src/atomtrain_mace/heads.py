@@ -16,9 +16,9 @@ from atomtrain_mace.hypers import ModelHypers, parse_irreps
 class EnergyReadout(nn.Module):
     """Linear readouts of all layers but the last, and a small network for that one (linear too if it is the only one).
 
-    Features of a layer that turn with the structure have no part in an energy, and so the blocks are those of its scalars
-    alone; they have the same weights. ``scale`` is MACE's: as large as forces, or energies, are; it is set before the
-    training.
+    Features of a layer that turn with the structure have no part in an energy: the blocks are those of its scalars
+    alone; they have the same weights. ``scale`` is MACE's: as large as forces, or energies, are; it is set before
+    the training.
     """
 
     def __init__(self, hypers: ModelHypers) -> None:
@@ -34,7 +34,9 @@ class EnergyReadout(nn.Module):
         with building():
             self.linear = nn.ModuleList(modules.LinearReadoutBlock(scalars) for _ in self.read)
             networks = [modules.NonLinearReadoutBlock(scalars, neurons, gate)] if last else []
-            self.network = nn.ModuleList(networks)  # one at most; TorchScript knows no absent module
+            self.network = nn.ModuleList(
+                networks
+            )  # one at most; TorchScript knows no absent module
         self.width = self.channels * len(self.linear) + self.neurons * len(self.network)
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.scale: Tensor

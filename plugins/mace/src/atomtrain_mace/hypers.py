@@ -105,7 +105,9 @@ class ModelHypers(Section):
         if n is None and largest is None:
             return data
         if "hidden_irreps" in data:
-            raise ValueError("num_channels and max_L are another way to write hidden_irreps: keep one")
+            raise ValueError(
+                "num_channels and max_L are another way to write hidden_irreps: keep one"
+            )
         if not isinstance(n, int) or not isinstance(largest, int):
             raise ValueError("num_channels and max_L belong together: give both, as numbers")
         parts = [f"{n}x{degree}{'eo'[degree % 2]}" for degree in range(largest + 1)]
@@ -116,9 +118,13 @@ class ModelHypers(Section):
     def _fits(self) -> ModelHypers:
         parts = parse_irreps(self.hidden_irreps)
         if len({n for n, _, _ in parts}) > 1:
-            raise ValueError(f"hidden_irreps '{self.hidden_irreps}' must have as many of each degree")
+            raise ValueError(
+                f"hidden_irreps '{self.hidden_irreps}' must have as many of each degree"
+            )
         if parts[0][1:] != (0, "e"):
-            raise ValueError(f"hidden_irreps '{self.hidden_irreps}' must begin with scalars: 128x0e + ...")
+            raise ValueError(
+                f"hidden_irreps '{self.hidden_irreps}' must begin with scalars: 128x0e + ..."
+            )
         if max(degree for _, degree, _ in parts) > self.max_ell:
             raise ValueError("hidden_irreps has degrees above max_ell")
         if self.use_edge_irreps_first and self.edge_irreps is None:

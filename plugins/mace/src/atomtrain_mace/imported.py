@@ -1,7 +1,7 @@
 """A model that mace-torch trained as a checkpoint of ours.
 
-Everything is taken from the module itself: hypers from its blocks, weights by their names. Whatever it has that ours has
-not is refused by name, and both are run on the same structure before anything is written.
+Everything is taken from the module itself: hypers from its blocks, weights by their names. Whatever it has that
+ours has not is refused by name, and both are run on the same structure before anything is written.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ def read(path: Path) -> Any:
     kind = type(found).__name__
     if kind not in ("ScaleShiftMACE", "MACE"):
         raise CheckpointError(
-            f"'{path}' is a {kind}; models of the classes ScaleShiftMACE and MACE can be imported, which predict energies"
+            f"'{path}' is a {kind}; only ScaleShiftMACE and MACE, which predict energies, can be imported"
         )
     return found
 
 
 def _refuse(what: str) -> CheckpointError:
-    return CheckpointError(f"the model has {what}, which atomtrain-mace cannot express; nothing was written")
+    return CheckpointError(
+        f"the model has {what}, which atomtrain-mace cannot express; nothing was written"
+    )
 
 
 def hypers_of(model: Any) -> ModelHypers:
@@ -106,7 +108,8 @@ def hypers_of(model: Any) -> ModelHypers:
         correlation=correlations.pop(),
         hidden_irreps=hidden.replace("+", " + "),
         edge_irreps=None if edge is None else str(edge),
-        use_edge_irreps_first=bool(getattr(model, "use_edge_irreps_first", False)) and edge is not None,
+        use_edge_irreps_first=bool(getattr(model, "use_edge_irreps_first", False))
+        and edge is not None,
         keep_last_layer_irreps=n_layers > 1 and "+" in str(products[-1].linear.irreps_out),
         use_reduced_cg=bool(getattr(model, "use_reduced_cg", False)),
         use_so3=bool(getattr(model, "use_so3", False)),
@@ -151,14 +154,18 @@ def heads_of(model: Any) -> list[str]:
     return list(getattr(model, "heads", None) or ["Default"])
 
 
-def convert(model: Any, head: str | None = None, name: str = "energy") -> tuple[Predictor, ModelHypers]:
+def convert(
+    model: Any, head: str | None = None, name: str = "energy"
+) -> tuple[Predictor, ModelHypers]:
     """What predicts with our model what ``model`` does, under the target ``name``, by one of its heads.
 
     Raises CheckpointError where the model has something that ours has not.
     """
     heads = heads_of(model)
     if head is None and len(heads) > 1:
-        raise CheckpointError(f"the model has several heads: choose one with --head ({', '.join(heads)})")
+        raise CheckpointError(
+            f"the model has several heads: choose one with --head ({', '.join(heads)})"
+        )
     if head is not None and head not in heads:
         raise CheckpointError(f"the model has no head '{head}' (it has: {', '.join(heads)})")
     which = heads.index(head) if head is not None else 0
@@ -173,7 +180,9 @@ def convert(model: Any, head: str | None = None, name: str = "energy") -> tuple[
     state = dict(model.state_dict())
     scale, shift = torch.ones(()), torch.zeros(())
     if hasattr(model, "scale_shift"):
-        scale, shift = (_of_head(t, which) for t in (model.scale_shift.scale, model.scale_shift.shift))
+        scale, shift = (
+            _of_head(t, which) for t in (model.scale_shift.scale, model.scale_shift.shift)
+        )
     with torch.no_grad():
         ours.to(dtype)
         _take(ours, state)

@@ -25,9 +25,9 @@ from atomtrain_mace.repulsion import PairRepulsion
 class Mace(FeatureModel):
     """The features of all layers side by side: scalars, and by degree what turns with the structure.
 
-    Modules have mace's names, so that its weights are taken over as they are. e3nn has the components of vectors as x, y, z
-    and those of higher degrees accordingly, metatomic as y, z, x. A cyclic exchange of axes is a rotation: blocks
-    are given vectors as y, z, x, and everything comes out in metatomic's order.
+    Modules have mace's names, so that its weights are taken over as they are. e3nn has the components of vectors as
+    x, y, z and those of higher degrees accordingly, metatomic as y, z, x. A cyclic exchange of axes is a rotation:
+    blocks are given vectors as y, z, x, and everything comes out in metatomic's order.
     """
 
     def __init__(self, hypers: ModelHypers, dataset_info: DatasetInfo) -> None:
@@ -57,6 +57,11 @@ class Mace(FeatureModel):
         numbers = torch.tensor(dataset_info.atomic_types)
         self.register_buffer("atomic_numbers", numbers, persistent=False)
         self.atomic_numbers: Tensor
+        # e3nn divides sums over the elements by the root of their number, though one of them is what an atom has. It is
+        # that of the elements a model was made for at first, so that it may take in others
+        n_first = torch.tensor(float(self.n_types), dtype=torch.float64)
+        self.register_buffer("n_first", n_first)
+        self.n_first: Tensor
         built = mace_module(hypers, dataset_info.atomic_types)
         self.node_embedding: nn.Module = built.node_embedding
         self.spherical_harmonics: nn.Module = built.spherical_harmonics
@@ -80,12 +85,13 @@ class Mace(FeatureModel):
         lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         harmonics = self.spherical_harmonics(vectors)
         radial, cutoff = self.radial_embedding(lengths, attrs, edges, self.atomic_numbers)
-        x = self.node_embedding(attrs)
+        one_of = attrs * (self.n_types / self.n_first).sqrt().to(attrs.dtype)
+        x = self.node_embedding(one_of)
         scalars: List[Tensor] = []
         layers: List[Tensor] = []
         for interaction, product in zip(self.interactions, self.products):  # noqa: B905
             message, residual = interaction(
-                node_attrs=attrs,
+                node_attrs=one_of,
                 node_feats=x,
                 edge_attrs=harmonics,
                 edge_feats=radial,
@@ -114,7 +120,11 @@ class Mace(FeatureModel):
     def last_layer_weights(self, target: str) -> Tensor:
         """See :meth:`Model.last_layer_weights`."""
         head = self.heads[target]
-        return head.weights() if isinstance(head, EnergyReadout) else super().last_layer_weights(target)
+        return (
+            head.weights()
+            if isinstance(head, EnergyReadout)
+            else super().last_layer_weights(target)
+        )
 
     @torch.jit.ignore
     def retarget(self, dataset_info: DatasetInfo) -> None:

@@ -32,7 +32,7 @@ class Trainer(Engine):
 
 
 def decayed(model: nn.Module) -> set[int]:
-    """Parameters that mace-torch has decay, by identity: of products, and the linear layers after sums over neighbours."""
+    """Parameters that mace-torch has decay, by identity: of products, and linear layers after sums of neighbours."""
     found = set()
     for name, parameter in model.named_parameters():
         parts = name.split(".")
