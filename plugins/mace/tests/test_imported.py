@@ -19,14 +19,14 @@ pytest.importorskip(
     "mace", reason="mace-torch needs e3nn 0.4.4 and has an environment of its own: nox -s mace"
 )
 
-from mace.calculators import MACECalculator  # noqa: E402
-from metatomic_ase import MetatomicCalculator  # noqa: E402
+from mace.calculators import MACECalculator
+from metatomic_ase import MetatomicCalculator
 
-import atomtrain  # noqa: E402
-from atomtrain.errors import CheckpointError  # noqa: E402
-from atomtrain_mace import imported  # noqa: E402
-from atomtrain_mace.blocks import building, modules, o3  # noqa: E402
-from atomtrain_mace.command import import_mace  # noqa: E402
+import atomtrain
+from atomtrain.errors import CheckpointError
+from atomtrain_mace import imported
+from atomtrain_mace.blocks import building, modules, o3
+from atomtrain_mace.command import import_mace
 
 TRAIN = [
     "--name=tiny", "--train_file=train.xyz", "--valid_file=valid.xyz", "--model=MACE", "--hidden_irreps=8x0e + 8x1o",
@@ -257,5 +257,5 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         import_mace(str(tmp_path / "text.model"), tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="there is no file"):
         import_mace(str(tmp_path / "absent.model"), tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match="it has no head|has no head 'x'"):
+    with pytest.raises(CheckpointError, match="has no head 'x'"):
         imported.convert(built(), "x")

@@ -44,7 +44,7 @@ def run_there(error: OtherEnvironment, arguments: Sequence[str]) -> int:
     began = time.time()
     try:
         code = environments.run(error.environment, arguments)
-    except OSError as failure:
+    except (AtomtrainError, OSError) as failure:
         print(f"error: '{error.environment}' cannot be used: {failure}", file=sys.stderr)
         return 1
     if code < 0:
