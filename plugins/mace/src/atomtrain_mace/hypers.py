@@ -148,6 +148,10 @@ class TrainerHypers(options.TrainerHypers):
     weights themselves."""
     grad_clip_norm: Annotated[float, Field(gt=0)] | None = 10.0
     """Clip the norm of all gradients together to this. ``null``: no clipping."""
+    scale_targets: bool = False
+    """Whether the loss divides targets by their size. Not by default: with energies in eV, weights of the loss,
+    clipping and weight decay are what they are in mace-torch, and the model has MACE's scale inside. Do so where
+    targets are of other units or far from 1."""
     loss: Losses = LossSpec(gradients={"forces": LossSpec(weight=100.0)})
     """The loss: one name or section for all targets and their gradients, or one for each target. By default
     forces count a hundred times."""
