@@ -101,7 +101,8 @@ def _installed() -> list[dict[str, Any]]:
     names = [one.name for one in found]
     rows = []
     for one in found:
-        stage, summary, aliases = "broken", "", ()
+        stage, summary = "broken", ""
+        aliases: tuple[str, ...] = ()
         try:
             if names.count(one.name) > 1:
                 raise PluginError("several distributions provide this name; uninstall all but one")

@@ -43,8 +43,8 @@ def _import() -> None:
 
 _import()
 
-from e3nn import o3  # noqa: E402
-from mace import modules  # noqa: E402
+from e3nn import o3 as o3  # noqa: E402
+from mace import modules as modules  # noqa: E402
 
 
 @contextmanager

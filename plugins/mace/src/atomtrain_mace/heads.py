@@ -47,8 +47,8 @@ class EnergyReadout(nn.Module):
         for layer in self.read:
             parts.append(invariant[:, layer * self.channels : (layer + 1) * self.channels])
         for network in self.network:
-            x = network.linear_1(invariant[:, -self.channels :])
-            parts.append(network.non_linearity(x))
+            x = network.linear_1(invariant[:, -self.channels :])  # type: ignore[operator]
+            parts.append(network.non_linearity(x))  # type: ignore[operator]
         return torch.cat(parts, dim=1)
 
     def forward(self, hidden: Tensor, equivariant: Dict[int, Tensor]) -> List[Tensor]:
@@ -63,7 +63,7 @@ class EnergyReadout(nn.Module):
             energy = energy + block(hidden[:, start : start + self.channels], None)
             start += self.channels
         for network in self.network:
-            energy = energy + network.linear_2(hidden[:, start:])
+            energy = energy + network.linear_2(hidden[:, start:])  # type: ignore[operator]
         return energy
 
     @torch.jit.ignore

@@ -187,7 +187,7 @@ def convert(
         ours.to(dtype)
         _take(ours, state)
         for mine, theirs in zip(ours.interactions, model.interactions, strict=True):
-            mine.avg_num_neighbors.fill_(float(theirs.avg_num_neighbors))
+            mine.avg_num_neighbors.fill_(float(theirs.avg_num_neighbors))  # type: ignore[operator]
         readout = ours.heads[name]
         assert isinstance(readout, EnergyReadout)
         _take_readout(readout, model, which, len(heads))

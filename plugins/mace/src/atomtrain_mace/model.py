@@ -148,7 +148,7 @@ class Mace(FeatureModel):
                 sums.setdefault(key, []).append(kept.flatten().double())
         if self.hypers.avg_num_neighbors is None and pairs:
             for interaction in self.interactions:
-                interaction.avg_num_neighbors.fill_(pairs / atoms)
+                interaction.avg_num_neighbors.fill_(pairs / atoms)  # type: ignore[operator]
         for name, head in self.heads.items():
             labels = sums.get(f"{name}:forces") or sums.get(name)
             if isinstance(head, EnergyReadout) and labels:
