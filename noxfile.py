@@ -1,6 +1,6 @@
 """Sessions: ``lint``, ``types`` and ``tests`` (what CI runs), ``docs``, ``template``, ``gpu``, ``build``, each in an
-environment of its own; ``faults`` kills trainings, ``engines`` runs a model in other programs, ``report`` opens a
-report in a browser; ``dev`` makes one to work in. CONTRIBUTING.md says how long each takes.
+environment of its own; ``faults`` kills trainings, ``engines`` runs a model in other programs, ``mace`` has mace-torch,
+``report`` opens a report in a browser; ``dev`` makes one to work in. CONTRIBUTING.md says how long each takes.
 
 All of them run with the Python that nox runs with; ``nox -s tests --python 3.12`` takes another.
 ``template`` takes many minutes and is not among the sessions CI runs: every level of the template, and
@@ -47,7 +47,11 @@ DISTRIBUTIONS = (
     "./plugins/tensorboard",
     "./plugins/template",
 )
-FOLDERS = tuple(distribution.split("[")[0] for distribution in DISTRIBUTIONS)
+# what needs versions of others' packages that exclude those of the rest has an environment and a session of its own
+APART = (
+    "./plugins/mace",
+)  # fmt: skip
+FOLDERS = tuple(distribution.split("[")[0] for distribution in (*DISTRIBUTIONS, *APART))
 TESTING = (
     "pytest",
     "pytest-xdist",
@@ -167,6 +171,14 @@ def engines(session: nox.Session) -> None:
         session.run("atomtrain", "train", "options.yaml", *changes, env=quiet)
         for name in names:
             session.run("python", str(scripts / name), "model.pt", env=quiet)
+
+
+@nox.session(python=PYTHON)
+def mace(session: nox.Session) -> None:
+    """MACE in an environment with its e3nn: the conformance kit, and imports of models that mace-torch trains."""
+    session.install(*CONSTRAINTS, *DISTRIBUTIONS, "./plugins/mace", "pytest", "metatomic-ase")
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", "plugins/mace/tests", *session.posargs, env=quiet)
 
 
 @nox.session(python=PYTHON)

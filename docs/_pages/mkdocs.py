@@ -20,6 +20,7 @@ WRITTEN = {
         "tasks.md",
         "ace.md",
         "linear.md",
+        "mace.md",
         "classifier.md",
         "uncertainty.md",
         "compare.md",

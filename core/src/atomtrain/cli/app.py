@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from atomtrain._version import __version__
-from atomtrain.cli import architectures, convert, eval_, export, show, train
-from atomtrain.contract import catalog
+from atomtrain.cli import architectures, convert, elsewhere, eval_, export, show, train
+from atomtrain.contract import catalog, environments
 from atomtrain.errors import AtomtrainError, PluginError
 from atomtrain.files import is_disk
 
@@ -26,6 +26,8 @@ class _WithPlugins(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
         found = _plugin_commands().get(cmd_name)
+        if own is None and found is None:
+            environments.look_for_command(cmd_name)
         return own if own is not None or found is None else _OfPlugin(found)
 
 
@@ -90,9 +92,15 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: errors of users are one message and exit code 1, no traceback."""
+    """Run the command line: errors of users are one message and exit code 1, no traceback.
+
+    What is in another environment is run there.
+    """
+    environments.stop_with_parent()
     try:
         app()
+    except environments.OtherEnvironment as error:
+        sys.exit(elsewhere.run_there(error, sys.argv[1:]))
     except AtomtrainError as error:
         if os.environ.get("ATOMTRAIN_DEBUG"):
             traceback.print_exc()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from atomtrain.contract import catalog
+from atomtrain._version import __version__
+from atomtrain.contract import catalog, environments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,51 +23,98 @@ def architectures(
         Optional[str],
         typer.Argument(help="Show this one in full.", autocompletion=catalog.names_beginning),
     ] = None,
+    add_environment: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FOLDER",
+            help="Register another Python environment: what is about its architectures runs there.",
+        ),
+    ] = None,
+    remove_environment: Annotated[
+        Optional[Path], typer.Option(metavar="FOLDER", help="Forget a registered environment.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="List for programs; of this environment alone.")
+    ] = False,
 ) -> None:
-    """List what is installed, or show one architecture."""
+    """List what is installed, here and in registered environments, or show one architecture."""
     from rich.console import Console
 
     # names and texts are those of plugins, whatever brackets and colons they have
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if name is None:
+    if as_json:
+        commands = [one.name for one in catalog.installed(catalog.COMMANDS)]
+        told = {"atomtrain": __version__, "architectures": _installed(), "commands": commands}
+        print(json.dumps(told))
+    elif add_environment is not None:
+        offer = environments.register(add_environment)
+        names = ", ".join(one["name"] for one in offer.architectures)
+        console.print(f"registered: {offer.environment} ({names})")
+    elif remove_environment is not None:
+        environments.forget(remove_environment)
+        console.print(f"no longer registered: {remove_environment}")
+    elif name is None:
         _list(console)
     else:
         _show(console, name)
 
 
 def _list(console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from atomtrain.errors import PluginError
-    from atomtrain.plugins import Architecture
 
-    found = catalog.architectures()
-    if not found:
+    found = _installed()
+    elsewhere = [one for one in environments.registered() if not environments.is_ours(one)]
+    if found:
+        _table(console, found)
+    elif not elsewhere:
         console.print(
             "No architecture is installed. Architectures are packages of their own:\n"
             "  pip install atomtrain-soap-bpnn"
         )
-        return
+    for environment in elsewhere:
+        console.print(f"\nin the environment {environment}")
+        try:
+            _table(console, environments.usable(environment).architectures)
+        except PluginError as error:
+            console.print(f"broken: {error}")
+
+
+def _table(console: Console, architectures: Iterable[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    titles = ("name", "distribution", "version", "stage", "summary")
     grid = Table(box=None, pad_edge=False)
-    for title in ("name", "distribution", "version", "stage", "summary"):
+    for title in titles:
         grid.add_column(title, overflow="fold")
+    for one in architectures:
+        grid.add_row(*(Text(one[title]) for title in titles))
+    console.print(grid)
+
+
+def _installed() -> list[dict[str, Any]]:
+    """What is installed here, as plain data; of what is broken the stage is that, and the summary says why."""
+    from atomtrain.errors import PluginError
+    from atomtrain.plugins import Architecture
+
+    found = catalog.architectures()
     names = [one.name for one in found]
+    rows = []
     for one in found:
         stage, summary = "broken", ""
+        aliases: tuple[str, ...] = ()
         try:
             if names.count(one.name) > 1:
                 raise PluginError("several distributions provide this name; uninstall all but one")
-            architecture = Architecture(one)
-            info = architecture.info
-            stage, summary = info.stage, info.summary
+            info = Architecture(one).info
+            stage, summary, aliases = info.stage, info.summary, info.aliases
             if info.deprecation is not None:
                 summary += f" (until {info.deprecation.until}; use {info.deprecation.instead})"
         except PluginError as error:
             summary = str(error)
-        cells = (one.name, one.distribution, one.version, stage, summary)
-        grid.add_row(*map(Text, cells))
-    console.print(grid)
+        row = {"name": one.name, "distribution": one.distribution, "version": one.version}
+        rows.append({**row, "stage": stage, "summary": summary, "aliases": list(aliases)})
+    return rows
 
 
 def _show(console: Console, name: str) -> None:

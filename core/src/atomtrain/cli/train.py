@@ -35,6 +35,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model from an options file."""
+    from atomtrain.cli.elsewhere import check_options
+
+    check_options(options, override or [])
     from atomtrain import api
 
     if dry_run:

@@ -78,6 +78,26 @@ class FeatureModel(Model):
         return {"feature": self.n_features, **{o: head.width for o, head in heads.items()}}  # type: ignore[misc]
 
     @torch.jit.ignore
+    def make_head(self, target: TargetInfo) -> nn.Module:
+        """A fresh head of the target; TargetError for what there is none for.
+
+        To be overridden where some targets have heads of the model's own. Such a module has
+        ``hidden(graph, invariant)``, which gives what its last layer takes, ``[n_atoms, width]`` with its attribute
+        ``width``, and ``forward(hidden, equivariant)``, which gives the target's blocks; for scalars override
+        :meth:`last_layer_weights` too. ``__init__`` makes heads before anything of a subclass is there: one that
+        needs it first builds with a data set without targets, and ends with :meth:`retarget`.
+        """
+        if target.layout == "scalar":
+            return _Scalars(target, self.n_features)
+        missing = {degree for degree, _ in _parts(target)} - {0, *self.degrees}
+        if missing:
+            raise TargetError(
+                f"target '{target.name}' is of degree {_listed(missing)}, and {type(self).__name__} has equivariant "
+                f"features of degree {_listed(self.degrees) or '(none)'}"
+            )
+        return _Tensors(target, self.n_features, self.degrees)
+
+    @torch.jit.ignore
     def last_layer_outputs(self) -> Dict[str, str]:
         """Of scalars that are sums over atoms, or belong to them."""
         return {target: output for target, output in self.last_layers.items() if output}
@@ -111,16 +131,7 @@ class FeatureModel(Model):
         for name, target in dataset_info.targets.items():
             if name in self.heads:
                 continue
-            if target.layout == "scalar":
-                self.heads[name] = _Scalars(target, self.n_features)
-                continue
-            missing = {degree for degree, _ in _parts(target)} - {0, *self.degrees}
-            if missing:
-                raise TargetError(
-                    f"target '{name}' is of degree {_listed(missing)}, and {type(self).__name__} has equivariant "
-                    f"features of degree {_listed(self.degrees) or '(none)'}"
-                )
-            self.heads[name] = _Tensors(target, self.n_features, self.degrees)
+            self.heads[name] = self.make_head(target)
 
 
 class _Scalars(nn.Module):

@@ -47,6 +47,10 @@ class ArchitectureSection(Section):
 
     name: str
     """Name of an installed architecture."""
+    environment: str | None = None
+    """The folder of the Python environment that has the architecture (made by ``python -m venv``, for instance), where
+    it is not this one: the training runs there. Absent: this one, or a registered one that has it
+    (``atomtrain architectures --add-environment``)."""
     atomic_types: Annotated[list[AtomicType], AfterValidator(_sorted)] | None = None
     """Atomic numbers the model is built for. Absent: those in the training set."""
     model: dict[str, Any] = {}
@@ -282,8 +286,9 @@ def complete(options: Options, model: BaseModel, training: BaseModel) -> dict[st
     data = options.model_dump(mode="json")
     data["architecture"]["model"] = model.model_dump(mode="json")
     data["architecture"]["training"] = training.model_dump(mode="json")
-    if data["architecture"]["atomic_types"] is None:
-        del data["architecture"]["atomic_types"]
+    for key in ("atomic_types", "environment"):
+        if data["architecture"][key] is None:
+            del data["architecture"][key]
     return data
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pluggy
 
-from atomtrain.contract import catalog
+from atomtrain.contract import catalog, environments
 from atomtrain.contract.architecture import ArchitectureInfo, BuildContext, Stage
 from atomtrain.contract.hookspecs import PROJECT, ArchitectureHooks, ComponentHooks
 from atomtrain.contract.loading import import_plugin, mistaken_hooks
@@ -41,7 +41,7 @@ def open_architecture(name: str, origin: str = "") -> Architecture:
     """The installed architecture of this name or alias.
 
     ``origin`` is the distribution a checkpoint says it came from. Raises PluginError if there is no
-    such architecture, or two, or if its plugin is broken.
+    such architecture, or two, or if its plugin is broken; OtherEnvironment if a registered environment has it.
     """
     found = catalog.find_architecture(name)
     if found is not None:
@@ -54,6 +54,7 @@ def open_architecture(name: str, origin: str = "") -> Architecture:
             continue
         if architecture.answers_to(name):
             return architecture
+    environments.look_for(name)
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
 
 

@@ -30,6 +30,7 @@ _HOW_IT_RUNS = (
 )
 INCIDENTAL = {
     *((name,) for name in ("device", "wandb", "observers", "print_stats", "final_eval")),
+    ("architecture", "environment"),
     *(("architecture", "training", name) for name in _HOW_IT_RUNS),
 }
 

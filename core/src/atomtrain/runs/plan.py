@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from atomtrain.contract import EvaluationSpec, component, components
+from atomtrain.contract.environments import OtherEnvironment, check_environment
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
@@ -74,10 +75,11 @@ class Plan:
 def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:
     """Read options (a file, or a dictionary of the same keys) and check everything but what other files hold.
 
-    Raises OptionsError with file, line and key, PluginError or TargetError.
+    Raises OptionsError with file, line and key, PluginError (OtherEnvironment for an architecture of another
+    environment) or TargetError.
     """
     loaded = load_options(options, overrides)
-    architecture = open_architecture(loaded.architecture.name)
+    architecture = _architecture(loaded)
     model = validate(
         architecture.model_hypers_class(),
         loaded.architecture.model,
@@ -100,6 +102,20 @@ def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
     observers = _observers(loaded)
     evaluations = _evaluations(loaded)
     return Plan(loaded, architecture, model, hypers, Checkpoints(), observers, evaluations)
+
+
+def _architecture(options: Options) -> Architecture:
+    """Raises PluginError for one that is not here, OtherEnvironment where it is known to be elsewhere."""
+    name, environment = options.architecture.name, options.architecture.environment
+    if environment is not None:
+        try:
+            check_environment(name, environment)
+        except OtherEnvironment:
+            raise
+        except PluginError as error:
+            where = options.source.where(("architecture", "environment"))
+            raise PluginError(f"{where}: {error}") from error
+    return open_architecture(name)
 
 
 def _check_targets(architecture: Architecture, options: Options, hypers: BaseTrainerHypers) -> None:
