@@ -18,9 +18,7 @@ def export(  # noqa: PLR0913
     ],
     file: Annotated[
         Optional[str],
-        typer.Argument(
-            help="The file in the repository (owner/name model.ckpt).", metavar="[FILE]"
-        ),
+        typer.Argument(help="The file in the repository (model.ckpt).", metavar="[FILE]"),
     ] = None,
     output: Annotated[
         Optional[Path],
@@ -28,9 +26,7 @@ def export(  # noqa: PLR0913
     ] = None,
     metadata: Annotated[
         Optional[Path],
-        typer.Option(
-            "-m", "--metadata", help="YAML file with name, description, authors, references."
-        ),
+        typer.Option("-m", "--metadata", help="YAML: name, description, authors, references."),
     ] = None,
     extensions: Annotated[
         Optional[Path],
@@ -43,10 +39,7 @@ def export(  # noqa: PLR0913
         bool, typer.Option("--hessian", help="And one with Hessians of energies as outputs.")
     ] = False,
     head: Annotated[
-        Optional[str],
-        typer.Option(
-            help="One target alone (energy/pbe), under its name without variant (energy)."
-        ),
+        Optional[str], typer.Option(help="One target alone (energy/pbe), named without variant.")
     ] = None,
     revision: Annotated[
         Optional[str],

@@ -98,14 +98,7 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     kind, budget = plan.architecture.info.default_kind, plan.hypers.memory_budget_bytes
     data = build_datasets(options, kind, budget)
     _check_patience(plan, data)
-    for note in data.notes:
-        log.info(note)
-    for warning in data.warnings:
-        log.warning(warning)
-    if options.print_stats is True or (options.print_stats == "auto" and len(data) <= LARGE):
-        for line in data.statistics():
-            log.info(line)
-
+    _say_of_data(data, options.print_stats)
     _compare_data(data, place.processes)
     start = begin(plan, data, found)
     plan.checkpoints.forget()
@@ -145,6 +138,17 @@ def prepare(plan: Plan, place: Workplace, restart: str | Path | None = None) -> 
     if found is not None:
         run.remember(found[0])
     return Prepared(plan, data, run, OldAndNew(plan, data, start), start.source)
+
+
+def _say_of_data(data: Datasets, statistics: bool | str) -> None:
+    """What was read; ``statistics``: as ``print_stats`` has it."""
+    for note in data.notes:
+        log.info(note)
+    for warning in data.warnings:
+        log.warning(warning)
+    if statistics is True or (statistics == "auto" and len(data) <= LARGE):
+        for line in data.statistics():
+            log.info(line)
 
 
 def _of_data(model: DatasetInfo, data: DatasetInfo) -> DatasetInfo:
