@@ -125,7 +125,7 @@ def test_errors_are_those_of_the_command_line(
           "--check-consistency", "--no-warm-up"],
          "evaluate", []),
         (["export", "owner/c", "c.ckpt", "-o", "m.pt", "-m", "a.yaml", "-e", "e", "-b", "v1",
-          "--token", "t", "--second-derivatives", "--hessian"],
+          "--token", "t", "--second-derivatives", "--hessian", "--head", "energy/pbe"],
          "export", Path("m.pt")),
         (["show", "m.pt", "-e", "e"], "show", {"what": "exported model"}),
     ],

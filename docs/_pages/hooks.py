@@ -17,6 +17,7 @@ MODELS = (
     "no; which of them the [kit](../conformance.md) checks is said there."
 )
 OF_MODELS = (
+    "extra_inputs",
     "feature_outputs",
     "structure_outputs",
     "atom_outputs",

@@ -60,7 +60,10 @@ def observer(screen: Screen, targets: int = 0, width: int = 80) -> ConsoleObserv
 
 def start(seen: ConsoleObserver, n_steps: int = 10) -> None:
     train = type("Store", (list,), {"n_atoms": torch.ones(3)})([0, 1, 2])
-    run = SimpleNamespace(train=train, validation=[0], device="cpu", dtype=torch.float32)
+    predictor = SimpleNamespace(model=torch.nn.Linear(6, 1))
+    run = SimpleNamespace(
+        train=train, validation=[0], device="cpu", dtype=torch.float32, predictor=predictor
+    )
     about: Any = {
         "n_parameters": 7, "first_epoch": 0, "num_epochs": 3, "n_steps": n_steps, "skipped": (0, 0),
         "balance": "", "kept": {"train": "pair lists"},
