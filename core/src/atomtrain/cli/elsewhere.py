@@ -67,7 +67,7 @@ def _killed(number: int, environment: Path, began: float) -> str:
     logs = []
     for log in Path("outputs").glob("*/*/train.log"):
         with contextlib.suppress(OSError):
-            if log.stat().st_mtime >= began:
+            if log.stat().st_mtime >= began - 1.0:  # clocks of file systems are coarse
                 logs.append((log.stat().st_mtime, log))
     if logs:
         said += f". Its log until then: {max(logs)[1]}. To go on, add --restart auto"
