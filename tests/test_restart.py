@@ -211,6 +211,27 @@ def test_finetune_on_a_new_target_with_its_head(trained: Path, workplace: Path) 
         torch.testing.assert_close(last[new], best[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_restart_takes_other_settings_of_the_optimiser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """They are those of the options, not those that the optimiser's state was saved with."""
+    monkeypatch.chdir(tmp_path)
+    write_crystal(tmp_path / "crystal.xyz", 8)
+    given = options()
+    training = given["architecture"]["training"]
+    training |= {"num_epochs": 4, "checkpoint_interval": 2, "optimizer": optimizer}
+    middle = api.train(given, output="whole.pt").directory / "model_2.ckpt"
+    for name, decay in (("same.pt", 0.0), ("other.pt", 10.0)):
+        training["weight_decay"] = decay
+        api.train(given, output=name, restart=middle)
+    whole, same, other = (
+        load_checkpoint(f"{n}.ckpt")["model"]["last"] for n in ("whole", "same", "other")
+    )
+    assert all(torch.equal(same[n], whole[n]) for n in whole)
+    assert any(not torch.equal(other[n], whole[n]) for n in whole)
+
+
 def test_restart_refuses_another_model(trained: Path, workplace: Path) -> None:
     done = atomtrain(
         workplace, "train", "options.yaml", "--restart", str(trained / "model.ckpt"),

@@ -157,8 +157,8 @@ def read_aside(
     """
     remarks = Remarks()
     found = read_section(section, Files(), remarks, default_kind, info.targets)
-    unit = section.systems.length_unit.lower()
-    if {"a": "angstrom", "ang": "angstrom"}.get(unit, unit) != info.length_unit.lower():
+    unit = _unit_of(section)
+    if unit != info.length_unit:
         raise OptionsError(
             f"{section.where('systems', 'length_unit')}: is '{unit}', and the model's is '{info.length_unit}'"
         )
@@ -372,14 +372,19 @@ def _atomic_types(options: Options, stores: Mapping[str, Structures]) -> tuple[i
 
 def _length_unit(options: Options) -> str:
     sections = [*options.training_set, *options.validation_set, *options.test_set]
-    units = {s.systems.length_unit.lower() for s in sections if isinstance(s, DatasetSection)}
-    units = {"angstrom" if unit in ("a", "ang", "ångström") else unit for unit in units}
+    units = {_unit_of(s) for s in sections if isinstance(s, DatasetSection)}
     if len(units) > 1:
         raise OptionsError(
             f"length units differ between sections ({', '.join(sorted(units))}); convert the "
             "files to one"
         )
     return units.pop()
+
+
+def _unit_of(section: DatasetSection) -> str:
+    """Its length unit by the name that models have it under."""
+    unit = section.systems.length_unit.lower()
+    return "angstrom" if unit in ("a", "ang", "ångström") else unit
 
 
 def _missing(store: StructureStore) -> list[str]:

@@ -26,6 +26,7 @@ from atomtrain.training.optimisation import (
     AveragedWeights,
     build_optimizer,
     learning_rate_factor,
+    settings_of,
 )
 from atomtrain.training.outcome import TrainingOutcome
 from atomtrain.training.run import TrainingRun
@@ -88,6 +89,7 @@ class Engine:
         """what the loss is differentiated in: the same, but for additions to weights"""
         self.optimizer = self.build_optimizer(groups)
         self.base_rates = [g["lr"] for g in self.optimizer.param_groups]
+        self.settings = settings_of(self.optimizer)
         self.average: AveragedWeights | None = None
         if self.hypers.ema_decay:
             self.average = AveragedWeights(self.parameters, self.hypers.ema_decay)
@@ -116,6 +118,11 @@ class Engine:
         """The epoch at hand, or the one to come."""
         return self.session.stage
 
+    def reset_optimizer(self) -> None:
+        """Settings of the optimiser as the options have them, where a restart brought those of before."""
+        for group, settings in zip(self.optimizer.param_groups, self.settings, strict=True):
+            group.update(settings)
+
     # -- the loop ------------------------------------------------------------------------------
 
     def train(self) -> TrainingOutcome:
@@ -126,6 +133,8 @@ class Engine:
                 self.schedule.forget_best()
             if self.run.data_changed or self.run.changed_hypers:
                 self.brake.forget()
+            if self.run.changed_hypers:
+                self.reset_optimizer()
             if hypers.num_epochs == 0:
                 log.warning("num_epochs is 0: nothing is trained")
             for epoch in session.stages(hypers.num_epochs, repeat=False):

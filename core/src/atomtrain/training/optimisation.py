@@ -22,6 +22,12 @@ def build_optimizer(groups: list[dict[str, Any]], hypers: TrainerHypers) -> torc
     return kind(groups, lr=hypers.learning_rate, weight_decay=hypers.weight_decay, fused=True)
 
 
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What options say of each group: not the rate, which follows from the step, nor a count of steps."""
+    chosen = set(optimizer.defaults) - {"lr", "step"}
+    return [{k: v for k, v in group.items() if k in chosen} for group in optimizer.param_groups]
+
+
 def learning_rate_factor(
     step: int, total_steps: int, warmup_fraction: float, scheduler: str
 ) -> float:

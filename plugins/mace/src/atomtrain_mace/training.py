@@ -30,6 +30,13 @@ class Trainer(Engine):
         kind = torch.optim.AdamW if hypers.optimizer == "adamw" else torch.optim.Adam
         return kind(split, lr=hypers.learning_rate, amsgrad=hypers.amsgrad, fused=True)
 
+    def reset_optimizer(self) -> None:
+        """See :meth:`Engine.reset_optimizer`; amsgrad that comes later begins with the squares there are."""
+        super().reset_optimizer()
+        if any(group.get("amsgrad") for group in self.optimizer.param_groups):
+            for state in self.optimizer.state.values():
+                state.setdefault("max_exp_avg_sq", state["exp_avg_sq"].clone())
+
 
 def decayed(model: nn.Module) -> set[int]:
     """Parameters that mace-torch has decay, by identity: of products, and linear layers after sums of neighbours."""
