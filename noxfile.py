@@ -72,9 +72,10 @@ LEVELS = ("features", "potential", "predictions", "trainer", "fit", "wrapper")
 def tests(session: nox.Session) -> None:
     """All tests, on the packages installed as users install them."""
     session.install(*CONSTRAINTS, *DISTRIBUTIONS, *TESTING)
-    # most tests keep one core busy; worksteal, because a few of them take a minute
+    # worksteal, because a few tests take a minute; a core for each of the two: threads would only share it
     shared = ("-n", "2", "--dist", "worksteal")
-    session.run("pytest", *shared, *session.posargs, env={"OMP_WAIT_POLICY": "PASSIVE"})
+    alone = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    session.run("pytest", *shared, *session.posargs, env=alone)
 
 
 @nox.session(python=PYTHON)

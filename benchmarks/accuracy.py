@@ -6,9 +6,10 @@ Extended xyz files with ``energy`` (eV), ``forces`` and, with ``--stress``, ``st
 takes a tenth of the training file. Without files a part of the repository's ethanol is taken, which is enough to see
 that everything runs. Programs (``--programs``):
 
-- the name of an architecture of atomtrain (``ace``, ``soap-bpnn``), from the environment of this Python; ``linear``
-  knows no epochs and takes the time it takes (the sum of its ``train.csv``), whatever the budget;
-- ``metatrain``, its ``soap_bpnn``; ``--mtt`` is its command;
+- the name of an architecture of atomtrain (``ace``, ``soap-bpnn``), from the environment of this Python, and hypers of
+  the model behind it, as in ``ace:num_layers=2,num_channels=64``; ``linear`` knows no epochs and takes the time it
+  takes (the sum of its ``train.csv``), whatever the budget;
+- ``metatrain:soap_bpnn``, ``metatrain:pet``: metatrain's architectures; ``--mtt`` is its command;
 - ``mace:64x0e``: MACE with these hidden irreps; ``--mace`` is its ``mace_run_train``.
 
 Each is trained by its own command line with its own defaults, save the epochs. What an epoch costs is learnt first,
@@ -25,6 +26,7 @@ import csv
 import json
 import math
 import random
+import re
 import shlex
 import shutil
 import sys
@@ -35,7 +37,9 @@ from statistics import median
 
 from compare_peer import EXAMPLES, HERE, BenchmarkError, machine, read_frames, run
 
-PROGRAMS = ("ace", "soap-bpnn", "metatrain", "mace:64x0e", "mace:32x0e+32x1o")
+PROGRAMS = (
+    "ace", "ace:num_layers=2", "soap-bpnn", "metatrain:soap_bpnn", "metatrain:pet", "mace:64x0e", "mace:32x0e+32x1o",
+)  # fmt: skip
 COLUMNS = ("energy RMSE", "forces RMSE", "forces MAE")
 FEWEST = 2  # epochs: one for each of MACE's stages
 READABLE = 0.2  # the part of the budget over which an epoch has to be timed
@@ -54,24 +58,25 @@ class Task:
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its command, and the architecture (of MACE: the hidden irreps)."""
+    """One program: its command, the architecture (of MACE: the hidden irreps), and hypers of the model."""
 
     name: str
     command: Path
     architecture: str
+    hypers: dict[str, object] = field(default_factory=dict)
 
     def line(self, task: Task, epochs: int, seed: int, folder: Path) -> list[str | Path]:
         """The command line of a training; writes the options into the folder."""
         if self.name.startswith("mace:"):
             return [self.command, *mace_options(task, self.architecture, epochs, seed)]
-        options = yaml_options(task, self.architecture, epochs, seed)
+        options = yaml_options(task, self.architecture, self.hypers, epochs, seed)
         (folder / "options.yaml").write_text(json.dumps(options, indent=2))  # JSON is YAML
         return [self.command, "train", "options.yaml"]
 
     @property
     def folder(self) -> str:
         """Where its runs are, in the work folder."""
-        return self.name.replace(":", "-")
+        return self.name.replace(":", "-").replace(",", "-")
 
     @property
     def in_closed_form(self) -> bool:
@@ -106,7 +111,9 @@ class Result:
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def yaml_options(task: Task, architecture: str, epochs: int, seed: int) -> dict[str, object]:
+def yaml_options(
+    task: Task, architecture: str, hypers: dict[str, object], epochs: int, seed: int
+) -> dict[str, object]:
     """The options of atomtrain and metatrain, which understand the same."""
 
     def section(path: Path) -> dict[str, object]:
@@ -120,7 +127,7 @@ def yaml_options(task: Task, architecture: str, epochs: int, seed: int) -> dict[
         "seed": seed,
         "device": "cpu",
         "base_precision": 32,
-        "architecture": {"name": architecture, "training": training},
+        "architecture": {"name": architecture, "model": hypers, "training": training},
         "training_set": section(task.train),
         "validation_set": section(task.validation),
     }
@@ -189,7 +196,7 @@ def evaluate(program: Program, model: Path, tests: Sequence[Path]) -> dict[str, 
     """Errors on each test file, computed where the program is installed."""
     # absolute, not resolved: the Python of an environment is a link out of it
     python = program.command.parent / "python"
-    if program.name == "metatrain":
+    if program.name == "metatrain:soap_bpnn":
         # With torch 2.13 its exported file (2026.4.1) has wrong forces; its checkpoint is right.
         python, model = Path(sys.executable), imported(model, python)
     run([python, HERE / "errors_of_model.py", model, *tests], model.parent)
@@ -268,16 +275,19 @@ def data(arguments: argparse.Namespace, work: Path) -> tuple[Path, Path, list[Pa
 
 def program(name: str, arguments: argparse.Namespace) -> Program:
     """The program of a name."""
-    if name.startswith("mace:"):
-        command, option, architecture = arguments.mace, "--mace", name.removeprefix("mace:")
-    elif name == "metatrain":
-        command, option, architecture = arguments.mtt, "--mtt", "soap_bpnn"
+    who, _, architecture = name.partition(":")
+    hypers: dict[str, object] = {}
+    if who == "mace":
+        command, option = arguments.mace, "--mace"
+    elif who == "metatrain":
+        command, option = arguments.mtt, "--mtt"
     else:
-        command, option, architecture = arguments.atomtrain, "--atomtrain", name
+        command, option, architecture, words = arguments.atomtrain, "--atomtrain", who, architecture
+        hypers = {key: json.loads(value) for key, value in re.findall(r"(\w+)=([^,]+)", words)}
     found = shutil.which(command)
     if found is None:
         raise BenchmarkError(f"no command {command} for {name}; say where it is with {option}")
-    return Program(name, Path(found).absolute(), architecture)
+    return Program(name, Path(found).absolute(), architecture, hypers)
 
 
 def parse_arguments() -> argparse.Namespace:
