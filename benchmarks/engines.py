@@ -1,10 +1,11 @@
-"""Time for each atom and step of silicon: exported models beside other potentials.
+"""Time for each atom and step: exported models beside other potentials.
 
-``python benchmarks/engines.py MODEL.pt [MODEL.pt ...] [--nep nep.txt]``
+``python benchmarks/engines.py MODEL.pt [MODEL.pt ...] [--nep nep.txt] [--molecule FILE --sizes 15 480]``
 
-Diamond of 64, 216 and 1000 atoms, rattled by 0.1 A. A call is what a step of dynamics in ASE needs: atoms moved by
-0.01 A, the neighbour list anew, energy and forces. Models go through ``metatomic-ase`` (MACE's ``.model`` files
-through ``mace-torch``); beside them, where their packages are:
+Silicon in the diamond structure, 64, 216 and 1000 atoms, rattled by 0.1 A. With ``--molecule`` models alone, and
+copies of the first structure of a file, 4 A of nothing between them. A call is what a step of dynamics in ASE needs:
+atoms moved by 0.01 A, the neighbour list anew, energy and forces. Models go through ``metatomic-ase`` (MACE's
+``.model`` files through ``mace-torch``); beside them, where their packages are:
 
 - NEP: ``calorine``, its CPUNEP. Without ``--nep`` two models with random weights, in the shape that GPUMD's ``nep``
   gives them by default, with its cutoffs (8 and 4 A) and with 5 and 5 A.
@@ -22,12 +23,15 @@ import argparse
 import contextlib
 import ctypes
 import importlib.util
+import itertools
 import json
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,12 +39,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.io import read
 from compare_peer import machine
 from errors_of_model import calculator
 
 WARM_UP = 10  # TorchScript optimises during the first calls of each size
 ROUNDS = 3  # in which the engines take turns
 RATTLE, MOVE = 0.1, 0.01
+APART = 4.0
 CUTOFF = 5.0
 DYNAMICS_STEPS = 50
 
@@ -58,6 +64,16 @@ def silicon(size: int) -> Atoms:
     """A cube of diamond with about so many atoms."""
     atoms = bulk("Si", "diamond", a=5.431, cubic=True).repeat(max(1, round((size / 8) ** (1 / 3))))
     atoms.rattle(RATTLE, seed=0)
+    return atoms
+
+
+def copies(molecule: Atoms, size: int) -> Atoms:
+    """So many copies of a molecule, side by side, that they have about so many atoms."""
+    number = max(1, round(size / len(molecule)))
+    edge, pitch = math.ceil(number ** (1 / 3)), np.ptp(molecule.positions, axis=0) + APART
+    atoms = Atoms()
+    for place in itertools.islice(itertools.product(range(edge), repeat=3), number):
+        atoms += Atoms(molecule.numbers, molecule.positions + pitch * place)
     return atoms
 
 
@@ -219,6 +235,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("models", type=Path, nargs="*", metavar="MODEL")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 216, 1000], metavar="ATOMS")
+    parser.add_argument("--molecule", type=Path, metavar="FILE", help="instead of silicon")
     parser.add_argument("--nep", type=Path, nargs="+", default=[], metavar="FILE", help="nep.txt")
     parser.add_argument("--calls", type=int, default=10, help="in each of three rounds")
     parser.add_argument("--output", type=Path, help="all single times, as JSON")
@@ -229,19 +246,23 @@ def main() -> None:
     """Measure and print."""
     arguments = parse_arguments()
     described = machine()
-    structures = [silicon(size) for size in arguments.sizes]
+    molecule = read(arguments.molecule, 0) if arguments.molecule else None
+    make = silicon if molecule is None else partial(copies, molecule)
+    structures = [make(size) for size in arguments.sizes]
     times: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         engines = [in_ase(str(m), lambda m=m: calculator(m)) for m in arguments.models]
-        engines += [*neps(arguments.nep, folder), *snaps(folder)]
+        if molecule is None:
+            engines += [*neps(arguments.nep, folder), *snaps(folder)]
         for atoms in structures:
             ready = [(engine, microseconds(engine, atoms, arguments.calls)) for engine in engines]
             for _ in range(ROUNDS):
                 for engine, measure in ready:
                     found = times.setdefault(engine.name, {}).setdefault(str(len(atoms)), [])
                     found += measure()
-    print(f"\nMachine: {described}.\nSilicon; microseconds of the processor for each atom and step,"
+    what = "Silicon" if molecule is None else f"Copies of {molecule.get_chemical_formula()}"
+    print(f"\nMachine: {described}.\n{what}; microseconds of the processor for each atom and step,"
           " neighbour lists included (median).\n")  # fmt: skip
     sizes = [f"{len(atoms)} atoms" for atoms in structures]
     print("| | " + " | ".join(sizes) + " |\n" + "|---" * (len(sizes) + 1) + "|")
