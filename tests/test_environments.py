@@ -23,6 +23,7 @@ from atomtrain.contract import environments
 from atomtrain.contract.environments import OtherEnvironment
 from atomtrain.errors import AtomtrainError, PluginError
 from atomtrain.runs import plan
+from atomtrain.training.checkpoint import Checkpoints
 from atomtrain_testing.subject import environment
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="environments here are shell scripts")
@@ -165,6 +166,31 @@ def test_python_is_told_where_an_architecture_is(home: Path) -> None:
             plan({**OPTIONS, "architecture": {"name": name}})
     same = {"name": "soap-bpnn", "environment": sys.prefix}
     assert plan({**OPTIONS, "architecture": same}).options.architecture.environment == sys.prefix
+
+
+def test_a_model_inside_another_is_looked_for_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classifier, or uncertainties, of a model whose architecture is elsewhere: before data are read."""
+    monkeypatch.setattr(Checkpoints, "open", lambda self, path: {"architecture": FAR})
+    around = {"name": "llpr", "training": {"model_checkpoint": "far.ckpt"}}
+    planned = plan({**OPTIONS, "architecture": around})
+    with pytest.raises(PluginError, match=r"model_checkpoint.*'far' is not installed"):
+        planned.open_checkpoints()
+    there = offering(home / "there")
+    environments.register(there)
+    with pytest.raises(OtherEnvironment, match=r"model_checkpoint.*is in the environment") as met:
+        planned.open_checkpoints()
+    assert met.value.environment == there
+
+
+def test_what_is_missing_there_is_said_to_be_missing_there(home: Path) -> None:
+    there = offering(home / "there", "echo 'error: no such thing' >&2; exit 1")
+    write_options(environment=str(there))
+    output, _ = started("train", "options.yaml").communicate(timeout=60)
+    first, second = output.strip().splitlines()
+    assert first == "error: no such thing"
+    assert f"said in the environment '{there}', which has architecture 'far'" in second
 
 
 def test_a_command_runs_there_as_it_was_given(home: Path) -> None:

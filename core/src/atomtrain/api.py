@@ -32,7 +32,7 @@ from atomtrain.model.export import (
     with_second_derivatives,
 )
 from atomtrain.options import check_units, load_eval_options, load_options
-from atomtrain.plugins import open_architecture
+from atomtrain.plugins import architecture_of
 from atomtrain.plugins.restore import restore
 from atomtrain.report.console import ConsoleObserver, CsvObserver, logging_to
 from atomtrain.report.conversion import converting
@@ -400,10 +400,8 @@ def _today(described: Mapping[str, Any]) -> dict[str, Any]:
 
     With it the hypers that differ from today's defaults, if the architecture is the same.
     """
-    identity = described["architecture"]
     try:
-        origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
-        architecture = open_architecture(identity["name"], origin)
+        architecture = architecture_of(described)
     except PluginError as error:
         return {"installed": {"problem": str(error)}}
     known = {"version": architecture.installed.version, "stage": architecture.info.stage}

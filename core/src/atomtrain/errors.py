@@ -10,10 +10,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class AtomtrainError(Exception):
     """Base of all errors that are shown to a user as one message."""
+
+    def saying(self, message: str) -> Self:
+        """This error with another message, to say where it was met; what else it knows, it still does."""
+        kind = type(self)
+        other = kind.__new__(kind, message)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class OptionsError(AtomtrainError):

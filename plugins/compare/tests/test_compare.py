@@ -22,6 +22,8 @@ from helpers.alloy import options, write_crystal, write_options
 from typer.testing import CliRunner
 
 from atomtrain.api import train as ordinary
+from atomtrain.contract import environments
+from atomtrain.contract.environments import OtherEnvironment
 from atomtrain.data import Label, StructureStore
 from atomtrain.errors import AtomtrainError, OptionsError, OutputError
 from atomtrain.evaluation import Evaluation
@@ -192,6 +194,18 @@ def test_variants_that_cannot_be_compared(there: Path, changes: list[str], messa
     with pytest.raises(AtomtrainError, match=message):
         compare(["options.yaml"], changes, epochs=1, output="never")
     assert not Path("never").exists()
+
+
+def test_a_variant_of_another_environment(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole comparison goes there, so that what it needs is said to be needed there."""
+
+    def elsewhere(name: str) -> None:
+        raise OtherEnvironment(Path(sys.prefix), f"architecture '{name}'")
+
+    monkeypatch.setattr(environments, "look_for", elsewhere)
+    with pytest.raises(OtherEnvironment, match=r"--with 'architecture.name=far': .*'far'") as met:
+        compare(["options.yaml"], ["", "architecture.name=far"])
+    assert met.value.environment == Path(sys.prefix)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from atomtrain.contract import environments
 from atomtrain.contract.environments import OtherEnvironment
 from atomtrain.errors import AtomtrainError
 
+_FAILED = (1, 2)
+"""exit codes of a command that has said what is wrong, or how it is used"""
+
 
 def check_options(options: Path, overrides: Sequence[str]) -> None:
     """Raise OtherEnvironment where the architecture of an options file is elsewhere, before torch is imported.
@@ -50,6 +53,11 @@ def run_there(error: OtherEnvironment, arguments: Sequence[str]) -> int:
     if code < 0:
         print(f"error: {_killed(-code, error.environment, began)}", file=sys.stderr)
         return 128 - code
+    if code in _FAILED:
+        where = f"this was said in the environment '{error.environment}', which has {error.what}"
+        print(
+            f"{where}; whatever else the command needs has to be installed there", file=sys.stderr
+        )
     return code
 
 

@@ -36,6 +36,7 @@ class OtherEnvironment(PluginError):
 
     def __init__(self, environment: Path, what: str) -> None:
         self.environment = environment
+        self.what = what
         super().__init__(
             f"{what} is in the environment '{environment}'. The command line runs there by itself; from Python, use "
             f"that environment's: {python_of(environment)}"

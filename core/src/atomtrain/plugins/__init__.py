@@ -5,4 +5,5 @@
 """
 
 from atomtrain.plugins.architecture import Architecture as Architecture
+from atomtrain.plugins.architecture import architecture_of as architecture_of
 from atomtrain.plugins.architecture import open_architecture as open_architecture

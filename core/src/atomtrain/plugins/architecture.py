@@ -7,7 +7,7 @@ names the distribution that did it and what to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pluggy
@@ -56,6 +56,13 @@ def open_architecture(name: str, origin: str = "") -> Architecture:
             return architecture
     environments.look_for(name)
     raise catalog.unknown_architecture(name, (a.name for a in catalog.architectures()), origin)
+
+
+def architecture_of(file: Mapping[str, Any]) -> Architecture:
+    """The installed architecture that made a checkpoint, or a model so described. As :func:`open_architecture`."""
+    identity = file["architecture"]
+    origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
+    return open_architecture(identity["name"], origin)
 
 
 class Architecture:

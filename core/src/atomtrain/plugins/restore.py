@@ -13,7 +13,7 @@ from atomtrain.errors import CheckpointError
 from atomtrain.model.features import check_declared
 from atomtrain.model.heads import saved_state, split_targets, with_heads
 from atomtrain.model.predictor import Predictor
-from atomtrain.plugins.architecture import Architecture, open_architecture
+from atomtrain.plugins.architecture import Architecture, architecture_of
 from atomtrain.targets import DatasetInfo
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def restore(
     ``purpose`` ``restart`` takes the last weights, ``finetune`` and ``export`` the best ones. The
     checkpoint is upgraded to the installed version first. Raises CheckpointError or PluginError.
     """
-    identity = checkpoint["architecture"]
-    origin = f"{identity.get('distribution') or ''} {identity.get('version') or ''}".strip()
-    architecture = open_architecture(identity["name"], origin)
+    architecture = architecture_of(checkpoint)
     checkpoint = architecture.todays(checkpoint)
     dataset_info = DatasetInfo.from_dict(checkpoint["dataset_info"])
     context = BuildContext(purpose, trainer_hypers, checkpoint)

@@ -30,7 +30,7 @@ from atomtrain.options import (
     target_info,
     validate,
 )
-from atomtrain.plugins import Architecture, open_architecture
+from atomtrain.plugins import Architecture, architecture_of, open_architecture
 from atomtrain.runs.evaluations import Evaluation
 from atomtrain.targets import DatasetInfo, TargetInfo
 from atomtrain.training.checkpoint import Checkpoints
@@ -61,15 +61,16 @@ class Plan:
     def open_checkpoints(self) -> None:
         """Open the checkpoints that hypers name, each once.
 
-        Only a training that begins needs them: one that goes on has all of it in its own checkpoint. Raises
-        CheckpointError, with file, line and key of the options, for one that cannot be read.
+        Only a training that begins needs them: one that goes on has all of it in its own checkpoint. With file, line
+        and key of the options it raises CheckpointError for one that cannot be read, PluginError (OtherEnvironment)
+        for one whose architecture is not here.
         """
         for path, file in self.hypers.named_checkpoints().items():
             try:
-                self.checkpoints.open(file)
-            except CheckpointError as error:
+                architecture_of(self.checkpoints.open(file))
+            except (CheckpointError, PluginError) as error:
                 where = self.options.source.where(("architecture", "training", *path))
-                raise CheckpointError(f"{where}: {error}") from error
+                raise error.saying(f"{where}: {error}") from error
 
 
 def plan(options: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Plan:

@@ -80,7 +80,7 @@ def open_backbone(
         purpose: Purpose = "restart" if restarts else "export"
         restored = context.restore(_in_float64(checkpoint), purpose)
     except AtomtrainError as error:
-        raise type(error)(f"{where}: {error}") from error
+        raise error.saying(f"{where}: {error}") from error
     architecture, predictor = restored.architecture, restored.predictor
     known = predictor.dataset_info
     unknown = sorted(set(dataset_info.atomic_types) - set(known.atomic_types))

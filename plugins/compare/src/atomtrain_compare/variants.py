@@ -63,7 +63,9 @@ def variants_of(files: Sequence[str], given: Sequence[str]) -> list[Variant]:
                 planned.open_checkpoints()
                 planned.checkpoints.forget()
             except AtomtrainError as error:
-                raise type(error)(f"--with '{text}': {error}" if changes else str(error)) from error
+                if not changes:
+                    raise
+                raise error.saying(f"--with '{text}': {error}") from error
             name = _name(file, changes, planned, len(set(files)) > 1)
             found.append(Variant(name, file, changes, planned, left_out))
     _check_names(found)

@@ -93,7 +93,7 @@ def init(  # noqa: PLR0913
         try:
             plan(temporary)  # what cannot be trained is not left behind
         except AtomtrainError as error:
-            raise type(error)(str(error).replace(str(temporary), str(output))) from error
+            raise error.saying(str(error).replace(str(temporary), str(output))) from error
     _say(draft, output)
 
 

@@ -209,7 +209,7 @@ def _again(
     try:
         data = build_datasets(options, info.default_kind, made.hypers.memory_budget_bytes)
     except (DataError, OptionsError) as error:
-        raise type(error)(f"{error} ({where})") from error
+        raise error.saying(f"{error} ({where})") from error
     checkpoint = restored.checkpoint
     if data.fingerprint != checkpoint.get("fingerprint"):
         data.warnings.insert(
