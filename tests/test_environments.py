@@ -190,7 +190,7 @@ def test_what_is_missing_there_is_said_to_be_missing_there(home: Path) -> None:
     output, _ = started("train", "options.yaml").communicate(timeout=60)
     first, second = output.strip().splitlines()
     assert first == "error: no such thing"
-    assert f"said in the environment '{there}', which has architecture 'far'" in second
+    assert f"this ran in the environment '{there}', which has architecture 'far'" in second
 
 
 def test_a_command_runs_there_as_it_was_given(home: Path) -> None:

@@ -54,10 +54,8 @@ def run_there(error: OtherEnvironment, arguments: Sequence[str]) -> int:
         print(f"error: {_killed(-code, error.environment, began)}", file=sys.stderr)
         return 128 - code
     if code in _FAILED:
-        where = f"this was said in the environment '{error.environment}', which has {error.what}"
-        print(
-            f"{where}; whatever else the command needs has to be installed there", file=sys.stderr
-        )
+        where = f"this ran in the environment '{error.environment}', which has {error.what}"
+        print(f"{where}; packages that it misses have to be installed there", file=sys.stderr)
     return code
 
 
