@@ -5,7 +5,7 @@
 Silicon in the diamond structure, 64, 216 and 1000 atoms, rattled by 0.1 A. With ``--molecule`` models alone, and
 copies of the first structure of a file, 4 A of nothing between them. A call is what a step of dynamics in ASE needs:
 atoms moved by 0.01 A, the neighbour list anew, energy and forces. Models go through ``metatomic-ase`` (MACE's
-``.model`` files through ``mace-torch``); beside them, where their packages are:
+``.model`` files through ``mace-torch``, in float32); beside them, where their packages are:
 
 - NEP: ``calorine``, its CPUNEP. Without ``--nep`` two models with random weights, in the shape that GPUMD's ``nep``
   gives them by default, with its cutoffs (8 and 4 A) and with 5 and 5 A.
@@ -252,7 +252,7 @@ def main() -> None:
     times: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engines = [in_ase(str(m), lambda m=m: calculator(m)) for m in arguments.models]
+        engines = [in_ase(str(m), lambda m=m: calculator(m, "float32")) for m in arguments.models]
         if molecule is None:
             engines += [*neps(arguments.nep, folder), *snaps(folder)]
         for atoms in structures:

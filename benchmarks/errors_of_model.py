@@ -19,12 +19,12 @@ import numpy as np
 from ase.io import read
 
 
-def calculator(model: Path) -> Any:
-    """ASE's calculator for a model, whoever exported it."""
+def calculator(model: Path, dtype: str = "float64") -> Any:
+    """ASE's calculator for a model, whoever exported it; MACE's computes in ``dtype``."""
     if model.suffix == ".model":
         from mace.calculators import MACECalculator
 
-        return MACECalculator(model_paths=str(model), device="cpu", default_dtype="float64")
+        return MACECalculator(model_paths=str(model), device="cpu", default_dtype=dtype)
     # Before the model: the operators that metatrain puts beside it have lost their derivatives.
     with contextlib.suppress(ImportError):
         import sphericart.torch  # noqa: F401
