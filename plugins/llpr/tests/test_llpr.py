@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,17 @@ def test_uncertainties_move_if_they_are_to(place: Path) -> None:
         moved[-1].positions[1, 2] += sign * step
     up, down = calls("llpr.pt", moved, ("energy_uncertainty",))[0][:, 0]
     assert float(slope[1, 2]) == pytest.approx((up - down) / (2 * step), rel=1e-4)
+
+
+def test_another_reference_is_no_uncertainty(place: Path) -> None:
+    assert "another reference" not in (fit(place).directory / "train.log").read_text()
+    for name in ("train.xyz", "validation.xyz"):
+        frames = ase.io.read(name, ":")
+        for atoms in frames:
+            atoms.calc.results["energy"] += 400.0 * len(atoms)
+        ase.io.write(name, frames)
+    log = (fit(place).directory / "train.log").read_text()
+    assert re.search(r"energy: errors .* are [\d.e+]+ times as large .* another reference", log)
 
 
 def test_what_cannot_be_is_said(place: Path) -> None:

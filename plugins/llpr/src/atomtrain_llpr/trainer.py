@@ -23,6 +23,8 @@ from atomtrain_llpr.model import Llpr, Posterior
 
 log = logging.getLogger("atomtrain")
 LABEL = "features"
+OFFSET = 10.0
+"""times the spread of errors: a mean error beyond it is another reference, not a bad model"""
 
 
 class Fit:
@@ -145,6 +147,7 @@ class Fit:
         unit = float(run.predictor.affine_of(name).scale[0, 0])
         of = Reliability.of(unit * error, unit * alpha * spread[:, best : best + 1])
         log.info(f"{uncertainty_name(name)} on the validation set: {of.line()}")
+        _warn_of_an_offset(name, unit * error)
         if not self.targets[name].per_atom:
             self._say_of_atoms(session, name)
         prefix = "" if len(self.targets) == 1 else f"{name} "
@@ -167,6 +170,20 @@ class Fit:
         """The rows of all batches of all processes."""
         mine = torch.zeros(0, width, dtype=torch.float64, device=self.run.device)
         return torch.cat(self.run.processes.gather(torch.cat([mine, *parts])))
+
+
+def _warn_of_an_offset(name: str, errors: Tensor) -> None:
+    """Warn where errors ``[n, n_properties]`` are one number more than they differ: that is no uncertainty."""
+    if len(errors) < 2:
+        return
+    offset, spread = errors.mean(0).abs(), errors.std(0)
+    if bool(((offset > OFFSET * spread) & (spread > 0.0)).any()):
+        log.warning(
+            f"{name}: errors on the validation set are {float((offset / spread).max()):.3g} times as large in the mean as "
+            "they differ: the labels have another reference than the model (method, single atoms, unit), or it has not "
+            "found theirs yet, and the uncertainty is as large as that. Take labels of the kind that it was trained on, "
+            "or fine-tune it on these"
+        )
 
 
 def export(predictor: Predictor, metadata: dict[str, Any]) -> Any:
