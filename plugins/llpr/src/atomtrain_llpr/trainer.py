@@ -178,11 +178,12 @@ def _warn_of_an_offset(name: str, errors: Tensor) -> None:
         return
     offset, spread = errors.mean(0).abs(), errors.std(0)
     if bool(((offset > OFFSET * spread) & (spread > 0.0)).any()):
+        times = float((offset / spread).max())
         log.warning(
-            f"{name}: errors on the validation set are {float((offset / spread).max()):.3g} times as large in the mean as "
-            "they differ: the labels have another reference than the model (method, single atoms, unit), or it has not "
-            "found theirs yet, and the uncertainty is as large as that. Take labels of the kind that it was trained on, "
-            "or fine-tune it on these"
+            f"{name}: errors on the validation set are {times:.3g} times as large in the mean as they differ: the "
+            "labels have another reference than the model (method, single atoms, unit), or it has not found theirs "
+            "yet, and the uncertainty is as large as that. Take labels of the kind that it was trained on, or "
+            "fine-tune it on these"
         )
 
 
