@@ -26,7 +26,6 @@ import csv
 import json
 import math
 import random
-import re
 import shlex
 import shutil
 import sys
@@ -275,15 +274,23 @@ def data(arguments: argparse.Namespace, work: Path) -> tuple[Path, Path, list[Pa
 
 def program(name: str, arguments: argparse.Namespace) -> Program:
     """The program of a name."""
-    who, _, architecture = name.partition(":")
-    hypers: dict[str, object] = {}
+    who, _, what = name.partition(":")
+    architecture, hypers = what, dict[str, object]()
     if who == "mace":
         command, option = arguments.mace, "--mace"
     elif who == "metatrain":
         command, option = arguments.mtt, "--mtt"
     else:
-        command, option, architecture, words = arguments.atomtrain, "--atomtrain", who, architecture
-        hypers = {key: json.loads(value) for key, value in re.findall(r"(\w+)=([^,]+)", words)}
+        command, option, architecture = arguments.atomtrain, "--atomtrain", who
+        try:
+            pairs = [word.split("=") for word in what.split(",") if word]
+            hypers = {key: json.loads(value) for key, value in pairs}
+        except ValueError:
+            raise BenchmarkError(
+                f"{name}: after the colon come hypers, as in ace:num_layers=2"
+            ) from None
+    if not architecture:
+        raise BenchmarkError(f"{name}: say which, as in metatrain:pet or mace:64x0e")
     found = shutil.which(command)
     if found is None:
         raise BenchmarkError(f"no command {command} for {name}; say where it is with {option}")

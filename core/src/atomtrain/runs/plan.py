@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from atomtrain.contract import EvaluationSpec, component, components
-from atomtrain.contract.environments import OtherEnvironment, check_environment
+from atomtrain.contract.environments import check_environment
 from atomtrain.errors import (
     AtomtrainError,
     CheckpointError,
@@ -111,11 +111,9 @@ def _architecture(options: Options) -> Architecture:
     if environment is not None:
         try:
             check_environment(name, environment)
-        except OtherEnvironment:
-            raise
         except PluginError as error:
             where = options.source.where(("architecture", "environment"))
-            raise PluginError(f"{where}: {error}") from error
+            raise error.saying(f"{where}: {error}") from error
     return open_architecture(name)
 
 
